@@ -1,0 +1,9 @@
+//! The node agent: keeps the pods assigned to this node running through a CRI runtime and reports what it sees.
+//!
+//! One worker per pod (`pod_workers`) drives a pure plan (`sync::plan`) against the runtime (`runtime`); `pleg` and the
+//! API watch tell the workers when to look; `status` and `node_status` report. Nothing that runs is disturbed when
+//! this process stops or starts: all state is read back from the runtime and the disk.
+
+pub mod layout;
+pub mod quantity;
+pub mod types;
