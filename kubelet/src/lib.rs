@@ -4,6 +4,11 @@
 //! API watch tell the workers when to look; `status` and `node_status` report. Nothing that runs is disturbed when
 //! this process stops or starts: all state is read back from the runtime and the disk.
 
+pub mod config;
+pub mod containers;
+pub mod duration;
 pub mod layout;
+pub mod qos;
 pub mod quantity;
+pub mod runtime;
 pub mod types;
