@@ -1,0 +1,110 @@
+//! UDP flows outlive the rules that made them: a flow to a service whose endpoint is gone must be ended, or its
+//! client goes on sending into the void. TCP notices by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use tokio::process::Command;
+use tracing::{debug, warn};
+
+use crate::model::{PortName, Protocol, ServicePort};
+
+/// One flow of the connection table: where it was sent, and who answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Flow {
+    source: IpAddr,
+    source_port: u16,
+    destination: SocketAddr,
+    answered_by: SocketAddr,
+}
+
+/// Ends the UDP flows to services that no endpoint of theirs answers any more.
+pub async fn clean(ports: &BTreeMap<PortName, ServicePort>) {
+    let udp: Vec<_> =
+        ports.values().filter(|p| p.protocol == Protocol::Udp && !p.endpoints.is_empty()).collect();
+    if udp.is_empty() {
+        return;
+    }
+    let stale = match list().await {
+        Ok(flows) => stale(&flows, &udp),
+        Err(error) => return warn!(%error, "connection table cannot be read; old UDP flows may linger"),
+    };
+    for flow in stale {
+        if let Err(error) = delete(&flow).await {
+            debug!(%error, ?flow, "flow could not be ended");
+        }
+    }
+}
+
+async fn list() -> Result<Vec<Flow>> {
+    let output = Command::new("conntrack").args(["-L", "-p", "udp"]).output().await?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect())
+}
+
+/// A line has two sets of `src= dst= sport= dport=`: the flow as sent, and as answered.
+fn parse(line: &str) -> Option<Flow> {
+    let values = |name: &str| -> Vec<&str> {
+        line.split_whitespace().filter_map(|w| w.strip_prefix(name)?.strip_prefix('=')).collect()
+    };
+    let (src, dst, sport, dport) = (values("src"), values("dst"), values("sport"), values("dport"));
+    Some(Flow {
+        source: src.first()?.parse().ok()?,
+        source_port: sport.first()?.parse().ok()?,
+        destination: SocketAddr::new(dst.first()?.parse().ok()?, dport.first()?.parse().ok()?),
+        answered_by: SocketAddr::new(src.get(1)?.parse().ok()?, sport.get(1)?.parse().ok()?),
+    })
+}
+
+fn stale(flows: &[Flow], udp: &[&ServicePort]) -> Vec<Flow> {
+    let mut by_address: BTreeMap<SocketAddr, BTreeSet<SocketAddr>> = BTreeMap::new();
+    let mut by_node_port: BTreeMap<u16, BTreeSet<SocketAddr>> = BTreeMap::new();
+    for port in udp {
+        let serving: BTreeSet<_> =
+            port.endpoints.iter().filter(|e| e.serving).map(|e| SocketAddr::new(e.ip, e.port)).collect();
+        if serving.is_empty() {
+            continue;
+        }
+        let addresses = [port.cluster_ip].into_iter();
+        for ip in addresses.chain(port.external_ips.clone()).chain(port.load_balancer_ips.clone()) {
+            by_address.insert(SocketAddr::new(ip, port.port), serving.clone());
+        }
+        if let Some(node_port) = port.node_port {
+            by_node_port.insert(node_port, serving.clone());
+        }
+    }
+    let wrong = |flow: &&Flow| {
+        let serving =
+            by_address.get(&flow.destination).or_else(|| by_node_port.get(&flow.destination.port()));
+        serving.is_some_and(|serving| !serving.contains(&flow.answered_by))
+    };
+    flows.iter().filter(wrong).cloned().collect()
+}
+
+async fn delete(flow: &Flow) -> Result<()> {
+    let mut command = Command::new("conntrack");
+    command.args(["-D", "-p", "udp", "--orig-src", &flow.source.to_string()]);
+    command.args(["--orig-dst", &flow.destination.ip().to_string()]);
+    command.args(["--sport", &flow.source_port.to_string(), "--dport", &flow.destination.port().to_string()]);
+    let output = command.output().await?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flow_is_read_from_a_line() {
+        let line = "udp      17 29 src=10.0.0.7 dst=10.96.0.10 sport=4000 dport=53 [UNREPLIED] src=10.244.0.5 \
+                    dst=10.0.0.7 sport=53 dport=4000 mark=0 use=1";
+        let flow = parse(line).expect("a flow");
+        assert_eq!(
+            (flow.source_port, flow.destination),
+            (4000, "10.96.0.10:53".parse().expect("an address"))
+        );
+        assert_eq!(flow.answered_by, "10.244.0.5:53".parse().expect("an address"));
+    }
+}

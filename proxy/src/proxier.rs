@@ -1,0 +1,229 @@
+//! The proxy at work: one task owns the rules, woken by changes of Services, EndpointSlices and its own Node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::k8s_openapi::api::core::v1::{Node, Service};
+use client::k8s_openapi::api::discovery::v1::EndpointSlice;
+use client::serving::{self, Health};
+use client::{Client, Informer, Selection, SharedInformerFactory, Tasks};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::flags::Config;
+use crate::iptables::Applier;
+use crate::model::{self, Family, Place, PortName, Protocol, ServicePort};
+use crate::{conntrack, rules};
+
+const RETRY: Duration = Duration::from_secs(2);
+/// A proxy whose rules have been wrong for this long is not healthy.
+const STALE: Duration = Duration::from_secs(60);
+
+/// Runs until `token` is cancelled. The rules stay behind, so that traffic goes on.
+///
+/// # Errors
+/// An endpoint cannot be bound.
+pub async fn run(config: Config, client: Client, token: CancellationToken) -> anyhow::Result<()> {
+    let tasks = Tasks::child_of(&token);
+    let factory = SharedInformerFactory::new(client, &tasks);
+    let sources = Sources::new(&factory, &config.node_name);
+    let behind_since: Arc<Mutex<Option<Instant>>> = Arc::default();
+    let (health_address, metrics_address) = (config.health, config.metrics);
+    let seen = behind_since.clone();
+    let health = Health::new().with("rules", move || match *seen.lock() {
+        Some(since) if since.elapsed() > STALE => Err("rules are out of date".to_owned()),
+        _ => Ok(()),
+    });
+    for address in [health_address, metrics_address].into_iter().flatten() {
+        let health = health.clone();
+        tasks.spawn_critical("serving", |token| serving::serve(address, health, token));
+    }
+    prepare_kernel(&config);
+    tasks.spawn("proxier", |token| async move {
+        if factory.wait_for_sync(&token).await {
+            Proxier::new(config, sources, behind_since).run(token).await;
+        }
+    });
+    token.cancelled().await;
+    Ok(tasks.shut_down().await?)
+}
+
+/// Settings of the kernel that service traffic needs. Failing ones are reported and left: some sandboxes do not
+/// let them be written but have them right.
+fn prepare_kernel(config: &Config) {
+    let mut settings = vec!["net/ipv4/ip_forward"];
+    if config.localhost_node_ports {
+        settings.push("net/ipv4/conf/all/route_localnet");
+    }
+    for setting in settings {
+        let path = format!("/proc/sys/{setting}");
+        if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == "1") {
+            continue;
+        }
+        if let Err(error) = std::fs::write(&path, "1") {
+            warn!(setting, %error, "kernel setting could not be made");
+        }
+    }
+}
+
+/// The caches the rules come from.
+struct Sources {
+    services: Informer<Service>,
+    slices: Informer<EndpointSlice>,
+    node: Informer<Node>,
+    changed: Arc<Notify>,
+}
+
+impl Sources {
+    fn new(factory: &SharedInformerFactory, node_name: &str) -> Self {
+        let changed = Arc::new(Notify::new());
+        let services = factory.informer::<Service>();
+        let slices = factory.informer::<EndpointSlice>();
+        let this_node =
+            Selection { fields: Some(format!("metadata.name={node_name}")), ..Selection::default() };
+        let node = factory.informer_selected::<Node>(this_node);
+        let wake = changed.clone();
+        services.subscribe(move |_| wake.notify_one());
+        let wake = changed.clone();
+        slices.subscribe(move |_| wake.notify_one());
+        let wake = changed.clone();
+        node.subscribe(move |event| {
+            // A node's status changes all the time; only where it is matters.
+            let moved = match event {
+                client::Event::Updated { old, new } => zone(old) != zone(new),
+                _ => true,
+            };
+            if moved {
+                wake.notify_one();
+            }
+        });
+        Self { services, slices, node, changed }
+    }
+
+    fn place(&self, node: &str) -> Place {
+        let zone = self.node.store().list().first().map(|node| zone(node)).unwrap_or_default();
+        Place { node: node.to_owned(), zone }
+    }
+}
+
+fn zone(node: &Node) -> String {
+    let labels = node.metadata.labels.as_ref();
+    labels.and_then(|l| l.get("topology.kubernetes.io/zone")).cloned().unwrap_or_default()
+}
+
+struct Proxier {
+    config: Config,
+    sources: Sources,
+    v4: Applier,
+    v6: Applier,
+    udp_v4: BTreeMap<PortName, ServicePort>,
+    udp_v6: BTreeMap<PortName, ServicePort>,
+    behind_since: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Proxier {
+    fn new(config: Config, sources: Sources, behind_since: Arc<Mutex<Option<Instant>>>) -> Self {
+        let (v4, v6) = (Applier::new(Family::V4), Applier::new(Family::V6));
+        Self { config, sources, v4, v6, udp_v4: BTreeMap::new(), udp_v6: BTreeMap::new(), behind_since }
+    }
+
+    async fn run(mut self, token: CancellationToken) {
+        info!(node = self.config.node_name, "programming service rules");
+        let mut check = tokio::time::interval(self.config.sync_period);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        check.tick().await;
+        self.sources.changed.notify_one();
+        loop {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => return,
+                () = self.sources.changed.notified() => self.sync().await,
+                _ = check.tick() => self.check().await,
+            }
+            // Changes that come meanwhile are gathered into the next write.
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(self.config.min_sync_period) => {}
+            }
+        }
+    }
+
+    async fn check(&mut self) {
+        for applier in [&mut self.v4, &mut self.v6] {
+            if !applier.is_in_step() {
+                continue;
+            }
+            match applier.check().await {
+                Ok(()) if applier.is_in_step() => {}
+                Ok(()) => {
+                    info!("rules are gone, writing them again");
+                    self.sources.changed.notify_one();
+                }
+                Err(error) => warn!(%error, "rules cannot be checked"),
+            }
+        }
+    }
+
+    async fn sync(&mut self) {
+        self.behind_since.lock().get_or_insert_with(Instant::now);
+        let (services, slices) = (self.sources.services.store().list(), self.sources.slices.store().list());
+        let place = self.sources.place(&self.config.node_name);
+        let mut all_well = true;
+        for family in [Family::V4, Family::V6] {
+            let ports = model::build(family, &place, &services, &slices);
+            let applier = if family == Family::V4 { &mut self.v4 } else { &mut self.v6 };
+            if family == Family::V6 && ports.is_empty() && !applier.is_in_step() {
+                continue;
+            }
+            let rules = rules::render(&settings(&self.config, family, &place), &ports);
+            match applier.apply(&rules).await {
+                Ok(()) => {
+                    debug!(?family, ports = ports.len(), "rules are in step");
+                    self.end_stale_flows(family, &ports).await;
+                }
+                Err(error) => {
+                    error!(error = %format!("{error:#}"), ?family, "rules could not be written, will retry");
+                    all_well = false;
+                }
+            }
+        }
+        if all_well {
+            *self.behind_since.lock() = None;
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+        self.sources.changed.notify_one();
+    }
+}
+
+impl Proxier {
+    /// Reading the connection table is dear: only when UDP endpoints changed.
+    async fn end_stale_flows(&mut self, family: Family, ports: &BTreeMap<PortName, ServicePort>) {
+        let udp: BTreeMap<_, _> = ports
+            .iter()
+            .filter(|(_, p)| p.protocol == Protocol::Udp)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        let known = if family == Family::V4 { &mut self.udp_v4 } else { &mut self.udp_v6 };
+        if *known != udp {
+            conntrack::clean(&udp).await;
+            *known = udp;
+        }
+    }
+}
+
+fn settings(config: &Config, family: Family, place: &Place) -> rules::Settings {
+    let of_family = |cidr: &&String| cidr.contains(':') == (family == Family::V6);
+    rules::Settings {
+        family,
+        place: place.clone(),
+        cluster_cidr: config.cluster_cidrs.iter().find(of_family).cloned(),
+        masquerade_all: config.masquerade_all,
+        mark: config.masquerade_mark,
+        localhost_node_ports: config.localhost_node_ports,
+    }
+}
