@@ -1,0 +1,117 @@
+//! What an error of the API means to a controller.
+
+use client::kube;
+
+/// The HTTP code of an API error; 0 for every other error.
+pub fn code(error: &kube::Error) -> u16 {
+    match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
+    }
+}
+
+fn reason(error: &kube::Error) -> &str {
+    match error {
+        kube::Error::Api(status) => &status.reason,
+        _ => "",
+    }
+}
+
+/// The text a user should read: the API's message without decoration.
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The object does not exist.
+pub fn is_not_found(error: &kube::Error) -> bool {
+    code(error) == 404
+}
+
+/// The object was modified since it was read, or a precondition failed.
+pub fn is_conflict(error: &kube::Error) -> bool {
+    reason(error) == "Conflict" || (code(error) == 409 && reason(error) != "AlreadyExists")
+}
+
+/// An object of that name exists already.
+pub fn is_already_exists(error: &kube::Error) -> bool {
+    reason(error) == "AlreadyExists"
+}
+
+/// The object is invalid.
+pub fn is_invalid(error: &kube::Error) -> bool {
+    code(error) == 422
+}
+
+/// The call is forbidden.
+pub fn is_forbidden(error: &kube::Error) -> bool {
+    code(error) == 403
+}
+
+/// The resource does not support the verb.
+pub fn is_method_not_supported(error: &kube::Error) -> bool {
+    code(error) == 405
+}
+
+/// The namespace of the object is being deleted, so nothing can be created in it.
+pub fn is_namespace_terminating(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status
+            .details
+            .as_ref()
+            .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")),
+        _ => false,
+    }
+}
+
+/// Turns "gone already" into success.
+pub trait IgnoreGone<T> {
+    /// `None` when the object does not exist (any more).
+    fn ignore_not_found(self) -> Result<Option<T>, kube::Error>;
+    /// `None` when the object does not exist or is another one by now.
+    fn ignore_gone(self) -> Result<Option<T>, kube::Error>;
+}
+
+impl<T> IgnoreGone<T> for Result<T, kube::Error> {
+    fn ignore_not_found(self) -> Result<Option<T>, kube::Error> {
+        match self {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn ignore_gone(self) -> Result<Option<T>, kube::Error> {
+        match self.ignore_not_found() {
+            Err(error) if is_conflict(&error) => Ok(None),
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::kube::core::Status;
+
+    fn api(code: u16, reason: &str) -> kube::Error {
+        kube::Error::Api(Box::new(Status::failure("said the server", reason).with_code(code)))
+    }
+
+    #[test]
+    fn already_exists_is_no_conflict() {
+        assert!(is_already_exists(&api(409, "AlreadyExists")));
+        assert!(!is_conflict(&api(409, "AlreadyExists")));
+        assert!(is_conflict(&api(409, "Conflict")));
+        assert_eq!(message(&api(409, "Conflict")), "said the server");
+    }
+
+    #[test]
+    fn gone_is_success_where_it_is_asked_for() {
+        assert!(matches!(Err::<(), _>(api(404, "NotFound")).ignore_not_found(), Ok(None)));
+        assert!(matches!(Err::<(), _>(api(409, "Conflict")).ignore_gone(), Ok(None)));
+        assert!(Err::<(), _>(api(500, "InternalError")).ignore_gone().is_err());
+    }
+}

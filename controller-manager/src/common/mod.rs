@@ -1,0 +1,15 @@
+//! What several controllers share: ownership, selectors, pods, hashes, revisions, read-your-writes.
+
+pub mod batch;
+pub mod conditions;
+pub mod discovery;
+pub mod errors;
+pub mod hash;
+pub mod history;
+pub mod meta;
+pub mod pod_control;
+pub mod pods;
+pub mod refs;
+pub mod selector;
+pub mod services;
+pub mod written;

@@ -1,0 +1,301 @@
+//! Who owns whom. Pure: changes come in, work comes out.
+//!
+//! A node may be virtual: an owner that a dependent names but that no cache has shown yet.
+
+use super::{FOREGROUND, ORPHAN};
+use crate::common::meta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// Names an object of any type.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Group and version.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace; empty for none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+}
+
+/// What should be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// The object may have to be deleted, or its deletion finished.
+    Delete(String),
+    /// The object is being deleted and lets go of its dependents first.
+    Orphan(String),
+}
+
+/// An object in the graph.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// Which object it is.
+    pub identity: Identity,
+    /// Its owners as last seen.
+    pub owners: Vec<OwnerReference>,
+    /// UIDs of the objects that name it as owner.
+    pub dependents: HashSet<String>,
+    /// A cache has shown it.
+    pub observed: bool,
+    /// Its deletion has been asked for.
+    pub deleting: bool,
+    /// Its deletion waits for dependents.
+    pub deleting_dependents: bool,
+    orphaning: bool,
+}
+
+/// How many absent owners are remembered.
+const ABSENT: usize = 500;
+
+/// All nodes by UID.
+#[derive(Debug, Default)]
+pub struct Graph {
+    nodes: HashMap<String, Node>,
+    absent: HashSet<Identity>,
+    absent_order: VecDeque<Identity>,
+}
+
+impl Graph {
+    /// The node of an object.
+    pub fn node(&self, uid: &str) -> Option<&Node> {
+        self.nodes.get(uid)
+    }
+
+    /// The dependents of an object.
+    pub fn dependents(&self, uid: &str) -> Vec<&Node> {
+        let Some(node) = self.nodes.get(uid) else { return Vec::new() };
+        node.dependents.iter().filter_map(|dependent| self.nodes.get(dependent)).collect()
+    }
+
+    /// The dependents whose reference says that the owner's deletion waits for them.
+    pub fn blocking_dependents(&self, uid: &str) -> Vec<&Node> {
+        let blocks = |node: &&Node| {
+            node.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
+        };
+        self.dependents(uid).into_iter().filter(blocks).collect()
+    }
+
+    /// Remembers that an object does not exist; UIDs never come back.
+    pub fn remember_absent(&mut self, identity: Identity) {
+        if self.absent.insert(identity.clone()) {
+            self.absent_order.push_back(identity);
+            if self.absent_order.len() > ABSENT
+                && let Some(oldest) = self.absent_order.pop_front()
+            {
+                self.absent.remove(&oldest);
+            }
+        }
+    }
+
+    /// Whether the object is known not to exist.
+    pub fn is_absent(&self, identity: &Identity) -> bool {
+        self.absent.contains(identity)
+    }
+
+    /// A cache shows an object, for the first time or changed.
+    pub fn observe(&mut self, identity: Identity, metadata: &ObjectMeta) -> Vec<Work> {
+        let uid = identity.uid.clone();
+        let owners = metadata.owner_references.clone().unwrap_or_default();
+        let mut work = Vec::new();
+        let node = self.nodes.entry(uid.clone()).or_default();
+        if !node.observed && !node.identity.uid.is_empty() && node.identity != identity {
+            // Dependents named it by other coordinates: their reference leads nowhere.
+            work.extend(node.dependents.iter().cloned().map(Work::Delete));
+        }
+        let before = std::mem::replace(&mut node.owners, owners.clone());
+        node.identity = identity;
+        node.observed = true;
+        node.deleting |= meta::is_deleting(metadata);
+        self.link(&uid, &before, &owners, &mut work);
+        work.extend(self.transition(&uid, metadata));
+        work
+    }
+
+    fn link(&mut self, uid: &str, before: &[OwnerReference], now: &[OwnerReference], work: &mut Vec<Work>) {
+        for gone in before.iter().filter(|owner| !now.iter().any(|new| new.uid == owner.uid)) {
+            self.unlink(uid, gone, work);
+        }
+        let unblocked = |owner: &&OwnerReference| {
+            let was = |old: &&OwnerReference| old.uid == owner.uid && old.block_owner_deletion == Some(true);
+            owner.block_owner_deletion != Some(true) && before.iter().any(|old| was(&old))
+        };
+        for owner in now.iter().filter(unblocked) {
+            work.extend(self.waiting(&owner.uid));
+        }
+        let namespace = self.nodes.get(uid).map(|node| node.identity.namespace.clone()).unwrap_or_default();
+        for owner in now.iter().filter(|owner| !before.iter().any(|old| old.uid == owner.uid)) {
+            let node = self.nodes.entry(owner.uid.clone()).or_insert_with(|| {
+                work.push(Work::Delete(owner.uid.clone()));
+                Node {
+                    identity: Identity {
+                        api_version: owner.api_version.clone(),
+                        kind: owner.kind.clone(),
+                        namespace: namespace.clone(),
+                        name: owner.name.clone(),
+                        uid: owner.uid.clone(),
+                    },
+                    ..Default::default()
+                }
+            });
+            node.dependents.insert(uid.to_owned());
+            let elsewhere = !node.identity.namespace.is_empty() && node.identity.namespace != namespace;
+            if node.observed && (elsewhere || node.identity.kind != owner.kind || node.identity.name != owner.name) {
+                work.push(Work::Delete(uid.to_owned()));
+            }
+        }
+    }
+
+    fn unlink(&mut self, uid: &str, owner: &OwnerReference, work: &mut Vec<Work>) {
+        if let Some(node) = self.nodes.get_mut(&owner.uid) {
+            node.dependents.remove(uid);
+            if !node.observed && node.dependents.is_empty() {
+                self.nodes.remove(&owner.uid);
+                return;
+            }
+        }
+        work.extend(self.waiting(&owner.uid));
+    }
+
+    /// An owner whose deletion waits for dependents is looked at when one of them goes.
+    fn waiting(&self, uid: &str) -> Option<Work> {
+        self.nodes.get(uid).filter(|node| node.deleting_dependents).map(|_| Work::Delete(uid.to_owned()))
+    }
+
+    /// What the finalizers of an object that is being deleted ask for.
+    fn transition(&mut self, uid: &str, metadata: &ObjectMeta) -> Vec<Work> {
+        let Some(node) = self.nodes.get_mut(uid) else { return Vec::new() };
+        let mut work = Vec::new();
+        let asks = |finalizer| meta::is_deleting(metadata) && meta::has_finalizer(metadata, finalizer);
+        if asks(ORPHAN) && !node.orphaning {
+            node.orphaning = true;
+            work.push(Work::Orphan(uid.to_owned()));
+        }
+        if asks(FOREGROUND) && !node.deleting_dependents {
+            node.deleting_dependents = true;
+            work.extend(node.dependents.iter().cloned().map(Work::Delete));
+            work.push(Work::Delete(uid.to_owned()));
+        }
+        work
+    }
+
+    /// An object is gone: its dependents are looked at, and owners that wait for it.
+    pub fn forget(&mut self, uid: &str) -> Vec<Work> {
+        let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
+        let mut work = Vec::new();
+        for owner in &node.owners {
+            self.unlink(uid, owner, &mut work);
+        }
+        if !node.dependents.is_empty() {
+            self.remember_absent(node.identity.clone());
+            work.extend(node.dependents.iter().cloned().map(Work::Delete));
+            // Dependents stay linked to it until they go too or lose the reference.
+            let virtual_node = Node { identity: node.identity, dependents: node.dependents, ..Default::default() };
+            self.nodes.insert(uid.to_owned(), virtual_node);
+        }
+        work
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn identity(uid: &str) -> Identity {
+        Identity {
+            api_version: "v1".into(),
+            kind: "ConfigMap".into(),
+            namespace: "ns".into(),
+            name: uid.into(),
+            uid: uid.into(),
+        }
+    }
+
+    fn owned(owners: &[&str], finalizer: Option<&str>, deleting: bool) -> ObjectMeta {
+        let reference = |uid: &&str| OwnerReference {
+            api_version: "v1".into(),
+            kind: "ConfigMap".into(),
+            name: (*uid).into(),
+            uid: (*uid).into(),
+            block_owner_deletion: Some(true),
+            controller: None,
+        };
+        ObjectMeta {
+            owner_references: Some(owners.iter().map(reference).collect()),
+            finalizers: finalizer.map(|finalizer| vec![finalizer.to_owned()]),
+            deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            ..Default::default()
+        }
+    }
+
+    fn sorted(mut work: Vec<Work>) -> Vec<Work> {
+        work.sort();
+        work
+    }
+
+    fn delete(uid: &str) -> Work {
+        Work::Delete(uid.to_owned())
+    }
+
+    #[test]
+    fn unknown_owner_is_looked_at_and_known_one_is_not() {
+        let mut graph = Graph::default();
+        assert_eq!(graph.observe(identity("a"), &owned(&["o"], None, false)), [delete("o")]);
+        assert_eq!(graph.observe(identity("o"), &owned(&[], None, false)), []);
+        assert_eq!(graph.observe(identity("b"), &owned(&["o"], None, false)), []);
+        assert_eq!(graph.dependents("o").len(), 2);
+    }
+
+    #[test]
+    fn end_of_the_owner_concerns_its_dependents() {
+        let mut graph = Graph::default();
+        graph.observe(identity("o"), &owned(&[], None, false));
+        graph.observe(identity("a"), &owned(&["o"], None, false));
+        assert_eq!(graph.forget("o"), [delete("a")]);
+        assert!(graph.is_absent(&identity("o")));
+        assert_eq!(graph.forget("a"), []);
+        assert_eq!(graph.len(), 0);
+    }
+
+    #[test]
+    fn foreground_deletion_wakes_dependents_and_each_end_wakes_the_owner() {
+        let mut graph = Graph::default();
+        graph.observe(identity("o"), &owned(&[], None, false));
+        graph.observe(identity("a"), &owned(&["o"], None, false));
+        graph.observe(identity("b"), &owned(&["o"], None, false));
+        let work = graph.observe(identity("o"), &owned(&[], Some(FOREGROUND), true));
+        assert_eq!(sorted(work), [delete("a"), delete("b"), delete("o")]);
+        assert_eq!(graph.observe(identity("o"), &owned(&[], Some(FOREGROUND), true)), []);
+        assert_eq!(graph.blocking_dependents("o").len(), 2);
+        assert_eq!(graph.forget("a"), [delete("o")]);
+        // A dependent that lets go counts like one that ends.
+        assert_eq!(graph.observe(identity("b"), &owned(&[], None, false)), [delete("o")]);
+        assert!(graph.blocking_dependents("o").is_empty());
+    }
+
+    #[test]
+    fn orphaning_is_asked_for_once() {
+        let mut graph = Graph::default();
+        let orphan = [Work::Orphan("o".to_owned())];
+        assert_eq!(graph.observe(identity("o"), &owned(&[], Some(ORPHAN), true)), orphan);
+        assert_eq!(graph.observe(identity("o"), &owned(&[], Some(ORPHAN), true)), []);
+    }
+
+    #[test]
+    fn owner_in_another_namespace_does_not_count() {
+        let mut graph = Graph::default();
+        let elsewhere = Identity { namespace: "other".into(), ..identity("o") };
+        graph.observe(elsewhere, &owned(&[], None, false));
+        assert_eq!(graph.observe(identity("a"), &owned(&["o"], None, false)), [delete("a")]);
+    }
+}

@@ -1,0 +1,23 @@
+//! The controllers that move a cluster from its observed to its desired state.
+//!
+//! Each module is one controller: `start` registers its caches and workers, `reconcile` looks at one key, a pure
+//! `plan` decides, and writes carry it out. Controllers never talk to each other; they meet in the API. An object at
+//! rest causes no write. `registry` lists them all, `run` starts those selected while this process leads.
+
+pub mod common;
+mod context;
+mod deployment;
+mod endpoints;
+mod endpointslice;
+mod garbagecollector;
+mod namespace;
+mod options;
+mod registry;
+mod replicaset;
+mod root_ca;
+mod run;
+mod serviceaccount;
+
+pub use options::{Concurrency, Config, Flags};
+pub use registry::{CONTROLLERS, Registration};
+pub use run::run;

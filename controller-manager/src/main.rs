@@ -1,0 +1,21 @@
+//! `kube-controller-manager`: runs the controllers of the cluster.
+
+use clap::Parser;
+use controller_manager::{Flags, run};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const NAME: &str = "kube-controller-manager";
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    client::observability::init(flags.v);
+    client::component::main(NAME, |token| async move {
+        let options = flags.client.options(NAME);
+        let config = flags.into_config()?;
+        let client = client::connect(&options).await?;
+        run(config, client, token).await
+    })
+}

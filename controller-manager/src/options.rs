@@ -1,0 +1,292 @@
+//! Flags, by upstream's names, and the configuration they make.
+
+use crate::registry;
+use client::ClientFlags;
+use client::component::BadConfiguration;
+use client::leader::{LeaderElection, LeaderFlags, parse_duration};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Watches the shared state of the cluster through the API server and moves the current state towards the desired
+/// state.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "kube-controller-manager", version)]
+pub struct Flags {
+    /// Where the API server is.
+    #[command(flatten)]
+    pub client: ClientFlags,
+    /// Whether and how a leader is elected.
+    #[command(flatten)]
+    pub leader: LeaderFlags,
+    /// How many workers each controller has.
+    #[command(flatten)]
+    pub concurrent: Concurrency,
+    /// Controllers to enable: `*` for all that are on by default, `foo` for one, `-foo` for all but one.
+    #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
+    pub controllers: Vec<String>,
+    /// Address on which health and metrics are served.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port on which health and metrics are served; 0 for not at all.
+    #[arg(long, default_value_t = 10257)]
+    pub secure_port: u16,
+    /// CIDR ranges of pods, separated by a comma.
+    #[arg(long, default_value = "")]
+    pub cluster_cidr: String,
+    /// Give each node a part of the cluster CIDR.
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub allocate_node_cidrs: bool,
+    /// Mask size of a node's CIDR.
+    #[arg(long, default_value_t = 0)]
+    pub node_cidr_mask_size: u8,
+    /// Mask size of a node's IPv4 CIDR in a dual-stack cluster.
+    #[arg(long, default_value_t = 0)]
+    pub node_cidr_mask_size_ipv4: u8,
+    /// Mask size of a node's IPv6 CIDR in a dual-stack cluster.
+    #[arg(long, default_value_t = 0)]
+    pub node_cidr_mask_size_ipv6: u8,
+    /// CIDR ranges of Services, separated by a comma; no node is given a part of them.
+    #[arg(long, default_value = "")]
+    pub service_cluster_ip_range: String,
+    /// Root certificate authority, published to every namespace and put into service account tokens.
+    #[arg(long)]
+    pub root_ca_file: Option<PathBuf>,
+    /// Private key that signs service account tokens kept in Secrets.
+    #[arg(long)]
+    pub service_account_private_key_file: Option<PathBuf>,
+    /// Certificate of the authority that signs certificates of the cluster.
+    #[arg(long)]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+    /// Key of the authority that signs certificates of the cluster.
+    #[arg(long)]
+    pub cluster_signing_key_file: Option<PathBuf>,
+    /// For how long signed certificates are valid at most.
+    #[arg(long, default_value = "8760h", value_parser = parse_duration)]
+    pub cluster_signing_duration: Duration,
+    /// Run each controller with a service account of its own.
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub use_service_account_credentials: bool,
+    /// How often the status of nodes is looked at.
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub node_monitor_period: Duration,
+    /// How long a node may be silent before it counts as unhealthy.
+    #[arg(long, default_value = "50s", value_parser = parse_duration)]
+    pub node_monitor_grace_period: Duration,
+    /// How long a starting node may be silent before it counts as unhealthy.
+    #[arg(long, default_value = "1m", value_parser = parse_duration)]
+    pub node_startup_grace_period: Duration,
+    /// Nodes per second from which pods are evicted when a node is unhealthy.
+    #[arg(long, default_value_t = 0.1)]
+    pub node_eviction_rate: f32,
+    /// The same when many nodes of the zone are unhealthy.
+    #[arg(long, default_value_t = 0.01)]
+    pub secondary_node_eviction_rate: f32,
+    /// Part of unhealthy nodes that makes a zone unhealthy.
+    #[arg(long, default_value_t = 0.55)]
+    pub unhealthy_zone_threshold: f32,
+    /// Size up to which a cluster stops evicting when a zone is unhealthy.
+    #[arg(long, default_value_t = 50)]
+    pub large_cluster_size_threshold: usize,
+    /// Number of ended pods that may exist before the oldest are deleted; 0 or less for no limit.
+    #[arg(long, default_value_t = 12500)]
+    pub terminated_pod_gc_threshold: i64,
+    /// Most endpoints in one EndpointSlice.
+    #[arg(long, default_value_t = 100)]
+    pub max_endpoints_per_slice: usize,
+    /// Most endpoints mirrored from one subset of an Endpoints object.
+    #[arg(long, default_value_t = 1000)]
+    pub mirroring_max_endpoints_per_subset: usize,
+    /// How long pod changes are collected before Endpoints are written.
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    pub endpoint_updates_batch_period: Duration,
+    /// How long pod changes are collected before EndpointSlices are written.
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    pub endpointslice_updates_batch_period: Duration,
+    /// Delete objects whose owners are gone.
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub enable_garbage_collector: bool,
+    /// How often quota usage is computed anew without a change.
+    #[arg(long, default_value = "5m", value_parser = parse_duration)]
+    pub resource_quota_sync_period: Duration,
+    /// How often namespaces are looked at without a change.
+    #[arg(long, default_value = "5m", value_parser = parse_duration)]
+    pub namespace_sync_period: Duration,
+    /// Verbosity of the log.
+    #[arg(short, long, default_value_t = 0)]
+    pub v: u8,
+    #[command(flatten)]
+    accepted: Accepted,
+}
+
+/// Flags that upstream knows and that change nothing here: serving is plain and local, requests are not throttled.
+#[derive(Clone, Debug, clap::Args)]
+struct Accepted {
+    #[arg(long, hide = true)]
+    authentication_kubeconfig: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    authorization_kubeconfig: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    requestheader_client_ca_file: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    client_ca_file: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    tls_cert_file: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    tls_private_key_file: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    cert_dir: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    cluster_name: Option<String>,
+    #[arg(long, hide = true)]
+    cloud_provider: Option<String>,
+    #[arg(long, hide = true)]
+    feature_gates: Vec<String>,
+    #[arg(long, hide = true)]
+    kube_api_qps: Option<f32>,
+    #[arg(long, hide = true)]
+    kube_api_burst: Option<u32>,
+    #[arg(long, hide = true)]
+    kube_api_content_type: Option<String>,
+    #[arg(long, hide = true)]
+    min_resync_period: Option<String>,
+    #[arg(long, hide = true)]
+    pod_eviction_timeout: Option<String>,
+    #[arg(long, hide = true)]
+    profiling: Option<String>,
+    #[arg(long, hide = true)]
+    configure_cloud_routes: Option<String>,
+    #[arg(long, hide = true)]
+    horizontal_pod_autoscaler_sync_period: Option<String>,
+    #[arg(long, hide = true)]
+    pvclaimbinder_sync_period: Option<String>,
+    #[arg(long, hide = true)]
+    flex_volume_plugin_dir: Option<String>,
+    #[arg(long, hide = true)]
+    authorization_always_allow_paths: Option<String>,
+    #[arg(long, hide = true)]
+    logging_format: Option<String>,
+}
+
+/// How many keys each controller reconciles at once.
+#[derive(Clone, Debug, clap::Args)]
+#[expect(missing_docs, reason = "each is the number of workers of the controller it names")]
+pub struct Concurrency {
+    #[arg(long = "concurrent-deployment-syncs", default_value_t = 5)]
+    pub deployments: usize,
+    #[arg(long = "concurrent-replicaset-syncs", default_value_t = 5)]
+    pub replicasets: usize,
+    #[arg(long = "concurrent-rc-syncs", alias = "concurrent_rc_syncs", default_value_t = 5)]
+    pub replication_controllers: usize,
+    #[arg(long = "concurrent-statefulset-syncs", default_value_t = 5)]
+    pub statefulsets: usize,
+    #[arg(long = "concurrent-daemonset-syncs", default_value_t = 2)]
+    pub daemonsets: usize,
+    #[arg(long = "concurrent-job-syncs", default_value_t = 5)]
+    pub jobs: usize,
+    #[arg(long = "concurrent-cron-job-syncs", default_value_t = 5)]
+    pub cronjobs: usize,
+    #[arg(long = "concurrent-endpoint-syncs", default_value_t = 5)]
+    pub endpoints: usize,
+    #[arg(long = "concurrent-service-endpoint-syncs", default_value_t = 5)]
+    pub service_endpoints: usize,
+    #[arg(long = "mirroring-concurrent-service-endpoint-syncs", default_value_t = 5)]
+    pub mirroring: usize,
+    #[arg(long = "concurrent-gc-syncs", default_value_t = 20)]
+    pub gc: usize,
+    #[arg(long = "concurrent-namespace-syncs", default_value_t = 10)]
+    pub namespaces: usize,
+    #[arg(long = "concurrent-resource-quota-syncs", default_value_t = 5)]
+    pub quotas: usize,
+    #[arg(long = "concurrent-serviceaccount-token-syncs", default_value_t = 5)]
+    pub service_account_tokens: usize,
+    #[arg(long = "concurrent-ttl-after-finished-syncs", default_value_t = 5)]
+    pub ttl_after_finished: usize,
+}
+
+/// Everything the component needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Controllers to run, by their canonical names.
+    pub controllers: Vec<&'static str>,
+    /// The election of a leader; `None` to run without.
+    pub election: Option<LeaderElection>,
+    /// Where health and metrics are served, if anywhere.
+    pub serve: Option<SocketAddr>,
+    /// Workers per controller.
+    pub concurrent: Concurrency,
+    /// The root certificates, in PEM.
+    pub root_ca: Option<String>,
+    /// All other flags as they were given.
+    pub flags: Flags,
+}
+
+impl Flags {
+    /// Checks the flags and reads the files they name.
+    pub fn into_config(self) -> anyhow::Result<Config> {
+        let controllers = registry::select(&self.controllers).map_err(|name| {
+            BadConfiguration(format!("\"{name}\" is not in the list of known controllers (--controllers)"))
+        })?;
+        if self.allocate_node_cidrs && self.cluster_cidr.is_empty() {
+            return Err(BadConfiguration("--allocate-node-cidrs needs --cluster-cidr".to_owned()).into());
+        }
+        let root_ca = match &self.root_ca_file {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+                BadConfiguration(format!("--root-ca-file {} cannot be read: {error}", path.display()))
+            })?),
+            None => None,
+        };
+        Ok(Config {
+            controllers,
+            election: self.leader.election("kube-controller-manager"),
+            serve: (self.secure_port != 0).then(|| SocketAddr::new(self.bind_address, self.secure_port)),
+            concurrent: self.concurrent.clone(),
+            root_ca,
+            flags: self,
+        })
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use clap::Parser;
+
+    /// The configuration of a command line.
+    pub fn config(arguments: &[&str]) -> anyhow::Result<Config> {
+        let all = std::iter::once("kube-controller-manager").chain(arguments.iter().copied());
+        Flags::try_parse_from(all)?.into_config()
+    }
+
+    #[test]
+    fn usual_command_line_is_understood() {
+        let config = config(&[
+            "--kubeconfig=/etc/k",
+            "--leader-elect=false",
+            "--use-service-account-credentials=true",
+            "--controllers=*,bootstrapsigner,-ttl",
+            "--concurrent_rc_syncs=9",
+            "--cluster-cidr=10.244.0.0/16",
+            "--allocate-node-cidrs",
+            "--authentication-kubeconfig=/etc/k",
+            "--node-monitor-grace-period=16s",
+            "--bind-address=127.0.0.1",
+            "--v=2",
+        ])
+        .expect("valid");
+        assert!(config.election.is_none() && config.flags.allocate_node_cidrs);
+        assert_eq!(config.concurrent.replication_controllers, 9);
+        assert_eq!(config.flags.node_monitor_grace_period, Duration::from_secs(16));
+        assert_eq!(config.serve.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:10257"));
+        assert!(config.controllers.contains(&"bootstrap-signer-controller"));
+        assert!(!config.controllers.contains(&"ttl-controller"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for arguments in [&["--controllers=nope"][..], &["--allocate-node-cidrs"], &["--root-ca-file=/does/not/exist"]] {
+            let error = config(arguments).expect_err("refused");
+            assert!(error.is::<BadConfiguration>(), "{error}");
+        }
+    }
+}

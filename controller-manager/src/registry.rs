@@ -1,0 +1,134 @@
+//! The controllers there are: name, older name, whether it runs unless asked for, and how it starts.
+
+use crate::context::Context;
+
+/// One controller.
+pub struct Registration {
+    /// The name, as upstream's.
+    pub name: &'static str,
+    /// The name that older releases knew it by.
+    pub alias: Option<&'static str>,
+    /// Whether `*` includes it.
+    pub by_default: bool,
+    /// Registers its caches and starts its tasks.
+    pub start: fn(&Context),
+}
+
+const fn entry(name: &'static str, alias: &'static str, start: fn(&Context)) -> Registration {
+    Registration { name, alias: Some(alias), by_default: true, start }
+}
+
+/// All of them, in the order they start.
+pub static CONTROLLERS: &[Registration] = &[
+    entry("namespace-controller", "namespace", crate::namespace::start),
+    entry("serviceaccount-controller", "serviceaccount", crate::serviceaccount::start),
+    entry("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", crate::root_ca::start),
+    entry("replicaset-controller", "replicaset", crate::replicaset::start_replicasets),
+    entry(
+        "replicationcontroller-controller",
+        "replicationcontroller",
+        crate::replicaset::start_replication_controllers,
+    ),
+    entry("deployment-controller", "deployment", crate::deployment::start),
+    entry("endpoints-controller", "endpoint", crate::endpoints::start),
+    entry("endpointslice-controller", "endpointslice", crate::endpointslice::start),
+    entry("garbage-collector-controller", "garbagecollector", crate::garbagecollector::start),
+];
+
+/// The controllers that a selection means, in starting order. As upstream's IsControllerEnabled: a name that is
+/// given counts more than `*`. The error is a name that no controller has.
+pub fn select(selection: &[String]) -> Result<Vec<&'static str>, String> {
+    let canonical = |name: &str| {
+        CONTROLLERS.iter().find(|entry| entry.name == name || entry.alias == Some(name)).map(|entry| entry.name)
+    };
+    let mut on = Vec::new();
+    let mut off = Vec::new();
+    let mut star = false;
+    for item in selection.iter().map(|item| item.trim()).filter(|item| !item.is_empty()) {
+        if item == "*" {
+            star = true;
+            continue;
+        }
+        let (list, name) = match item.strip_prefix('-') {
+            Some(name) => (&mut off, name),
+            None => (&mut on, item),
+        };
+        match canonical(name) {
+            Some(name) => list.push(name),
+            None if UPSTREAM_ONLY.contains(&name) => {}
+            None => return Err(name.to_owned()),
+        }
+    }
+    let chosen = |entry: &&Registration| {
+        on.contains(&entry.name) || (star && entry.by_default && !off.contains(&entry.name))
+    };
+    Ok(CONTROLLERS.iter().filter(chosen).map(|entry| entry.name).collect())
+}
+
+/// Names that upstream knows and that name nothing here; a selection may mention them.
+const UPSTREAM_ONLY: &[&str] = &[
+    "attachdetach",
+    "bootstrap-signer-controller",
+    "cloud-node-lifecycle",
+    "cloud-node-lifecycle-controller",
+    "device-taint-eviction-controller",
+    "ephemeral-volume",
+    "ephemeral-volume-controller",
+    "horizontal-pod-autoscaler-controller",
+    "horizontalpodautoscaling",
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+    "legacy-service-account-token-cleaner",
+    "legacy-serviceaccount-token-cleaner-controller",
+    "node-route-controller",
+    "persistentvolume-attach-detach-controller",
+    "persistentvolume-binder",
+    "persistentvolume-binder-controller",
+    "persistentvolume-expander",
+    "persistentvolume-expander-controller",
+    "podcertificaterequest-cleaner-controller",
+    "podgroup-protection-controller",
+    "resourceclaim-controller",
+    "resourcepoolstatusrequest-controller",
+    "route",
+    "selinux-warning-controller",
+    "service",
+    "service-ca-certificate-publisher-controller",
+    "service-ca-cert-publisher",
+    "service-lb-controller",
+    "storage-version-gc",
+    "storage-version-migrator-controller",
+    "storageversion-garbage-collector-controller",
+    "validatingadmissionpolicy-status-controller",
+    "volumeattributesclass-protection-controller",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(selection: &str) -> Result<Vec<&'static str>, String> {
+        select(&selection.split(',').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn selection() {
+        assert_eq!(chosen("replicaset").expect("known"), ["replicaset-controller"]);
+        assert_eq!(chosen("replicaset-controller,-deployment").expect("known"), ["replicaset-controller"]);
+        let all = chosen("*").expect("known").len();
+        assert_eq!(all, CONTROLLERS.iter().filter(|entry| entry.by_default).count());
+        assert_eq!(chosen("*,-deployment").expect("known").len(), all - 1);
+        assert_eq!(chosen("*,-deployment,deployment").expect("known").len(), all);
+        assert_eq!(chosen("*,-attachdetach").expect("upstream knows it").len(), all);
+        assert_eq!(chosen("nope"), Err("nope".to_owned()));
+        assert_eq!(chosen("").expect("nothing"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn no_name_is_used_twice() {
+        let mut names: Vec<_> = CONTROLLERS.iter().flat_map(|e| std::iter::once(e.name).chain(e.alias)).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,54 @@
+//! Runs the component: health from the start, controllers while this process leads.
+
+use crate::context::Context;
+use crate::options::Config;
+use crate::registry::CONTROLLERS;
+use anyhow::Context as _;
+use client::serving::{self, Health};
+use client::{Client, SharedInformerFactory, Tasks};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Runs until `token` is cancelled and everything has stopped, or until the lead is lost.
+pub async fn run(config: Config, client: Client, token: CancellationToken) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let tasks = Tasks::child_of(&token);
+    if let Some(address) = config.serve {
+        tasks.spawn_critical("serving", move |token| serving::serve(address, Health::new(), token));
+    }
+    let outcome = tokio::select! {
+        outcome = lead(&config, &client, &token) => outcome,
+        failed = tasks.wait() => failed.context("a part of the controller manager failed"),
+    };
+    let _ = tasks.shut_down().await;
+    outcome
+}
+
+async fn lead(config: &Arc<Config>, client: &Client, token: &CancellationToken) -> anyhow::Result<()> {
+    let work = |token: CancellationToken| {
+        let (config, client) = (config.clone(), client.clone());
+        async move { control(config, client, token).await }
+    };
+    match &config.election {
+        Some(election) => {
+            election.run(client.clone(), token.clone(), work).await.context("the lead is lost, so control ends")
+        }
+        None => {
+            work(token.clone()).await;
+            Ok(())
+        }
+    }
+}
+
+/// Starts every selected controller and stops them all when `token` is cancelled.
+async fn control(config: Arc<Config>, client: Client, token: CancellationToken) {
+    let tasks = Tasks::child_of(&token);
+    let context =
+        Context { informers: SharedInformerFactory::new(client.clone(), &tasks), client, tasks: tasks.clone(), config };
+    for entry in CONTROLLERS.iter().filter(|entry| context.config.controllers.contains(&entry.name)) {
+        tracing::debug!(controller = entry.name, "starting");
+        (entry.start)(&context);
+    }
+    token.cancelled().await;
+    let _ = tasks.shut_down().await;
+}
