@@ -7,8 +7,16 @@
 pub mod config;
 pub mod containers;
 pub mod duration;
+pub mod events;
+pub mod images;
 pub mod layout;
 pub mod qos;
 pub mod quantity;
 pub mod runtime;
+pub mod status;
+pub mod sync;
 pub mod types;
+pub mod dns;
+pub mod env;
+pub mod hosts;
+pub mod objects;

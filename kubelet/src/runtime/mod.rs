@@ -6,6 +6,7 @@ mod connect;
 mod convert;
 #[cfg(test)]
 pub mod fake;
+mod observe;
 mod version;
 
 use std::time::Duration;

@@ -1,0 +1,191 @@
+//! The status of a pod as the API shows it. Pure.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::conditions;
+use super::containers::container_statuses;
+use super::phase::phase;
+use crate::qos;
+use crate::sync::reasons::WaitingReasons;
+use crate::types::{self, ContainerKind};
+
+/// What a status is made from, beside the pod and what the runtime shows.
+pub struct StatusInput<'a> {
+    /// The pod, with the status the API has.
+    pub pod: &'a Pod,
+    /// What the runtime shows.
+    pub observed: &'a types::PodStatus,
+    /// The status generated last, when there is one.
+    pub previous: Option<&'a PodStatus>,
+    /// Why containers wait.
+    pub reasons: &'a WaitingReasons,
+    /// Nothing of the pod will be started again.
+    pub terminal: bool,
+    /// Phase, reason and message that were decided elsewhere: evicted, deadline exceeded.
+    pub verdict: Option<&'a Verdict>,
+    /// Addresses of the node, primary first.
+    pub host_ips: &'a [IpAddr],
+    /// The sandbox is there and needs no replacement.
+    pub sandbox_is_good: bool,
+}
+
+/// A phase that was decided, not computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Generates the status; `probed` fills in what probes know (`started`, `ready`).
+#[must_use]
+pub fn generate(input: &StatusInput<'_>, probed: impl FnOnce(&Pod, &mut PodStatus), now: Timestamp) -> PodStatus {
+    let (pod, observed) = (input.pod, input.observed);
+    let api = pod.status.clone().unwrap_or_default();
+    let old = input.previous.unwrap_or(&api);
+    let empty = Vec::new();
+    let convert = |previous: &Option<Vec<ContainerStatus>>, kind| {
+        container_statuses(pod, observed, previous.as_ref().unwrap_or(&empty), kind, input.reasons)
+    };
+    let apps = convert(&old.container_statuses, ContainerKind::App);
+    let init = convert(&old.init_container_statuses, ContainerKind::Init);
+    let ephemeral = convert(&old.ephemeral_container_statuses, ContainerKind::Ephemeral);
+    let initialized = app_started_in_sandbox(pod, observed);
+    let mut status = PodStatus {
+        container_statuses: some(apps),
+        init_container_statuses: some(init),
+        ephemeral_container_statuses: some(ephemeral),
+        qos_class: Some(qos::pod_qos(pod).to_string()),
+        observed_generation: pod.metadata.generation,
+        start_time: old.start_time.clone().or_else(|| api.start_time.clone()).or(Some(Time(now))),
+        ..PodStatus::default()
+    };
+    // The phase needs to know which sidecars have started, so probes come first.
+    probed(pod, &mut status);
+    decide_phase(input, &api, old, initialized, &mut status);
+    set_conditions(input, old, &api, &mut status, now);
+    set_addresses(input, old, &mut status);
+    status
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn is_terminal(phase: Option<&str>) -> bool {
+    matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+fn app_started_in_sandbox(pod: &Pod, observed: &types::PodStatus) -> bool {
+    let sandbox = observed.sandboxes.first().map(|s| s.id.as_str()).unwrap_or_default();
+    types::spec(pod).containers.iter().any(|c| {
+        observed.containers_named(&c.name).any(|s| {
+            s.sandbox_id == sandbox && matches!(s.state, types::ContainerState::Running | types::ContainerState::Exited)
+        })
+    })
+}
+
+fn decide_phase(input: &StatusInput<'_>, api: &PodStatus, old: &PodStatus, initialized: bool, status: &mut PodStatus) {
+    let empty = Vec::new();
+    let computed = phase(
+        input.pod,
+        status.init_container_statuses.as_ref().unwrap_or(&empty),
+        status.container_statuses.as_ref().unwrap_or(&empty),
+        input.terminal,
+        initialized,
+    );
+    let mut chosen = Some(computed.to_owned());
+    if !is_terminal(chosen.as_deref()) {
+        // What was terminal stays so.
+        if is_terminal(old.phase.as_deref()) {
+            chosen.clone_from(&old.phase);
+        } else if is_terminal(api.phase.as_deref()) {
+            chosen.clone_from(&api.phase);
+        }
+    }
+    if chosen == old.phase {
+        status.reason = old.reason.clone().or_else(|| api.reason.clone());
+        status.message = old.message.clone().or_else(|| api.message.clone());
+    }
+    if let Some(verdict) = input.verdict {
+        chosen = Some("Failed".to_owned());
+        status.reason = Some(verdict.reason.clone());
+        status.message = Some(verdict.message.clone());
+    }
+    if is_terminal(api.phase.as_deref()) {
+        chosen.clone_from(&api.phase);
+    }
+    status.phase = chosen;
+}
+
+fn set_conditions(input: &StatusInput<'_>, old: &PodStatus, api: &PodStatus, status: &mut PodStatus, now: Timestamp) {
+    let pod = input.pod;
+    let phase = status.phase.clone().unwrap_or_default();
+    let statuses: Vec<ContainerStatus> = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten()
+        .cloned()
+        .collect();
+    let others: Vec<PodCondition> = api
+        .conditions
+        .iter()
+        .flatten()
+        .filter(|c| !conditions::OWNED.contains(&c.type_.as_str()) && c.type_ != "DisruptionTarget")
+        .cloned()
+        .collect();
+    // A disruption is noted once and kept.
+    let disruption = old.conditions.iter().chain(&api.conditions).flatten().find(|c| c.type_ == "DisruptionTarget");
+    let mut owned = vec![
+        conditions::ready_to_start(pod, input.sandbox_is_good),
+        conditions::initialized(pod, &statuses, &phase),
+        conditions::ready(pod, &others, &statuses, &phase),
+        conditions::containers_ready(pod, &statuses, &phase),
+        conditions::scheduled(pod),
+    ];
+    for condition in &mut owned {
+        let find = |from: &PodStatus| {
+            let same = from.conditions.iter().flatten().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+            same.and_then(|c| c.last_transition_time.clone())
+        };
+        condition.last_transition_time = find(old).or_else(|| find(api)).or(Some(Time(now)));
+    }
+    let disruption = disruption.cloned();
+    status.conditions = Some(others.into_iter().chain(disruption).chain(owned).collect());
+}
+
+fn set_addresses(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
+    let host: Vec<String> = input.host_ips.iter().take(2).map(ToString::to_string).collect();
+    status.host_ip = host.first().cloned();
+    status.host_ips = some(host.iter().map(|ip| HostIP { ip: ip.clone() }).collect());
+    let mut ips = if types::host_network(input.pod) {
+        // Once published they do not change, though the node's may.
+        let published: Vec<_> = old.pod_ips.iter().flatten().map(|i| i.ip.clone()).collect();
+        if published.is_empty() { host } else { published }
+    } else {
+        input.observed.ips.clone()
+    };
+    let prefers_v6 = input.host_ips.first().is_some_and(IpAddr::is_ipv6);
+    let is_v6 = |ip: &String| ip.parse::<IpAddr>().is_ok_and(|a| a.is_ipv6());
+    ips.sort_by_key(|ip| is_v6(ip) != prefers_v6);
+    // As upstream: at most one address of each family.
+    let mut seen = Vec::new();
+    ips.retain(|ip| {
+        let family = is_v6(ip);
+        let new = !seen.contains(&family);
+        seen.push(family);
+        new
+    });
+    status.pod_ip = ips.first().cloned();
+    status.pod_ips = some(ips.into_iter().map(|ip| PodIP { ip }).collect());
+}
+
+#[cfg(test)]
+#[path = "generate_tests.rs"]
+mod tests;

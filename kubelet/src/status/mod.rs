@@ -1,0 +1,11 @@
+//! What is reported about pods: generation from observation, and delivery to the API.
+
+pub mod conditions;
+pub mod containers;
+pub mod generate;
+pub mod manager;
+pub mod patch;
+pub mod phase;
+
+pub use generate::{StatusInput, Verdict, generate};
+pub use manager::StatusManager;
