@@ -6,10 +6,12 @@
 
 pub mod common;
 mod context;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod endpointslice;
 mod garbagecollector;
+mod job;
 mod namespace;
 mod options;
 mod registry;
@@ -17,6 +19,7 @@ mod replicaset;
 mod root_ca;
 mod run;
 mod serviceaccount;
+mod statefulset;
 
 pub use options::{Concurrency, Config, Flags};
 pub use registry::{CONTROLLERS, Registration};

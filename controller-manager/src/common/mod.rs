@@ -7,6 +7,7 @@ pub mod errors;
 pub mod hash;
 pub mod history;
 pub mod meta;
+pub mod nodes;
 pub mod pod_control;
 pub mod pods;
 pub mod refs;

@@ -26,6 +26,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use plan::{Outcome, Plan};
+pub use sets::resolve;
 use std::sync::Arc;
 
 /// The label that tells the pods of one template from those of the next.

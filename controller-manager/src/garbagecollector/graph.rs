@@ -129,20 +129,20 @@ impl Graph {
         }
         let namespace = self.nodes.get(uid).map(|node| node.identity.namespace.clone()).unwrap_or_default();
         for owner in now.iter().filter(|owner| !before.iter().any(|old| old.uid == owner.uid)) {
-            let node = self.nodes.entry(owner.uid.clone()).or_insert_with(|| {
-                work.push(Work::Delete(owner.uid.clone()));
-                Node {
-                    identity: Identity {
-                        api_version: owner.api_version.clone(),
-                        kind: owner.kind.clone(),
-                        namespace: namespace.clone(),
-                        name: owner.name.clone(),
-                        uid: owner.uid.clone(),
-                    },
-                    ..Default::default()
-                }
+            let node = self.nodes.entry(owner.uid.clone()).or_insert_with(|| Node {
+                identity: Identity {
+                    api_version: owner.api_version.clone(),
+                    kind: owner.kind.clone(),
+                    namespace: namespace.clone(),
+                    name: owner.name.clone(),
+                    uid: owner.uid.clone(),
+                },
+                ..Default::default()
             });
             node.dependents.insert(uid.to_owned());
+            if !node.observed {
+                work.push(Work::Delete(owner.uid.clone()));
+            }
             let elsewhere = !node.identity.namespace.is_empty() && node.identity.namespace != namespace;
             if node.observed && (elsewhere || node.identity.kind != owner.kind || node.identity.name != owner.name) {
                 work.push(Work::Delete(uid.to_owned()));
@@ -201,7 +201,8 @@ impl Graph {
     }
 
     /// How many nodes there are.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.nodes.len()
     }
 }
@@ -254,6 +255,14 @@ mod tests {
         assert_eq!(graph.observe(identity("o"), &owned(&[], None, false)), []);
         assert_eq!(graph.observe(identity("b"), &owned(&["o"], None, false)), []);
         assert_eq!(graph.dependents("o").len(), 2);
+    }
+
+    #[test]
+    fn newcomer_with_an_absent_owner_is_found() {
+        let mut graph = Graph::default();
+        graph.observe(identity("a"), &owned(&["o"], None, false));
+        graph.forget("o");
+        assert_eq!(graph.observe(identity("b"), &owned(&["o"], None, false)), [delete("o")]);
     }
 
     #[test]
