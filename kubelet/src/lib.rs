@@ -4,15 +4,22 @@
 //! API watch tell the workers when to look; `status` and `node_status` report. Nothing that runs is disturbed when
 //! this process stops or starts: all state is read back from the runtime and the disk.
 
+pub mod admission;
+pub mod agent;
+pub mod cgroups;
 pub mod config;
 pub mod containers;
 pub mod duration;
 pub mod events;
 pub mod images;
 pub mod layout;
+pub mod pleg;
+pub mod pod_workers;
+pub mod pods;
 pub mod qos;
 pub mod quantity;
 pub mod runtime;
+pub mod static_pods;
 pub mod status;
 pub mod sync;
 pub mod types;

@@ -1,0 +1,140 @@
+//! What containers get from the API, the node and volumes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{Container, Node, Pod, Secret};
+use parking_lot::RwLock;
+use proto::cri;
+
+use super::volumes::PodVolumes;
+use crate::cgroups::Cgroups;
+use crate::dns::{self, DnsSettings};
+use crate::events::Events;
+use crate::layout::Layout;
+use crate::objects::Objects;
+use crate::sync::runner::{ContainerOptions, PodEnvironment};
+use crate::{env, hosts, types};
+
+/// Implements [`PodEnvironment`] on this node.
+pub struct Environment {
+    /// API objects.
+    pub objects: Arc<Objects>,
+    /// Volumes.
+    pub volumes: Arc<dyn PodVolumes>,
+    /// Control groups.
+    pub cgroups: Cgroups,
+    /// Paths.
+    pub layout: Layout,
+    /// Events.
+    pub events: Events,
+    /// Name resolution; the node's addresses are added when used.
+    pub dns: DnsSettings,
+    /// This node, as the API has it or as it would be registered.
+    pub node: RwLock<Option<Arc<Node>>>,
+    /// Addresses of this node, primary first.
+    pub host_ips: RwLock<Vec<IpAddr>>,
+    /// Told when a sandbox is ready.
+    pub on_sandbox: Box<dyn Fn(&Pod) + Send + Sync>,
+}
+
+impl Environment {
+    /// Addresses of this node, primary first.
+    #[must_use]
+    pub fn host_ips(&self) -> Vec<IpAddr> {
+        self.host_ips.read().clone()
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> Option<Arc<Node>> {
+        self.node.read().clone()
+    }
+
+    async fn hosts_file(&self, pod: &Pod, container: &Container, pod_ips: &[String]) -> Result<Option<cri::Mount>, String> {
+        let taken = container.volume_mounts.iter().flatten().any(|m| m.mount_path == "/etc/hosts");
+        if taken || !hosts::wants_hosts_file(pod, pod_ips) {
+            return Ok(None);
+        }
+        let path = self.layout.pod_etc_hosts(types::uid(pod));
+        let (hostname, domain) = hosts::pod_hostname(pod, &self.dns.cluster_domain).map_err(|e| e.to_string())?;
+        hosts::ensure_hosts_file(&path, pod, pod_ips, &hostname, &domain)
+            .await
+            .map_err(|e| format!("failed to write the hosts file {}: {e}", path.display()))?;
+        Ok(Some(cri::Mount {
+            container_path: "/etc/hosts".to_owned(),
+            host_path: path.display().to_string(),
+            ..Default::default()
+        }))
+    }
+}
+
+#[async_trait]
+impl PodEnvironment for Environment {
+    fn dns(&self, pod: &Pod) -> Result<cri::DnsConfig, String> {
+        let settings = DnsSettings { node_ips: self.host_ips(), ..self.dns.clone() };
+        let (config, warnings) = dns::pod_dns_with_warnings(pod, &settings).map_err(|e| client::chain(&e))?;
+        for warning in warnings {
+            self.events.warning(pod, warning.reason, warning.message);
+        }
+        Ok(config)
+    }
+
+    fn hostname(&self, pod: &Pod) -> Result<String, String> {
+        let (hostname, domain) = hosts::pod_hostname(pod, &self.dns.cluster_domain).map_err(|e| e.to_string())?;
+        hosts::sandbox_hostname(pod, &hostname, &domain).map_err(|e| e.to_string())
+    }
+
+    fn cgroup_parent(&self, pod: &Pod) -> String {
+        self.cgroups.pod_parent(pod)
+    }
+
+    fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
+        // The handler is the class's own name unless the class says otherwise; classes are not looked up yet.
+        Ok(types::spec(pod).runtime_class_name.clone().unwrap_or_default())
+    }
+
+    async fn container(&self, pod: &Pod, container: &Container, pod_ips: &[String]) -> Result<ContainerOptions, String> {
+        let host_ips: Vec<String> = self.host_ips().iter().map(ToString::to_string).collect();
+        let pod_ips = if types::host_network(pod) { &host_ips } else { pod_ips };
+        let services = self.objects.services();
+        let node = self.node();
+        let env = env::build(env::Input {
+            pod,
+            container,
+            pod_ips,
+            host_ips: &host_ips,
+            node: node.as_deref(),
+            services: &services,
+            services_synced: self.objects.services_synced(),
+            objects: &*self.objects,
+        })
+        .await
+        .map_err(|e| client::chain(&e))?;
+        let mut mounts = self.volumes.container_mounts(pod, container, &env).await?;
+        mounts.extend(self.hosts_file(pod, container, pod_ips).await?);
+        Ok(ContainerOptions { env, mounts, devices: Vec::new() })
+    }
+
+    async fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>> {
+        let mut found = Vec::new();
+        for reference in types::spec(pod).image_pull_secrets.iter().flatten() {
+            match self.objects.secret(types::namespace(pod), &reference.name).await {
+                Ok(secret) => found.push(secret),
+                Err(error) => {
+                    tracing::warn!(secret = reference.name, %error, "unable to retrieve pull secret, the image pull may not succeed");
+                }
+            }
+        }
+        found
+    }
+
+    async fn sandbox_ready(&self, pod: &Pod, _: &[String]) {
+        (self.on_sandbox)(pod);
+    }
+
+    fn expand(&self, text: &str, env: &[(String, String)]) -> String {
+        env::expand(text, env)
+    }
+}

@@ -1,0 +1,197 @@
+//! Takes pods in from the API and from manifests, admits them, and hands them to their workers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use client::{Informer, ObjectKey, Tasks, WorkQueue};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::watch;
+
+use super::Agent;
+use crate::admission::{Rejection, admit};
+use crate::pod_workers::Stage;
+use crate::pods::{is_mirror, is_static};
+use crate::types;
+
+/// What admission remembers.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// UIDs of pods that were admitted.
+    admitted: HashSet<String>,
+    /// UIDs of pods that were refused.
+    rejected: HashSet<String>,
+}
+
+impl Agent {
+    /// Follows the API's pods of this node. Answers when all that exist now are taken in.
+    pub async fn follow_api(&self, pods: &Informer<Pod>, tasks: &Tasks) {
+        let queue: WorkQueue<ObjectKey> = WorkQueue::new("pods");
+        let notify = queue.clone();
+        pods.subscribe(move |event| notify.add(ObjectKey::of(&**event.object())));
+        let (this, informer, work) = (self.clone(), pods.clone(), queue.clone());
+        tasks.spawn("pod-source", |token| async move {
+            let mut known: HashMap<ObjectKey, Arc<Pod>> = HashMap::new();
+            loop {
+                let key = tokio::select! {
+                    () = token.cancelled() => return,
+                    key = work.get() => match key { Some(key) => key, None => return },
+                };
+                this.api_pod_changed(&mut known, &key, informer.store().get(&key));
+                work.done(&key);
+            }
+        });
+        pods.synced().await;
+        while !queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Brings what is known under a name to what the API has: the same pod, another of the same name, or none.
+    fn api_pod_changed(&self, known: &mut HashMap<ObjectKey, Arc<Pod>>, key: &ObjectKey, now: Option<Arc<Pod>>) {
+        let before = known.get(key).cloned();
+        if let Some(before) = &before
+            && now.as_ref().is_none_or(|n| types::uid(n) != types::uid(before))
+        {
+            known.remove(key);
+            self.pod_removed(before);
+        }
+        let Some(pod) = now else { return };
+        known.insert(key.clone(), pod.clone());
+        self.pod_changed(&pod);
+    }
+
+    /// A pod is new or changed.
+    pub fn pod_changed(&self, pod: &Arc<Pod>) {
+        let parts = self.parts();
+        let runs = parts.pods.upsert(pod.clone());
+        if is_mirror(pod) {
+            // The static pod it stands for has its status published on it; a mirror of nothing is removed.
+            if let Some(fixed) = runs {
+                parts.status.observe(types::uid(&fixed), pod);
+                self.workers().wake(types::uid(&fixed));
+            }
+            return;
+        }
+        parts.status.observe(types::uid(pod), pod);
+        if self.admit(pod) {
+            self.workers().update(pod);
+        }
+    }
+
+    /// A pod is gone from its source.
+    pub fn pod_removed(&self, pod: &Arc<Pod>) {
+        let uid = types::uid(pod);
+        let parts = self.parts();
+        parts.pods.remove(uid);
+        if is_mirror(pod) {
+            // Its static pod makes a new one.
+            if let Some(fixed) = parts.pods.pods().iter().find(|p| is_static(p) && types::full_name(p) == types::full_name(pod)) {
+                self.workers().wake(types::uid(fixed));
+            }
+            return;
+        }
+        let mut admission = self.inner.admission.lock();
+        admission.admitted.remove(uid);
+        admission.rejected.remove(uid);
+        drop(admission);
+        self.workers().remove(uid);
+    }
+
+    /// Follows the manifests' pods; the set is always whole.
+    pub async fn follow_static(&self, mut pods: watch::Receiver<Vec<Arc<Pod>>>, tasks: &Tasks) {
+        let mut known = HashMap::new();
+        self.static_pods_changed(&mut known, &pods.borrow_and_update().clone());
+        let this = self.clone();
+        tasks.spawn("static-pods", |token| async move {
+            loop {
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    changed = pods.changed() => if changed.is_err() { return },
+                }
+                let now = pods.borrow_and_update().clone();
+                this.static_pods_changed(&mut known, &now);
+            }
+        });
+    }
+
+    fn static_pods_changed(&self, known: &mut HashMap<String, Arc<Pod>>, now: &[Arc<Pod>]) {
+        let uids: HashSet<&str> = now.iter().map(|p| types::uid(p)).collect();
+        let gone: Vec<_> = known.values().filter(|p| !uids.contains(types::uid(p))).cloned().collect();
+        for pod in gone {
+            known.remove(types::uid(&pod));
+            self.pod_removed(&pod);
+        }
+        for pod in now {
+            if known.insert(types::uid(pod).to_owned(), pod.clone()).as_ref() != Some(pod) {
+                self.pod_changed(pod);
+            }
+        }
+    }
+
+    /// Whether the pod goes to a worker. Each pod is asked for once; what runs already is never asked again.
+    fn admit(&self, pod: &Arc<Pod>) -> bool {
+        let uid = types::uid(pod);
+        let mut admission = self.inner.admission.lock();
+        if admission.rejected.contains(uid) {
+            // A refused pod has nothing here; once it is to go, the worker lets it go.
+            return pod.metadata.deletion_timestamp.is_some();
+        }
+        let over = matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
+        if admission.admitted.contains(uid) || over || pod.metadata.deletion_timestamp.is_some() {
+            return true;
+        }
+        let Some(node) = self.node() else {
+            admission.admitted.insert(uid.to_owned());
+            return true;
+        };
+        let others = self.active_pods(uid);
+        let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
+        match admit(pod, &others, &node) {
+            Ok(()) => {
+                admission.admitted.insert(uid.to_owned());
+                true
+            }
+            // What already runs, from before a restart, is not disturbed.
+            Err(_) if self.has_run(pod) => {
+                admission.admitted.insert(uid.to_owned());
+                true
+            }
+            Err(rejection) => {
+                admission.rejected.insert(uid.to_owned());
+                drop(admission);
+                self.reject(pod, &rejection);
+                false
+            }
+        }
+    }
+
+    fn has_run(&self, pod: &Pod) -> bool {
+        let listed = self.parts().pleg.listing();
+        listed.is_some_and(|l| l.get(types::uid(pod)).is_some_and(|p| p.active))
+    }
+
+    /// Pods that hold resources of this node, without the one asked about.
+    fn active_pods(&self, but: &str) -> Vec<Arc<Pod>> {
+        let admission_sees = |pod: &Arc<Pod>| {
+            let uid = types::uid(pod);
+            uid != but && self.workers().view(uid).is_some_and(|v| v.stage < Stage::Terminated)
+        };
+        self.parts().pods.pods().into_iter().filter(admission_sees).collect()
+    }
+
+    fn reject(&self, pod: &Arc<Pod>, rejection: &Rejection) {
+        let parts = self.parts();
+        tracing::info!(pod = types::format_pod(pod), reason = rejection.reason, message = rejection.message, "pod rejected");
+        parts.events.warning(pod, &rejection.reason, rejection.message.clone());
+        let status = PodStatus {
+            phase: Some("Failed".to_owned()),
+            reason: Some(rejection.reason.clone()),
+            message: Some(format!("Pod was rejected: {}", rejection.message)),
+            qos_class: Some(crate::qos::pod_qos(pod).to_string()),
+            observed_generation: pod.metadata.generation,
+            start_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now())),
+            ..PodStatus::default()
+        };
+        self.publish(pod, status);
+    }
+}
