@@ -13,13 +13,17 @@ mod endpointslice;
 mod garbagecollector;
 mod job;
 mod namespace;
+mod nodeipam;
+mod nodelifecycle;
 mod options;
+mod podgc;
 mod registry;
 mod replicaset;
 mod root_ca;
 mod run;
 mod serviceaccount;
 mod statefulset;
+mod tainteviction;
 
 pub use options::{Concurrency, Config, Flags};
 pub use registry::{CONTROLLERS, Registration};

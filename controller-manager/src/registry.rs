@@ -35,6 +35,15 @@ pub static CONTROLLERS: &[Registration] = &[
     entry("job-controller", "job", crate::job::start),
     entry("endpoints-controller", "endpoint", crate::endpoints::start),
     entry("endpointslice-controller", "endpointslice", crate::endpointslice::start),
+    entry("pod-garbage-collector-controller", "podgc", crate::podgc::start),
+    entry("node-ipam-controller", "nodeipam", crate::nodeipam::start),
+    entry("node-lifecycle-controller", "nodelifecycle", crate::nodelifecycle::start),
+    Registration {
+        name: "taint-eviction-controller",
+        alias: None,
+        by_default: true,
+        start: crate::tainteviction::start,
+    },
     entry("garbage-collector-controller", "garbagecollector", crate::garbagecollector::start),
 ];
 

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod conditions;
 pub mod discovery;
+pub mod disruption;
 pub mod errors;
 pub mod hash;
 pub mod history;
