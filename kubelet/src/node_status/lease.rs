@@ -1,0 +1,96 @@
+//! The node's Lease: a small heartbeat, renewed in a task of its own.
+
+use std::time::Duration;
+
+use client::kube::api::{Patch, PatchParams, PostParams};
+use client::{Api, Client, Tasks};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use serde_json::json;
+
+const NAMESPACE: &str = "kube-node-lease";
+const RETRY: Duration = Duration::from_millis(200);
+const MAX_RETRY: Duration = Duration::from_secs(7);
+
+/// Starts renewing the lease of `node_name`, four times in its duration.
+pub fn run(client: Client, node_name: String, seconds: i32, tasks: &Tasks) {
+    let period = Duration::from_secs(u64::try_from(seconds).unwrap_or(40)) / 4;
+    tasks.spawn("node-lease", move |token| async move {
+        let renewing = async {
+            let mut retry = RETRY;
+            let mut exists = false;
+            loop {
+                match tokio::time::timeout(period, renew(&client, &node_name, seconds, &mut exists)).await {
+                    Ok(Ok(())) => {
+                        retry = RETRY;
+                        tokio::time::sleep(period).await;
+                    }
+                    Ok(Err(error)) => {
+                        tracing::warn!(error = client::chain(&error), "failed to update the node lease");
+                        tokio::time::sleep(retry).await;
+                        retry = (retry * 2).min(MAX_RETRY);
+                    }
+                    Err(_) => tracing::warn!("failed to update the node lease: no answer in time"),
+                }
+            }
+        };
+        tokio::select! { () = token.cancelled() => {}, () = renewing => {} }
+    });
+}
+
+/// Renews the lease with one request; makes it first when there is none.
+async fn renew(client: &Client, node_name: &str, seconds: i32, exists: &mut bool) -> Result<(), client::kube::Error> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    if *exists {
+        let patch = json!({ "spec": {
+            "holderIdentity": node_name,
+            "leaseDurationSeconds": seconds,
+            "renewTime": MicroTime(Timestamp::now()),
+        }});
+        match api.patch(node_name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Err(error) if client::is_not_found(&error) => *exists = false,
+            other => return other.map(drop),
+        }
+    }
+    let owner = owner(client, node_name).await;
+    match api.create(&PostParams::default(), &lease(node_name, seconds, owner)).await {
+        Ok(_) => *exists = true,
+        Err(error) if client::is_already_exists(&error) => {
+            *exists = true;
+            return Box::pin(renew(client, node_name, seconds, exists)).await;
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+async fn owner(client: &Client, node_name: &str) -> Option<OwnerReference> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let node = nodes.get(node_name).await.ok()?;
+    Some(OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: node_name.to_owned(),
+        uid: node.metadata.uid?,
+        ..OwnerReference::default()
+    })
+}
+
+fn lease(node_name: &str, seconds: i32, owner: Option<OwnerReference>) -> Lease {
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(node_name.to_owned()),
+            namespace: Some(NAMESPACE.to_owned()),
+            owner_references: owner.map(|o| vec![o]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(node_name.to_owned()),
+            lease_duration_seconds: Some(seconds),
+            renew_time: Some(MicroTime(Timestamp::now())),
+            ..LeaseSpec::default()
+        }),
+    }
+}

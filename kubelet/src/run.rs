@@ -1,0 +1,414 @@
+//! Puts a kubelet together and runs it: validate, build, start, drain.
+//!
+//! Order matters: statuses and the node's registration first, then the runtime watch, then pods, and clearing up only
+//! when every pod that should be here has been heard of.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use client::{Client, EventRecorder, Selection, SharedInformerFactory, Tasks};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::environment::Environment;
+use crate::agent::{Agent, NetworkFault, Parts};
+use crate::cgroups::{self, Cgroups};
+use crate::config::KubeletConfiguration;
+use crate::containers::resources::LimitSettings;
+use crate::dns::DnsSettings;
+use crate::events::{EventSink, Events};
+use crate::facts::{NodeFacts, Sources};
+use crate::flags::Config;
+use crate::images::Images;
+use crate::layout::Layout;
+use crate::node_status::machine::{Machine, machine, node_addresses};
+use crate::node_status::{NodeReporter, Pressure, Registration, initial_node, lease};
+use crate::objects::Objects;
+use crate::pleg::Pleg;
+use crate::pod_workers::{Intervals, PodWorkers};
+use crate::pods::PodRegistry;
+use crate::runtime::Runtime;
+use crate::static_pods::mirror::Mirrors;
+use crate::status::StatusManager;
+use crate::sync::PodRuntime;
+use crate::sync::backoff::Backoff;
+use crate::sync::reasons::WaitingReasons;
+use crate::sync::runner::Inner as RuntimeParts;
+
+/// Events that go nowhere but the log: there is no API.
+struct LogEvents;
+
+impl EventSink for LogEvents {
+    fn record(
+        &self,
+        about: &k8s_openapi::api::core::v1::ObjectReference,
+        _: client::EventType,
+        reason: &str,
+        message: String,
+    ) {
+        tracing::info!(object = about.name.as_deref().unwrap_or_default(), reason, message, "event");
+    }
+}
+
+/// Runs a kubelet until `token` is cancelled. Without a client it runs static pods only.
+///
+/// Pods keep running when it ends.
+pub async fn run(config: Config, client: impl Into<Option<Client>>, token: CancellationToken) -> anyhow::Result<()> {
+    let client = client.into();
+    let tasks = Tasks::child_of(&token);
+    let kubelet = Kubelet::build(config, client, &tasks).await?;
+    kubelet.start(&tasks).await?;
+    tokio::select! {
+        () = token.cancelled() => {}
+        ended = tasks.wait() => ended.context("kubelet")?,
+    }
+    tasks.shut_down().await.context("kubelet")
+}
+
+/// All parts, before anything runs.
+struct Kubelet {
+    config: Config,
+    client: Option<Client>,
+    settings: Arc<KubeletConfiguration>,
+    machine: Machine,
+    layout: Layout,
+    runtime: Runtime,
+    cgroups: Cgroups,
+    events: Events,
+    factory: Option<SharedInformerFactory>,
+    objects: Arc<Objects>,
+    status: StatusManager,
+    pods: PodRegistry,
+    pleg: Pleg,
+    network: NetworkFault,
+    pressure: Arc<RwLock<Pressure>>,
+    poke: Arc<Notify>,
+    addresses: Vec<std::net::IpAddr>,
+}
+
+impl Kubelet {
+    async fn build(config: Config, client: Option<Client>, tasks: &Tasks) -> anyhow::Result<Self> {
+        let settings = Arc::new(config.kubelet.clone());
+        let machine = machine();
+        check_swap(&settings, &machine)?;
+        adjust_oom_score(settings.oom_score_adj);
+        let layout = Layout::new(&config.root_dir, &settings.pod_logs_dir, &config.container_logs_dir);
+        for dir in [layout.root().to_owned(), layout.pods_dir(), layout.pod_logs_dir().to_owned()] {
+            std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        }
+        let runtime =
+            connect_runtime(&settings, &tasks.token()).await.context("failed to run Kubelet")?;
+        let cgroups = make_cgroups(&settings, &machine)?;
+        let events = match &client {
+            Some(client) => Events::new(EventRecorder::new(client.clone(), "kubelet", &config.node_name, tasks)),
+            None => Events::new(LogEvents),
+        };
+        let factory = client.as_ref().map(|c| SharedInformerFactory::new(c.clone(), tasks));
+        let objects = Objects::new(client.clone(), factory.as_ref(), tasks);
+        let addresses =
+            node_addresses(&config.node_ips, &config.node_name, &config.hostname).map_err(anyhow::Error::msg)?;
+        Ok(Self {
+            status: StatusManager::new(client.clone()),
+            pods: PodRegistry::default(),
+            pleg: Pleg::new(runtime.clone()),
+            network: Arc::new(RwLock::new(Some("container runtime status check may not have completed yet".to_owned()))),
+            pressure: Arc::default(),
+            poke: Arc::new(Notify::new()),
+            config,
+            client,
+            settings,
+            machine,
+            layout,
+            runtime,
+            cgroups,
+            events,
+            factory,
+            objects,
+            addresses,
+        })
+    }
+
+    async fn start(self, tasks: &Tasks) -> anyhow::Result<()> {
+        let facts = self.facts();
+        facts.check().await;
+        self.events.about(
+            &crate::events::node_reference(&self.config.node_name),
+            client::EventType::Normal,
+            "Starting",
+            "Starting kubelet.",
+        );
+        let node = self.report_node(&facts, tasks);
+        self.status.run(tasks);
+        let environment = self.environment(node.as_ref());
+        let agent = self.agent(environment.clone()).await;
+        let intervals = Intervals { resync: self.settings.sync_frequency.0, ..Intervals::default() };
+        let workers = agent.start_workers(intervals, tasks);
+        self.follow_node(node, &environment);
+        let wake = workers.clone();
+        self.pleg.run(tasks, move |uid| wake.wake(uid));
+        let wake = workers.clone();
+        facts.run(tasks, move || wake_all(&wake));
+        self.take_in_pods(agent, tasks).await;
+        Ok(())
+    }
+
+    fn registration(&self) -> Registration {
+        Registration {
+            name: self.config.node_name.clone(),
+            hostname: self.config.hostname.clone(),
+            labels: self.config.node_labels.clone(),
+            taints: self.settings.register_with_taints.clone(),
+            provider_id: self.settings.provider_id.clone(),
+            controller_attaches: self.settings.enable_controller_attach_detach,
+        }
+    }
+
+    fn facts(&self) -> NodeFacts {
+        NodeFacts::new(Sources {
+            runtime: self.runtime.clone(),
+            pleg: self.pleg.clone(),
+            machine: self.machine.clone(),
+            config: self.settings.clone(),
+            reserved: reserved(&self.settings, &self.machine, self.layout.root()),
+            root_dir: self.layout.root().to_owned(),
+            hostname: self.config.hostname.clone(),
+            addresses: self.addresses.clone(),
+            port: self.settings.port,
+            network: self.network.clone(),
+            poke: self.poke.clone(),
+            pressure: self.pressure.clone(),
+        })
+    }
+
+    /// Registers and reports the node, and follows it; `None` without an API.
+    fn report_node(&self, facts: &NodeFacts, tasks: &Tasks) -> Option<client::Informer<Node>> {
+        let (client, factory) = (self.client.clone()?, self.factory.as_ref()?);
+        let fields = Some(format!("metadata.name={}", self.config.node_name));
+        let informer = factory.informer_selected::<Node>(Selection { fields, ..Selection::default() });
+        let follow = informer.clone();
+        let reporter = NodeReporter {
+            client: client.clone(),
+            registration: self.registration(),
+            source: Arc::new(facts.clone()),
+            events: self.events.clone(),
+            update: self.settings.node_status_update_frequency.0,
+            report: self.settings.node_status_report_frequency.0,
+            register: self.settings.register_node,
+            poke: self.poke.clone(),
+            current: Box::new(move || follow.store().list().into_iter().next()),
+        };
+        reporter.run(tasks);
+        lease::run(client, self.config.node_name.clone(), self.settings.node_lease_duration_seconds, tasks);
+        Some(informer)
+    }
+
+    fn environment(&self, _node: Option<&client::Informer<Node>>) -> Arc<Environment> {
+        let mut initial = initial_node(&self.registration());
+        let facts = crate::node_status::Facts {
+            machine: self.machine.clone(),
+            max_pods: self.settings.max_pods,
+            reserved: reserved(&self.settings, &self.machine, self.layout.root()),
+            ..Default::default()
+        };
+        crate::node_status::setters::set_status(&mut initial, &facts, jiff::Timestamp::now());
+        Arc::new(Environment {
+            objects: self.objects.clone(),
+            volumes: Arc::new(crate::interim::NoVolumes),
+            cgroups: self.cgroups.clone(),
+            layout: self.layout.clone(),
+            events: self.events.clone(),
+            dns: DnsSettings {
+                cluster_dns: self.settings.cluster_dns_addresses(),
+                cluster_domain: self.settings.cluster_domain.clone(),
+                resolv_conf: PathBuf::from(&self.settings.resolv_conf),
+                node_ips: Vec::new(),
+            },
+            node: RwLock::new(Some(Arc::new(initial))),
+            host_ips: RwLock::new(self.addresses.clone()),
+            on_sandbox: Box::new(|_| {}),
+        })
+    }
+
+    async fn agent(&self, environment: Arc<Environment>) -> Agent {
+        let name = self.runtime.version().await.map_or_else(|_| "containerd".to_owned(), |v| v.name);
+        let parallel = match (self.settings.serialize_image_pulls, self.settings.max_parallel_image_pulls) {
+            (true, _) => Some(1),
+            (false, most) => most.and_then(|m| usize::try_from(m).ok()),
+        };
+        let longest = self.settings.crash_loop_back_off.max_container_restart_period;
+        let runtime = PodRuntime::new(RuntimeParts {
+            runtime: self.runtime.clone(),
+            runtime_name: name,
+            images: Images::new(self.runtime.clone(), self.events.clone(), parallel),
+            events: self.events.clone(),
+            layout: self.layout.clone(),
+            limits: self.limits(),
+            seccomp_root: self.layout.root().join("seccomp"),
+            seccomp_default: self.settings.seccomp_default,
+            backoff: Backoff::new(
+                Duration::from_secs(10).min(longest.map_or(Duration::MAX, |d| d.0)),
+                longest.map_or(Duration::from_secs(300), |d| d.0),
+            ),
+            reasons: WaitingReasons::default(),
+            environment: environment.clone(),
+        });
+        Agent::new(Parts {
+            config: self.settings.clone(),
+            node_name: self.config.node_name.clone(),
+            layout: self.layout.clone(),
+            runtime,
+            volumes: environment.volumes.clone(),
+            environment,
+            pods: self.pods.clone(),
+            status: self.status.clone(),
+            events: self.events.clone(),
+            objects: self.objects.clone(),
+            probes: Arc::new(crate::interim::NoProbes),
+            cgroups: self.cgroups.clone(),
+            pleg: self.pleg.clone(),
+            network: self.network.clone(),
+            mirrors: self.client.clone().map(|c| Mirrors::new(c, self.config.node_name.clone())),
+            manifests: self.settings.static_pods(),
+        })
+    }
+
+    fn limits(&self) -> LimitSettings {
+        LimitSettings {
+            cpu_cfs_quota: self.settings.cpu_cfs_quota,
+            cpu_period: i64::try_from(self.settings.cpu_cfs_quota_period.0.as_micros()).unwrap_or(100_000),
+            memory_capacity: self.machine.memory,
+            cgroup_v2: self.cgroups.version() == cgroups::Version::V2,
+            swap_controller: false,
+        }
+    }
+
+    /// Keeps the environment's node the one the API has.
+    fn follow_node(&self, node: Option<client::Informer<Node>>, environment: &Arc<Environment>) {
+        let Some(informer) = node else { return };
+        let environment = environment.clone();
+        informer.subscribe(move |event| {
+            if !matches!(event, client::Event::Deleted(_)) {
+                *environment.node.write() = Some(event.object().clone());
+            }
+        });
+    }
+
+    /// Takes in pods of all sources, and clears up once all have been heard of.
+    async fn take_in_pods(self, agent: Agent, tasks: &Tasks) {
+        if let Some(directory) = self.settings.static_pods() {
+            let recheck = self.settings.file_check_frequency.0;
+            let manifests =
+                crate::static_pods::follow(directory, self.config.node_name.clone(), recheck, tasks).await;
+            agent.follow_static(manifests, tasks).await;
+        }
+        let Some(factory) = self.factory else {
+            agent.run_housekeeping(tasks);
+            return;
+        };
+        let fields = Some(format!("spec.nodeName={}", self.config.node_name));
+        let pods = factory.informer_selected::<Pod>(Selection { fields, ..Selection::default() });
+        let spawner = tasks.clone();
+        tasks.spawn("pods", |token| async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = agent.follow_api(&pods, &spawner) => agent.run_housekeeping(&spawner),
+            }
+        });
+    }
+}
+
+fn wake_all(workers: &PodWorkers) {
+    for uid in workers.uids() {
+        workers.wake(&uid);
+    }
+}
+
+fn check_swap(settings: &KubeletConfiguration, machine: &Machine) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        machine.swap == 0 || !settings.fail_swap_on,
+        "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false"
+    );
+    Ok(())
+}
+
+/// The kubelet itself should outlive what it runs. Not every machine allows that.
+fn adjust_oom_score(score: i32) {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        tracing::warn!(score, %error, "failed to adjust the OOM score of the kubelet, going on without");
+    }
+}
+
+/// Waits for the runtime to answer: it may start after the kubelet.
+async fn connect_runtime(settings: &KubeletConfiguration, token: &CancellationToken) -> anyhow::Result<Runtime> {
+    let (socket, images) = (settings.runtime_socket(), settings.image_socket());
+    let timeout = settings.runtime_request_timeout.0;
+    let mut warned = false;
+    loop {
+        match Runtime::connect(&socket, &images, timeout).await {
+            Ok(runtime) => return Ok(runtime),
+            Err(error) if !warned => {
+                tracing::warn!(error = client::chain(&error), "container runtime is not there yet, waiting for it");
+                warned = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = token.cancelled() => anyhow::bail!("stopped while waiting for the container runtime"),
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+        }
+    }
+}
+
+fn make_cgroups(settings: &KubeletConfiguration, machine: &Machine) -> anyhow::Result<Cgroups> {
+    let driver = match settings.cgroup_driver.as_str() {
+        "systemd" => cgroups::Driver::Systemd,
+        _ => cgroups::Driver::Cgroupfs,
+    };
+    let cgroups = Cgroups::new(cgroups::Settings {
+        driver,
+        root: if settings.cgroup_root.is_empty() { "/".to_owned() } else { settings.cgroup_root.clone() },
+        cgroups_per_qos: settings.cgroups_per_qos,
+        enforce_node_allocatable: settings.enforce_node_allocatable.clone(),
+        reserved: cgroups::reserved(&settings.system_reserved, &settings.kube_reserved),
+        pod_pids_limit: settings.pod_pids_limit,
+        cpu_cfs_quota: settings.cpu_cfs_quota,
+        cpu_cfs_period_micros: u64::try_from(settings.cpu_cfs_quota_period.0.as_micros()).unwrap_or(100_000),
+    })?;
+    cgroups.ensure_node(&machine.capacity()).context("failed to start the container manager")?;
+    Ok(cgroups)
+}
+
+/// What is kept back from pods: reservations, and memory and disk below which pods are evicted.
+fn reserved(
+    settings: &KubeletConfiguration,
+    machine: &Machine,
+    root: &std::path::Path,
+) -> std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity> {
+    use crate::quantity;
+    let mut all = cgroups::reserved(&settings.system_reserved, &settings.kube_reserved);
+    let disk = crate::node_status::machine::file_system(root).map(|f| f.capacity).unwrap_or_default();
+    let disk = i64::try_from(disk).unwrap_or(i64::MAX);
+    for (resource, signal, capacity) in
+        [("memory", "memory.available", machine.memory), ("ephemeral-storage", "nodefs.available", disk)]
+    {
+        let Some(threshold) = settings.eviction_hard.get(signal) else { continue };
+        let kept = threshold_bytes(threshold, capacity);
+        let before = all.get(resource).map(quantity::value).unwrap_or_default();
+        all.insert(resource.to_owned(), quantity::from_bytes(before.saturating_add(kept)));
+    }
+    all
+}
+
+/// A threshold in bytes: an amount, or a share of the capacity.
+#[must_use]
+pub fn threshold_bytes(threshold: &str, capacity: i64) -> i64 {
+    match threshold.strip_suffix('%').and_then(|p| p.parse::<f64>().ok()) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a share needs no more precision")]
+        Some(percent) => (capacity as f64 * percent / 100.0) as i64,
+        None => crate::quantity::value(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(threshold.to_owned())),
+    }
+}
