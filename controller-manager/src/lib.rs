@@ -4,10 +4,13 @@
 //! `plan` decides, and writes carry it out. Controllers never talk to each other; they meet in the API. An object at
 //! rest causes no write. `registry` lists them all, `run` starts those selected while this process leads.
 
+mod clusterrole_aggregation;
 pub mod common;
 mod context;
+mod cronjob;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod garbagecollector;
@@ -24,6 +27,7 @@ mod run;
 mod serviceaccount;
 mod statefulset;
 mod tainteviction;
+mod ttlafterfinished;
 
 pub use options::{Concurrency, Config, Flags};
 pub use registry::{CONTROLLERS, Registration};

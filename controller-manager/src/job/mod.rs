@@ -10,7 +10,7 @@ mod policy;
 mod track;
 mod view;
 
-pub use view::{is_finished, spec};
+pub use view::{holds, is_finished, spec};
 
 use crate::common::errors::{self, IgnoreGone};
 use crate::common::pod_control::PodControl;
