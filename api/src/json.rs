@@ -1,0 +1,139 @@
+//! Reading and changing JSON objects in place: what defaulting and strategies need, without a typed detour.
+
+use serde_json::{Map, Value};
+
+/// A JSON object.
+pub type Object = Map<String, Value>;
+
+/// Conveniences over JSON objects. "Unset" is absent or null.
+pub(crate) trait ObjectExt {
+    fn is_unset(&self, key: &str) -> bool;
+    /// Sets a field that is unset.
+    fn or_default(&mut self, key: &str, value: impl Into<Value>);
+    /// Sets a field that is unset or an empty string or zero: Go's non-pointer fields.
+    fn or_zero(&mut self, key: &str, value: impl Into<Value>);
+    fn object(&self, key: &str) -> Option<&Object>;
+    fn object_mut(&mut self, key: &str) -> Option<&mut Object>;
+    /// The object at `key`, made if unset. `None` only when something else stands there.
+    fn ensure(&mut self, key: &str) -> Option<&mut Object>;
+    fn list(&self, key: &str) -> &[Value];
+    fn list_mut(&mut self, key: &str) -> &mut [Value];
+    /// The objects in the list at `key`.
+    fn each<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a Object>;
+    fn each_mut<'a>(&'a mut self, key: &str) -> impl Iterator<Item = &'a mut Object>;
+    /// The string at `key`, or empty.
+    fn text(&self, key: &str) -> &str;
+    fn int(&self, key: &str) -> i64;
+    fn flag(&self, key: &str) -> bool;
+    /// Copies a field from `other`, absence too.
+    fn copy(&mut self, key: &str, other: &Object);
+}
+
+impl ObjectExt for Object {
+    fn is_unset(&self, key: &str) -> bool {
+        self.get(key).is_none_or(Value::is_null)
+    }
+
+    fn or_default(&mut self, key: &str, value: impl Into<Value>) {
+        if self.is_unset(key) {
+            self.insert(key.to_owned(), value.into());
+        }
+    }
+
+    fn or_zero(&mut self, key: &str, value: impl Into<Value>) {
+        let zero = match self.get(key) {
+            None | Some(Value::Null) => true,
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Number(number)) => number.as_i64() == Some(0),
+            Some(_) => false,
+        };
+        if zero {
+            self.insert(key.to_owned(), value.into());
+        }
+    }
+
+    fn object(&self, key: &str) -> Option<&Object> {
+        self.get(key)?.as_object()
+    }
+
+    fn object_mut(&mut self, key: &str) -> Option<&mut Object> {
+        self.get_mut(key)?.as_object_mut()
+    }
+
+    fn ensure(&mut self, key: &str) -> Option<&mut Object> {
+        self.or_default(key, Object::new());
+        self.object_mut(key)
+    }
+
+    fn list(&self, key: &str) -> &[Value] {
+        self.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    fn list_mut(&mut self, key: &str) -> &mut [Value] {
+        self.get_mut(key).and_then(Value::as_array_mut).map_or(&mut [], Vec::as_mut_slice)
+    }
+
+    fn each<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a Object> {
+        self.list(key).iter().filter_map(Value::as_object)
+    }
+
+    fn each_mut<'a>(&'a mut self, key: &str) -> impl Iterator<Item = &'a mut Object> {
+        self.list_mut(key).iter_mut().filter_map(Value::as_object_mut)
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn int(&self, key: &str) -> i64 {
+        self.get(key).and_then(Value::as_i64).unwrap_or_default()
+    }
+
+    fn flag(&self, key: &str) -> bool {
+        self.get(key).and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    fn copy(&mut self, key: &str, other: &Object) {
+        match other.get(key) {
+            Some(value) => self.insert(key.to_owned(), value.clone()),
+            None => self.remove(key),
+        };
+    }
+}
+
+/// Equality as upstream's `apiequality.Semantic`: an empty list is as good as none.
+pub(crate) fn semantic_eq(a: Option<&Value>, b: Option<&Value>) -> bool {
+    match (a.unwrap_or(&Value::Null), b.unwrap_or(&Value::Null)) {
+        (Value::Object(a), Value::Object(b)) => {
+            a.iter().all(|(key, value)| semantic_eq(Some(value), b.get(key)))
+                && b.iter().all(|(key, value)| a.contains_key(key) || semantic_eq(None, Some(value)))
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| semantic_eq(Some(a), Some(b)))
+        }
+        (Value::Null, Value::Array(list)) | (Value::Array(list), Value::Null) => list.is_empty(),
+        (a, b) => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn empty_lists_equal_absent_ones() {
+        let cases = [
+            (json!({"a": []}), json!({}), true),
+            (json!({"a": null}), json!({}), true),
+            (json!({"a": {}}), json!({}), false),
+            (json!({"a": [1]}), json!({"a": [1]}), true),
+            (json!({"a": [1]}), json!({"a": [2]}), false),
+            (json!({}), json!({"a": 1}), false),
+        ];
+        for (a, b, want) in cases {
+            assert_eq!(semantic_eq(Some(&a), Some(&b)), want, "{a} {b}");
+        }
+    }
+}

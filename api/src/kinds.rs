@@ -1,0 +1,110 @@
+//! The registration table: one row per kind, naming all of its kind-specific logic. Adding a kind is adding a row.
+//!
+//! A row starts with [`Kind::new`], which does nothing special, and is extended by what the kind does have.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::field::ErrorList;
+use crate::json::Object;
+use crate::names::GroupVersionKind;
+use crate::printers::Table;
+use crate::selector::FieldSelectors;
+use crate::strategy::Strategy;
+
+mod rows;
+
+/// Checks a new object.
+pub(crate) type ValidateCreate = fn(&Value) -> ErrorList;
+/// Checks a changed object against the one it replaces.
+pub(crate) type ValidateUpdate = fn(new: &Value, old: &Value) -> ErrorList;
+
+/// Everything that is special about one kind.
+pub(crate) struct Kind {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) kind: &'static str,
+    /// Fills in what the client left out.
+    pub(crate) defaults: fn(&mut Object),
+    pub(crate) strategy: Strategy,
+    pub(crate) fields: FieldSelectors,
+    pub(crate) create: Option<ValidateCreate>,
+    pub(crate) update: Option<ValidateUpdate>,
+    pub(crate) status_update: Option<ValidateUpdate>,
+    /// What to tell the client although all is well.
+    pub(crate) warnings: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
+    pub(crate) table: Option<&'static Table>,
+}
+
+impl Kind {
+    pub(crate) const fn new(group: &'static str, version: &'static str, kind: &'static str) -> Self {
+        Self {
+            group,
+            version,
+            kind,
+            defaults: |_| {},
+            strategy: Strategy::PLAIN,
+            fields: FieldSelectors::META,
+            create: None,
+            update: None,
+            status_update: None,
+            warnings: |_, _| Vec::new(),
+            table: None,
+        }
+    }
+
+    pub(crate) const fn defaults(mut self, defaults: fn(&mut Object)) -> Self {
+        self.defaults = defaults;
+        self
+    }
+
+    pub(crate) const fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    pub(crate) const fn fields(mut self, fields: FieldSelectors) -> Self {
+        self.fields = fields;
+        self
+    }
+
+    pub(crate) const fn validate(mut self, create: ValidateCreate, update: ValidateUpdate) -> Self {
+        self.create = Some(create);
+        self.update = Some(update);
+        self
+    }
+
+    pub(crate) const fn validate_status(mut self, status_update: ValidateUpdate) -> Self {
+        self.status_update = Some(status_update);
+        self
+    }
+
+    pub(crate) const fn warnings(mut self, warnings: fn(&Value, Option<&Value>) -> Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
+    pub(crate) const fn table(mut self, table: &'static Table) -> Self {
+        self.table = Some(table);
+        self
+    }
+}
+
+type Index = HashMap<(&'static str, &'static str, &'static str), &'static Kind>;
+
+static INDEX: LazyLock<Index> =
+    LazyLock::new(|| rows::KINDS.iter().map(|row| ((row.group, row.version, row.kind), row)).collect());
+
+/// The row of a kind. Kinds without one (custom resources) have no special logic.
+pub(crate) fn find(gvk: &GroupVersionKind) -> Option<&'static Kind> {
+    // The key borrows from the caller; the map's keys are static, so the lookup compares by value.
+    INDEX.get(&(&*gvk.group, &*gvk.version, &*gvk.kind) as &(&str, &str, &str)).copied()
+}
+
+/// All kinds of the table, for tests that look at each.
+#[cfg(test)]
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    rows::KINDS.iter().map(|row| (row.group, row.version, row.kind))
+}

@@ -1,0 +1,242 @@
+//! The rows. In the order of the API groups as they are served.
+
+use crate::defaults as d;
+use crate::printers as p;
+use crate::selector::kinds as f;
+use crate::strategy::{self as s, Strategy};
+
+use super::Kind;
+
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const APPS: &str = "apps";
+const BATCH: &str = "batch";
+const FLOW: &str = "flowcontrol.apiserver.k8s.io";
+const NETWORKING: &str = "networking.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
+const RESOURCE: &str = "resource.k8s.io";
+const STORAGE: &str = "storage.k8s.io";
+
+pub(super) static KINDS: &[Kind] = &[
+    // core
+    Kind::new("", "v1", "ComponentStatus").table(&p::core::COMPONENT_STATUS),
+    Kind::new("", "v1", "ConfigMap").table(&p::core::CONFIG_MAP),
+    Kind::new("", "v1", "Endpoints")
+        .defaults(d::core::endpoints)
+        .strategy(Strategy::PLAIN.creates_on_update())
+        .table(&p::core::ENDPOINTS),
+    Kind::new("", "v1", "Event")
+        .strategy(Strategy::PLAIN.creates_on_update())
+        .fields(f::EVENT)
+        .table(&p::core::CORE_EVENT),
+    Kind::new("", "v1", "LimitRange").defaults(d::core::limit_range).strategy(s::core::LIMIT_RANGE),
+    Kind::new("", "v1", "Namespace")
+        .defaults(d::core::namespace)
+        .strategy(s::core::NAMESPACE)
+        .fields(f::NAMESPACE)
+        .table(&p::core::NAMESPACE),
+    Kind::new("", "v1", "Node")
+        .defaults(d::core::node)
+        .strategy(s::core::NODE)
+        .fields(f::NODE)
+        .table(&p::core::NODE),
+    Kind::new("", "v1", "PersistentVolumeClaim")
+        .defaults(d::volume::claim)
+        .strategy(s::claim::CLAIM)
+        .table(&p::storage::CLAIM),
+    Kind::new("", "v1", "PersistentVolume")
+        .defaults(d::volume::persistent_volume)
+        .strategy(s::claim::VOLUME)
+        .table(&p::storage::PERSISTENT_VOLUME),
+    Kind::new("", "v1", "Pod")
+        .defaults(d::pod::pod)
+        .strategy(s::pod::STRATEGY)
+        .fields(f::POD)
+        .table(&p::pod::POD),
+    Kind::new("", "v1", "PodTemplate")
+        .defaults(d::apps::pod_template)
+        .strategy(Strategy::PLAIN.counting(&["template"]))
+        .table(&p::pod::POD_TEMPLATE),
+    Kind::new("", "v1", "ReplicationController")
+        .defaults(d::apps::replication_controller)
+        .strategy(Strategy::SPEC_STATUS)
+        .fields(f::REPLICATION_CONTROLLER)
+        .table(&p::workload::REPLICATION_CONTROLLER),
+    Kind::new("", "v1", "ResourceQuota")
+        .defaults(d::core::resource_quota)
+        .strategy(Strategy::STATUS)
+        .table(&p::core::RESOURCE_QUOTA),
+    Kind::new("", "v1", "Secret")
+        .defaults(d::core::secret)
+        .strategy(s::core::SECRET)
+        .fields(f::SECRET)
+        .table(&p::core::SECRET),
+    Kind::new("", "v1", "ServiceAccount").strategy(s::core::SERVICE_ACCOUNT).table(&p::core::NAME_AND_AGE),
+    Kind::new("", "v1", "Service")
+        .defaults(d::core::service)
+        .strategy(s::service::STRATEGY)
+        .fields(f::SERVICE)
+        .table(&p::core::SERVICE),
+    // apiregistration.k8s.io, apiextensions.k8s.io
+    Kind::new("apiregistration.k8s.io", "v1", "APIService")
+        .defaults(d::other::api_service)
+        .strategy(s::other::API_SERVICE)
+        .table(&p::other::API_SERVICE),
+    Kind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+        .defaults(d::other::custom_resource_definition)
+        .strategy(s::other::CUSTOM_RESOURCE_DEFINITION),
+    // apps, batch, autoscaling
+    Kind::new(APPS, "v1", "ControllerRevision").table(&p::workload::CONTROLLER_REVISION),
+    Kind::new(APPS, "v1", "DaemonSet")
+        .defaults(d::apps::daemon_set)
+        .strategy(s::workload::DAEMON_SET)
+        .table(&p::workload::DAEMON_SET),
+    Kind::new(APPS, "v1", "Deployment")
+        .defaults(d::apps::deployment)
+        .strategy(s::workload::DEPLOYMENT)
+        .table(&p::workload::DEPLOYMENT),
+    Kind::new(APPS, "v1", "ReplicaSet")
+        .defaults(d::apps::replica_set)
+        .strategy(Strategy::SPEC_STATUS)
+        .table(&p::workload::REPLICA_SET),
+    Kind::new(APPS, "v1", "StatefulSet")
+        .defaults(d::apps::stateful_set)
+        .strategy(Strategy::SPEC_STATUS)
+        .table(&p::workload::STATEFUL_SET),
+    Kind::new(BATCH, "v1", "CronJob")
+        .defaults(d::apps::cron_job)
+        .strategy(Strategy::SPEC_STATUS)
+        .table(&p::workload::CRON_JOB),
+    Kind::new(BATCH, "v1", "Job")
+        .defaults(d::apps::job)
+        .strategy(s::workload::JOB)
+        .fields(f::JOB)
+        .table(&p::workload::JOB),
+    Kind::new("autoscaling", "v1", "HorizontalPodAutoscaler")
+        .defaults(d::autoscaling::autoscaler_v1)
+        .strategy(Strategy::STATUS)
+        .table(&p::scaling::AUTOSCALER),
+    Kind::new("autoscaling", "v2", "HorizontalPodAutoscaler")
+        .defaults(d::autoscaling::autoscaler_v2)
+        .strategy(Strategy::STATUS)
+        .table(&p::scaling::AUTOSCALER),
+    Kind::new("autoscaling", "v1", "Scale").table(&p::scaling::SCALE),
+    Kind::new("policy", "v1", "PodDisruptionBudget")
+        .strategy(Strategy::SPEC_STATUS.conditional())
+        .table(&p::scaling::DISRUPTION_BUDGET),
+    // events.k8s.io, coordination.k8s.io, discovery.k8s.io, scheduling.k8s.io, node.k8s.io
+    Kind::new("events.k8s.io", "v1", "Event")
+        .strategy(Strategy::PLAIN.creates_on_update())
+        .fields(f::NEW_EVENT)
+        .table(&p::core::CORE_EVENT),
+    Kind::new("coordination.k8s.io", "v1", "Lease")
+        .strategy(Strategy::PLAIN.conditional().creates_on_update())
+        .table(&p::other::LEASE),
+    Kind::new("discovery.k8s.io", "v1", "EndpointSlice")
+        .defaults(d::other::endpoint_slice)
+        .strategy(s::other::ENDPOINT_SLICE)
+        .table(&p::core::ENDPOINT_SLICE),
+    Kind::new("scheduling.k8s.io", "v1", "PriorityClass")
+        .defaults(d::other::priority_class)
+        .strategy(Strategy::PLAIN.fixed_generation())
+        .table(&p::other::PRIORITY_CLASS),
+    Kind::new("node.k8s.io", "v1", "RuntimeClass")
+        .defaults(d::core::runtime_class)
+        .strategy(Strategy::PLAIN.conditional().creates_on_update())
+        .table(&p::other::RUNTIME_CLASS),
+    // authentication.k8s.io, certificates.k8s.io
+    Kind::new("authentication.k8s.io", "v1", "TokenRequest").defaults(d::other::token_request),
+    Kind::new("certificates.k8s.io", "v1", "CertificateSigningRequest")
+        .strategy(s::other::CERTIFICATE_SIGNING_REQUEST)
+        .fields(f::CERTIFICATE_SIGNING_REQUEST)
+        .table(&p::policy::CERTIFICATE_SIGNING_REQUEST),
+    // networking.k8s.io
+    Kind::new(NETWORKING, "v1", "IngressClass")
+        .defaults(d::other::ingress_class)
+        .strategy(Strategy::SPEC)
+        .table(&p::core::INGRESS_CLASS),
+    Kind::new(NETWORKING, "v1", "Ingress").strategy(Strategy::SPEC_STATUS).table(&p::core::INGRESS),
+    Kind::new(NETWORKING, "v1", "IPAddress").table(&p::core::IP_ADDRESS),
+    Kind::new(NETWORKING, "v1", "NetworkPolicy")
+        .defaults(d::other::network_policy)
+        .strategy(Strategy::SPEC)
+        .table(&p::core::NETWORK_POLICY),
+    Kind::new(NETWORKING, "v1", "ServiceCIDR")
+        .strategy(Strategy::STATUS.status_keeps_meta())
+        .table(&p::core::SERVICE_CIDR),
+    // rbac.authorization.k8s.io
+    Kind::new(RBAC, "v1", "ClusterRoleBinding")
+        .defaults(d::other::role_binding)
+        .strategy(Strategy::PLAIN.creates_on_update())
+        .table(&p::policy::CLUSTER_ROLE_BINDING),
+    Kind::new(RBAC, "v1", "ClusterRole").strategy(Strategy::PLAIN.creates_on_update()),
+    Kind::new(RBAC, "v1", "RoleBinding")
+        .defaults(d::other::role_binding)
+        .strategy(Strategy::PLAIN.creates_on_update())
+        .table(&p::policy::ROLE_BINDING),
+    Kind::new(RBAC, "v1", "Role").strategy(Strategy::PLAIN.creates_on_update()),
+    // storage.k8s.io
+    Kind::new(STORAGE, "v1", "CSIDriver")
+        .defaults(d::volume::csi_driver)
+        .strategy(Strategy::SPEC.conditional())
+        .table(&p::storage::CSI_DRIVER),
+    Kind::new(STORAGE, "v1", "CSINode").strategy(Strategy::PLAIN.conditional()).table(&p::storage::CSI_NODE),
+    Kind::new(STORAGE, "v1", "CSIStorageCapacity")
+        .strategy(Strategy::PLAIN.conditional())
+        .table(&p::storage::CSI_STORAGE_CAPACITY),
+    Kind::new(STORAGE, "v1", "StorageClass")
+        .defaults(d::volume::storage_class)
+        .table(&p::storage::STORAGE_CLASS),
+    Kind::new(STORAGE, "v1", "VolumeAttachment")
+        .defaults(d::volume::attachment)
+        .strategy(Strategy::STATUS.conditional().status_keeps_meta())
+        .table(&p::storage::VOLUME_ATTACHMENT),
+    Kind::new(STORAGE, "v1", "VolumeAttributesClass").table(&p::storage::VOLUME_ATTRIBUTES_CLASS),
+    // admissionregistration.k8s.io
+    Kind::new(ADMISSION, "v1", "MutatingAdmissionPolicy")
+        .defaults(d::admission::policy)
+        .strategy(Strategy::SPEC.conditional())
+        .table(&p::policy::MUTATING_POLICY),
+    Kind::new(ADMISSION, "v1", "MutatingAdmissionPolicyBinding")
+        .defaults(d::admission::policy_binding)
+        .strategy(Strategy::SPEC.conditional())
+        .table(&p::policy::POLICY_BINDING),
+    Kind::new(ADMISSION, "v1", "MutatingWebhookConfiguration")
+        .defaults(d::admission::mutating_webhooks)
+        .strategy(Strategy::PLAIN.counting(&["webhooks"]).conditional())
+        .table(&p::policy::WEBHOOK_CONFIGURATION),
+    Kind::new(ADMISSION, "v1", "ValidatingAdmissionPolicy")
+        .defaults(d::admission::policy)
+        .strategy(Strategy::SPEC_STATUS.conditional().status_keeps_meta())
+        .table(&p::policy::VALIDATING_POLICY),
+    Kind::new(ADMISSION, "v1", "ValidatingAdmissionPolicyBinding")
+        .defaults(d::admission::policy_binding)
+        .strategy(Strategy::SPEC.conditional())
+        .table(&p::policy::POLICY_BINDING),
+    Kind::new(ADMISSION, "v1", "ValidatingWebhookConfiguration")
+        .defaults(d::admission::validating_webhooks)
+        .strategy(Strategy::PLAIN.counting(&["webhooks"]).conditional())
+        .table(&p::policy::WEBHOOK_CONFIGURATION),
+    // resource.k8s.io
+    Kind::new(RESOURCE, "v1", "DeviceClass").strategy(Strategy::SPEC).table(&p::core::NAME_AND_AGE),
+    Kind::new(RESOURCE, "v1", "ResourceClaim")
+        .defaults(d::other::resource_claim)
+        .strategy(Strategy::STATUS.status_keeps_meta())
+        .table(&p::other::RESOURCE_CLAIM),
+    Kind::new(RESOURCE, "v1", "ResourceClaimTemplate")
+        .defaults(d::other::resource_claim_template)
+        .table(&p::core::NAME_AND_AGE),
+    Kind::new(RESOURCE, "v1", "ResourceSlice")
+        .defaults(d::other::resource_slice)
+        .strategy(Strategy::SPEC)
+        .fields(f::RESOURCE_SLICE)
+        .table(&p::other::RESOURCE_SLICE),
+    // flowcontrol.apiserver.k8s.io
+    Kind::new(FLOW, "v1", "FlowSchema")
+        .defaults(d::other::flow_schema)
+        .strategy(Strategy::SPEC_STATUS.status_keeps_meta())
+        .table(&p::other::FLOW_SCHEMA),
+    Kind::new(FLOW, "v1", "PriorityLevelConfiguration")
+        .defaults(d::other::priority_level)
+        .strategy(Strategy::SPEC_STATUS.status_keeps_meta())
+        .table(&p::other::PRIORITY_LEVEL),
+];

@@ -1,0 +1,16 @@
+//! What the Kubernetes API *is*: names, schema, codecs, patches, selectors, defaults, validation, tables.
+//!
+//! Values only: this crate never does I/O and starts no task.
+
+pub mod defaults;
+pub mod field;
+pub mod format;
+mod json;
+mod kinds;
+pub mod names;
+pub mod pod;
+pub mod printers;
+pub mod quantity;
+pub mod selector;
+pub mod status;
+pub mod strategy;
