@@ -33,6 +33,7 @@ pub(crate) struct Kind {
     pub(crate) create: Option<ValidateCreate>,
     pub(crate) update: Option<ValidateUpdate>,
     pub(crate) status_update: Option<ValidateUpdate>,
+    pub(crate) subresource_updates: &'static [(&'static str, ValidateUpdate)],
     /// What to tell the client although all is well.
     pub(crate) warnings: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
     pub(crate) table: Option<&'static Table>,
@@ -50,6 +51,7 @@ impl Kind {
             create: None,
             update: None,
             status_update: None,
+            subresource_updates: &[],
             warnings: |_, _| Vec::new(),
             table: None,
         }
@@ -78,6 +80,14 @@ impl Kind {
 
     pub(crate) const fn validate_status(mut self, status_update: ValidateUpdate) -> Self {
         self.status_update = Some(status_update);
+        self
+    }
+
+    pub(crate) const fn validate_subresources(
+        mut self,
+        updates: &'static [(&'static str, ValidateUpdate)],
+    ) -> Self {
+        self.subresource_updates = updates;
         self
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Values only: this crate never does I/O and starts no task.
 
+pub mod codec;
 pub mod defaults;
 pub mod field;
 pub mod format;
@@ -11,6 +12,9 @@ pub mod names;
 pub mod pod;
 pub mod printers;
 pub mod quantity;
+pub mod registry;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod validation;
