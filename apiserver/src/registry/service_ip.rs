@@ -217,7 +217,7 @@ fn object(namespace: &str, name: &str, address: IpAddr) -> IPAddress {
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             ..ObjectMeta::default()
         },
-        spec: Some(IPAddressSpec { parent_ref: parent }),
+        spec: IPAddressSpec { parent_ref: parent },
     }
 }
 
@@ -276,7 +276,7 @@ mod tests {
     fn objects_name_their_service() {
         let object = object("ns", "web", "10.0.0.5".parse().expect("address"));
         assert_eq!(object.metadata.name.as_deref(), Some("10.0.0.5"));
-        let parent = object.spec.expect("spec").parent_ref;
+        let parent = object.spec.parent_ref;
         assert_eq!((parent.resource.as_str(), parent.name.as_str()), ("services", "web"));
     }
 }

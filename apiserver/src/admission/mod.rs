@@ -1,0 +1,245 @@
+//! What is changed or refused on the way in (upstream `apiserver/pkg/admission`).
+//!
+//! [`chain`] gives the plugins in upstream's order. A request passes every plugin's `admit`, is validated by its
+//! strategy, and then passes every plugin's `validate`. Plugins read other objects from informers.
+
+mod certificates;
+mod default_ingress_class;
+mod default_tolerations;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+
+mod priority;
+
+mod runtime_class;
+mod service_account;
+mod storage;
+mod taint_nodes;
+
+use std::sync::Arc;
+
+use api::names::{GroupVersionKind, GroupVersionResource};
+use api::status::ApiError;
+use client::{Client, SharedInformerFactory};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::authn::User;
+use crate::authz::Authorizer;
+use crate::config::Config;
+
+/// What a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A change of an object.
+    Update,
+    /// A deletion.
+    Delete,
+    /// A streaming connection (exec, attach, port-forward, proxy).
+    Connect,
+}
+
+/// What is being admitted.
+#[derive(Clone, Debug)]
+pub struct Attributes<'a> {
+    /// What the write does.
+    pub operation: Operation,
+    /// Kind of the object.
+    pub kind: &'a GroupVersionKind,
+    /// Resource of the request.
+    pub resource: &'a GroupVersionResource,
+    /// Subresource; empty for none.
+    pub subresource: &'a str,
+    /// Namespace; empty for none.
+    pub namespace: &'a str,
+    /// Name; empty while generateName has not been resolved.
+    pub name: &'a str,
+    /// Who asks.
+    pub user: &'a User,
+    /// Whether nothing will be stored.
+    pub dry_run: bool,
+    /// Create, update or delete options.
+    pub options: &'a Value,
+}
+
+/// One admission plugin. Both hooks see the object in its JSON form, defaulted; plugins decode what they need.
+#[async_trait::async_trait]
+pub trait Plugin: Send + Sync + 'static {
+    /// Upstream's name, for example `NamespaceLifecycle`.
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin wants to see such a write at all. Cheap; called for each write.
+    fn handles(&self, attributes: &Attributes<'_>) -> bool;
+
+    /// Changes the object, or refuses it. `object` is null for deletions.
+    async fn admit(
+        &self,
+        _attributes: &Attributes<'_>,
+        _object: &mut Value,
+        _old: Option<&Value>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Refuses the object or lets it pass, after every plugin has changed it and it passed validation.
+    async fn validate(
+        &self,
+        _attributes: &Attributes<'_>,
+        _object: &Value,
+        _old: Option<&Value>,
+        _warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+impl Attributes<'_> {
+    /// Whether the write is about this resource itself, not a subresource.
+    #[must_use]
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.subresource.is_empty() && self.is_any(group, resource)
+    }
+
+    /// Whether the write is about this resource or one of its subresources.
+    #[must_use]
+    pub fn is_any(&self, group: &str, resource: &str) -> bool {
+        self.resource.resource == resource && self.resource.group == group
+    }
+
+    /// 403 about the object; `why` follows "is forbidden: ".
+    #[must_use]
+    pub fn forbidden(&self, object: &Value, why: &str) -> ApiError {
+        let meta = &object["metadata"];
+        let text = |field: &str| meta[field].as_str().filter(|text| !text.is_empty());
+        let name = if self.name.is_empty() {
+            text("name").or_else(|| text("generateName")).unwrap_or("Unknown")
+        } else {
+            self.name
+        };
+        ApiError::forbidden(&self.resource.group_resource(), name, why)
+    }
+}
+
+/// What plugins are made from.
+pub struct Deps<'a> {
+    /// The loopback client.
+    pub client: Client,
+    /// Informers over the loopback client.
+    pub informers: &'a SharedInformerFactory,
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// How the server is configured.
+    pub config: &'a Config,
+}
+
+type Make = fn(&Deps<'_>) -> Arc<dyn Plugin>;
+
+/// Every plugin in the order they run, and whether it runs by default.
+const PLUGINS: [(&str, bool, Make); 17] = [
+    ("NamespaceLifecycle", true, |deps| Arc::new(namespace_lifecycle::NamespaceLifecycle::new(deps))),
+    ("LimitRanger", true, |deps| Arc::new(limit_ranger::LimitRanger::new(deps))),
+    ("ServiceAccount", true, |deps| Arc::new(service_account::ServiceAccounts::new(deps))),
+    ("NodeRestriction", false, |deps| Arc::new(node_restriction::NodeRestriction::new(deps))),
+    ("TaintNodesByCondition", true, |_| Arc::new(taint_nodes::TaintNodes)),
+    ("AlwaysPullImages", false, |_| Arc::new(default_tolerations::AlwaysPullImages)),
+    ("Priority", true, |deps| Arc::new(priority::Priority::new(deps))),
+    ("DefaultTolerationSeconds", true, |deps| Arc::new(default_tolerations::DefaultTolerations::new(deps))),
+    ("DefaultStorageClass", true, |deps| Arc::new(storage::DefaultStorageClass::new(deps))),
+    ("StorageObjectInUseProtection", true, |_| Arc::new(storage::InUseProtection)),
+    ("PersistentVolumeClaimResize", true, |deps| Arc::new(storage::ClaimResize::new(deps))),
+    ("RuntimeClass", true, |deps| Arc::new(runtime_class::RuntimeClasses::new(deps))),
+    ("CertificateApproval", true, |deps| Arc::new(certificates::Approval::new(deps))),
+    ("CertificateSigning", true, |deps| Arc::new(certificates::Signing::new(deps))),
+    ("CertificateSubjectRestriction", true, |_| Arc::new(certificates::SubjectRestriction)),
+    ("DefaultIngressClass", true, |deps| Arc::new(default_ingress_class::DefaultIngressClass::new(deps))),
+    ("PodTopologyLabels", true, |deps| Arc::new(taint_nodes::PodTopologyLabels::new(deps))),
+];
+
+/// The plugins that are on, in order. Names of the configuration that are not known are returned.
+pub fn chain(deps: &Deps<'_>) -> (Vec<Arc<dyn Plugin>>, Vec<String>) {
+    let (on, off) = (&deps.config.enable_admission_plugins, &deps.config.disable_admission_plugins);
+    let names = |list: &[String], name: &str| list.iter().any(|other| other == name);
+    let unknown = on.iter().chain(off).filter(|name| !PLUGINS.iter().any(|(known, ..)| known == name));
+    let enabled = PLUGINS.iter().filter(|(name, default, _)| (*default || names(on, name)) && !names(off, name));
+    (enabled.map(|(_, _, make)| make(deps)).collect(), unknown.cloned().collect())
+}
+
+/// The object in its typed form.
+fn decode<K: DeserializeOwned>(object: &Value) -> Result<K, ApiError> {
+    K::deserialize(object).map_err(|error| ApiError::bad_request(format!("object cannot be decoded: {error}")))
+}
+
+/// A member of an object that is made if it is absent (or null).
+fn member<'a>(object: &'a mut Value, name: &str) -> &'a mut Value {
+    if !object.is_object() {
+        *object = Value::Object(Map::new());
+    }
+    &mut object[name]
+}
+
+/// A member list, made if absent.
+fn list_member<'a>(object: &'a mut Value, name: &str) -> &'a mut Vec<Value> {
+    let value = member(object, name);
+    if !value.is_array() {
+        *value = Value::Array(Vec::new());
+    }
+    value.as_array_mut().expect("it was just made a list")
+}
+
+/// The items of a member list; none if it is absent.
+fn items<'a>(object: &'a Value, name: &str) -> &'a [Value] {
+    object[name].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// A member text; empty if absent.
+fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+    object[name].as_str().unwrap_or_default()
+}
+
+/// Attributes for tests.
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// A write by an ordinary user.
+    pub(crate) struct Write {
+        pub kind: GroupVersionKind,
+        pub resource: GroupVersionResource,
+        pub user: User,
+        pub options: Value,
+    }
+
+    impl Write {
+        pub(crate) fn new(group: &'static str, kind: &'static str, resource: &'static str) -> Self {
+            Self {
+                kind: GroupVersionKind::new(group, "v1", kind),
+                resource: GroupVersionResource::new(group, "v1", resource),
+                user: User { name: "alice".into(), ..User::default() },
+                options: Value::Null,
+            }
+        }
+
+        pub(crate) fn attributes<'a>(
+            &'a self,
+            operation: Operation,
+            subresource: &'a str,
+            name: &'a str,
+        ) -> Attributes<'a> {
+            Attributes {
+                operation,
+                kind: &self.kind,
+                resource: &self.resource,
+                subresource,
+                namespace: "ns",
+                name,
+                user: &self.user,
+                dry_run: false,
+                options: &self.options,
+            }
+        }
+    }
+}

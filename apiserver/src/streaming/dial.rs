@@ -1,0 +1,154 @@
+//! Connections to where requests are passed on: plain or TLS, HTTP/1.1 (which can be upgraded).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::KubeletClientConfig;
+
+/// Why the client side cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("read {path}")]
+    File {
+        /// Which.
+        path: String,
+        /// What the system or the parser said.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key do not work together.
+    #[error("TLS configuration")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Any connection.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Opens connections with one TLS configuration.
+#[derive(Clone)]
+pub struct Dialer {
+    tls: TlsConnector,
+    timeout: Duration,
+}
+
+impl Dialer {
+    /// Believes every certificate.
+    pub fn unverified(timeout: Duration) -> Result<Self, Error> {
+        Ok(Self::with(builder()?.dangerous().with_custom_certificate_verifier(anything()).with_no_client_auth(), timeout))
+    }
+
+    /// As the configuration of the kubelet client says. `verify`: check certificates if there is a CA to check with.
+    pub fn kubelet(config: &KubeletClientConfig, verify: bool) -> Result<Self, Error> {
+        let builder = match config.certificate_authority.as_deref().filter(|_| verify) {
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(path)? {
+                    roots.add(certificate)?;
+                }
+                builder()?.with_root_certificates(roots)
+            }
+            None => builder()?.dangerous().with_custom_certificate_verifier(anything()),
+        };
+        let tls = match (&config.client_certificate, &config.client_key) {
+            (Some(certificate), Some(key)) => {
+                let private = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|source| Error::File { path: key.display().to_string(), source })?;
+                builder.with_client_auth_cert(certificates(certificate)?, private)?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        Ok(Self::with(tls, config.timeout))
+    }
+
+    fn with(mut tls: ClientConfig, timeout: Duration) -> Self {
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { tls: TlsConnector::from(Arc::new(tls)), timeout }
+    }
+
+    /// Connects to a host (name or address) and port.
+    pub async fn connect(&self, host: &str, port: u16, tls: bool) -> std::io::Result<Box<dyn Connection>> {
+        let dial = async {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            if !tls {
+                return Ok(Box::new(stream) as Box<dyn Connection>);
+            }
+            let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+            Ok(Box::new(self.tls.connect(name, stream).await?) as Box<dyn Connection>)
+        };
+        if self.timeout.is_zero() {
+            return dial.await;
+        }
+        tokio::time::timeout(self.timeout, dial).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
+    Ok(ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let error = |source| Error::File { path: path.display().to_string(), source };
+    CertificateDer::pem_file_iter(path).map_err(error)?.collect::<Result<_, _>>().map_err(error)
+}
+
+fn anything() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anything(provider()))
+}
+
+/// Takes every certificate; the handshake's signatures are still checked.
+#[derive(Debug)]
+struct Anything(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anything {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
