@@ -1,0 +1,6 @@
+//! How values travel: media types, JSON, YAML, protobuf, and the frames of watch streams.
+//!
+//! Everything is driven by the schema and works on `serde_json::Value`; nothing is generated per type.
+
+pub mod json;
+pub mod media;
