@@ -9,8 +9,11 @@ pub mod agent;
 pub mod cgroups;
 pub mod config;
 pub mod containers;
+pub mod dns;
 pub mod duration;
+pub mod env;
 pub mod events;
+pub mod eviction;
 pub mod facts;
 pub mod flags;
 pub mod hosts;
@@ -29,10 +32,9 @@ pub mod static_pods;
 pub mod status;
 pub mod sync;
 pub mod types;
-pub mod dns;
-pub mod env;
 
 pub mod objects;
 
 pub use flags::{Config, Flags};
 pub use run::run;
+pub mod volumes;

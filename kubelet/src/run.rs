@@ -21,6 +21,7 @@ use crate::config::KubeletConfiguration;
 use crate::containers::resources::LimitSettings;
 use crate::dns::DnsSettings;
 use crate::events::{EventSink, Events};
+use crate::eviction::{Eviction, image_policy, threshold};
 use crate::facts::{NodeFacts, Sources};
 use crate::flags::Config;
 use crate::images::Images;
@@ -57,7 +58,11 @@ impl EventSink for LogEvents {
 /// Runs a kubelet until `token` is cancelled. Without a client it runs static pods only.
 ///
 /// Pods keep running when it ends.
-pub async fn run(config: Config, client: impl Into<Option<Client>>, token: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    client: impl Into<Option<Client>>,
+    token: CancellationToken,
+) -> anyhow::Result<()> {
     let client = client.into();
     let tasks = Tasks::child_of(&token);
     let kubelet = Kubelet::build(config, client, &tasks).await?;
@@ -100,22 +105,25 @@ impl Kubelet {
         for dir in [layout.root().to_owned(), layout.pods_dir(), layout.pod_logs_dir().to_owned()] {
             std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         }
-        let runtime =
-            connect_runtime(&settings, &tasks.token()).await.context("failed to run Kubelet")?;
+        let runtime = connect_runtime(&settings, &tasks.token()).await.context("failed to run Kubelet")?;
         let cgroups = make_cgroups(&settings, &machine)?;
         let events = match &client {
-            Some(client) => Events::new(EventRecorder::new(client.clone(), "kubelet", &config.node_name, tasks)),
+            Some(client) => {
+                Events::new(EventRecorder::new(client.clone(), "kubelet", &config.node_name, tasks))
+            }
             None => Events::new(LogEvents),
         };
         let factory = client.as_ref().map(|c| SharedInformerFactory::new(c.clone(), tasks));
         let objects = Objects::new(client.clone(), factory.as_ref(), tasks);
-        let addresses =
-            node_addresses(&config.node_ips, &config.node_name, &config.hostname).map_err(anyhow::Error::msg)?;
+        let addresses = node_addresses(&config.node_ips, &config.node_name, &config.hostname)
+            .map_err(anyhow::Error::msg)?;
         Ok(Self {
             status: StatusManager::new(client.clone()),
             pods: PodRegistry::default(),
             pleg: Pleg::new(runtime.clone()),
-            network: Arc::new(RwLock::new(Some("container runtime status check may not have completed yet".to_owned()))),
+            network: Arc::new(RwLock::new(Some(
+                "container runtime status check may not have completed yet".to_owned(),
+            ))),
             pressure: Arc::default(),
             poke: Arc::new(Notify::new()),
             config,
@@ -148,6 +156,7 @@ impl Kubelet {
         let intervals = Intervals { resync: self.settings.sync_frequency.0, ..Intervals::default() };
         let workers = agent.start_workers(intervals, tasks);
         self.follow_node(node, &environment);
+        self.evict(&workers, tasks)?;
         let wake = workers.clone();
         self.pleg.run(tasks, move |uid| wake.wake(uid));
         let wake = workers.clone();
@@ -276,6 +285,34 @@ impl Kubelet {
         })
     }
 
+    fn evict(&self, workers: &PodWorkers, tasks: &Tasks) -> anyhow::Result<()> {
+        let settings = &self.settings;
+        let thresholds = threshold::parse(
+            &settings.eviction_hard,
+            &settings.eviction_soft,
+            &settings.eviction_soft_grace_period,
+        )?;
+        let eviction = Eviction {
+            thresholds,
+            transition: settings.eviction_pressure_transition_period.0,
+            max_grace: Duration::from_secs(
+                u64::try_from(settings.eviction_max_pod_grace_period).unwrap_or_default(),
+            ),
+            images: image_policy(settings),
+            runtime: self.runtime.clone(),
+            pods: self.pods.clone(),
+            workers: workers.clone(),
+            cgroups: self.cgroups.clone(),
+            events: self.events.clone(),
+            pressure: self.pressure.clone(),
+            poke: self.poke.clone(),
+            root_dir: self.layout.root().to_owned(),
+            memory: u64::try_from(self.machine.memory).unwrap_or_default(),
+        };
+        eviction.run(tasks);
+        Ok(())
+    }
+
     fn limits(&self) -> LimitSettings {
         LimitSettings {
             cpu_cfs_quota: self.settings.cpu_cfs_quota,
@@ -343,7 +380,10 @@ fn adjust_oom_score(score: i32) {
 }
 
 /// Waits for the runtime to answer: it may start after the kubelet.
-async fn connect_runtime(settings: &KubeletConfiguration, token: &CancellationToken) -> anyhow::Result<Runtime> {
+async fn connect_runtime(
+    settings: &KubeletConfiguration,
+    token: &CancellationToken,
+) -> anyhow::Result<Runtime> {
     let (socket, images) = (settings.runtime_socket(), settings.image_socket());
     let timeout = settings.runtime_request_timeout.0;
     let mut warned = false;
@@ -351,7 +391,10 @@ async fn connect_runtime(settings: &KubeletConfiguration, token: &CancellationTo
         match Runtime::connect(&socket, &images, timeout).await {
             Ok(runtime) => return Ok(runtime),
             Err(error) if !warned => {
-                tracing::warn!(error = client::chain(&error), "container runtime is not there yet, waiting for it");
+                tracing::warn!(
+                    error = client::chain(&error),
+                    "container runtime is not there yet, waiting for it"
+                );
                 warned = true;
             }
             Err(_) => {}
@@ -407,8 +450,14 @@ fn reserved(
 #[must_use]
 pub fn threshold_bytes(threshold: &str, capacity: i64) -> i64 {
     match threshold.strip_suffix('%').and_then(|p| p.parse::<f64>().ok()) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a share needs no more precision")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            reason = "a share needs no more precision"
+        )]
         Some(percent) => (capacity as f64 * percent / 100.0) as i64,
-        None => crate::quantity::value(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(threshold.to_owned())),
+        None => crate::quantity::value(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(
+            threshold.to_owned(),
+        )),
     }
 }

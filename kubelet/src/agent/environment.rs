@@ -52,13 +52,19 @@ impl Environment {
         self.node.read().clone()
     }
 
-    async fn hosts_file(&self, pod: &Pod, container: &Container, pod_ips: &[String]) -> Result<Option<cri::Mount>, String> {
+    async fn hosts_file(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        pod_ips: &[String],
+    ) -> Result<Option<cri::Mount>, String> {
         let taken = container.volume_mounts.iter().flatten().any(|m| m.mount_path == "/etc/hosts");
         if taken || !hosts::wants_hosts_file(pod, pod_ips) {
             return Ok(None);
         }
         let path = self.layout.pod_etc_hosts(types::uid(pod));
-        let (hostname, domain) = hosts::pod_hostname(pod, &self.dns.cluster_domain).map_err(|e| e.to_string())?;
+        let (hostname, domain) =
+            hosts::pod_hostname(pod, &self.dns.cluster_domain).map_err(|e| e.to_string())?;
         hosts::ensure_hosts_file(&path, pod, pod_ips, &hostname, &domain)
             .await
             .map_err(|e| format!("failed to write the hosts file {}: {e}", path.display()))?;
@@ -82,7 +88,8 @@ impl PodEnvironment for Environment {
     }
 
     fn hostname(&self, pod: &Pod) -> Result<String, String> {
-        let (hostname, domain) = hosts::pod_hostname(pod, &self.dns.cluster_domain).map_err(|e| e.to_string())?;
+        let (hostname, domain) =
+            hosts::pod_hostname(pod, &self.dns.cluster_domain).map_err(|e| e.to_string())?;
         hosts::sandbox_hostname(pod, &hostname, &domain).map_err(|e| e.to_string())
     }
 
@@ -95,7 +102,12 @@ impl PodEnvironment for Environment {
         Ok(types::spec(pod).runtime_class_name.clone().unwrap_or_default())
     }
 
-    async fn container(&self, pod: &Pod, container: &Container, pod_ips: &[String]) -> Result<ContainerOptions, String> {
+    async fn container(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        pod_ips: &[String],
+    ) -> Result<ContainerOptions, String> {
         let host_ips: Vec<String> = self.host_ips().iter().map(ToString::to_string).collect();
         let pod_ips = if types::host_network(pod) { &host_ips } else { pod_ips };
         let services = self.objects.services();

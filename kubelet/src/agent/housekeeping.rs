@@ -102,7 +102,12 @@ impl Agent {
     fn stop_orphans(&self, listing: &Arc<Listing>) {
         for (uid, pod) in listing.iter().filter(|(_, pod)| pod.active) {
             if self.workers().view(uid).is_none() && !self.workers().could_run(uid) {
-                tracing::info!(pod = pod.name, namespace = pod.namespace, uid, "stopping a pod that is not wanted here");
+                tracing::info!(
+                    pod = pod.name,
+                    namespace = pod.namespace,
+                    uid,
+                    "stopping a pod that is not wanted here"
+                );
                 self.workers().kill_runtime_pod(uid);
             }
         }
@@ -136,7 +141,11 @@ impl Agent {
                     continue;
                 }
                 if let Err(error) = cgroups.remove_pod(&uid) {
-                    tracing::debug!(uid, error = client::chain(&error), "control group of a pod that is gone remains");
+                    tracing::debug!(
+                        uid,
+                        error = client::chain(&error),
+                        "control group of a pod that is gone remains"
+                    );
                 }
             }
         };
@@ -191,7 +200,9 @@ fn plan_containers(containers: &[cri::Container], gone: &impl Fn(&str) -> bool) 
         }
         let label = |key: &str| container.labels.get(key).map(String::as_str);
         // A container nobody labelled is not the kubelet's.
-        let (Some(uid), Some(name)) = (label(labels::POD_UID), label(labels::CONTAINER_NAME)) else { continue };
+        let (Some(uid), Some(name)) = (label(labels::POD_UID), label(labels::CONTAINER_NAME)) else {
+            continue;
+        };
         by_name.entry((uid, name)).or_default().push(container);
     }
     let mut remove = Vec::new();
@@ -251,7 +262,14 @@ async fn remove_dir(path: &Path) {
 mod tests {
     use super::*;
 
-    fn container(id: &str, uid: &str, name: &str, created_at: i64, running: bool, sandbox: &str) -> cri::Container {
+    fn container(
+        id: &str,
+        uid: &str,
+        name: &str,
+        created_at: i64,
+        running: bool,
+        sandbox: &str,
+    ) -> cri::Container {
         cri::Container {
             id: id.into(),
             pod_sandbox_id: sandbox.into(),

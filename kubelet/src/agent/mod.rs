@@ -108,7 +108,11 @@ impl Agent {
 
     /// Makes the workers, which do their steps with this agent.
     #[must_use]
-    pub fn start_workers(&self, intervals: crate::pod_workers::Intervals, tasks: &client::Tasks) -> PodWorkers {
+    pub fn start_workers(
+        &self,
+        intervals: crate::pod_workers::Intervals,
+        tasks: &client::Tasks,
+    ) -> PodWorkers {
         let make = || PodWorkers::new(Arc::new(self.clone()), intervals, tasks.clone());
         self.inner.workers.get_or_init(make).clone()
     }

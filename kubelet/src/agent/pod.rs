@@ -130,7 +130,9 @@ impl Agent {
         {
             mirrors.ensure(pod, parts.pods.mirror_of(pod).as_deref()).await;
         }
-        for dir in [parts.layout.pod_dir(uid), parts.layout.pod_volumes_dir(uid), parts.layout.pod_plugins_dir(uid)] {
+        for dir in
+            [parts.layout.pod_dir(uid), parts.layout.pod_volumes_dir(uid), parts.layout.pod_plugins_dir(uid)]
+        {
             if let Err(error) = tokio::fs::create_dir_all(&dir).await {
                 let message = format!("error making pod data directories: {error}");
                 parts.events.warning(pod, "Failed", message.clone());

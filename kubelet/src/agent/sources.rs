@@ -47,7 +47,12 @@ impl Agent {
     }
 
     /// Brings what is known under a name to what the API has: the same pod, another of the same name, or none.
-    fn api_pod_changed(&self, known: &mut HashMap<ObjectKey, Arc<Pod>>, key: &ObjectKey, now: Option<Arc<Pod>>) {
+    fn api_pod_changed(
+        &self,
+        known: &mut HashMap<ObjectKey, Arc<Pod>>,
+        key: &ObjectKey,
+        now: Option<Arc<Pod>>,
+    ) {
         let before = known.get(key).cloned();
         if let Some(before) = &before
             && now.as_ref().is_none_or(|n| types::uid(n) != types::uid(before))
@@ -85,7 +90,12 @@ impl Agent {
         parts.pods.remove(uid);
         if is_mirror(pod) {
             // Its static pod makes a new one.
-            if let Some(fixed) = parts.pods.pods().iter().find(|p| is_static(p) && types::full_name(p) == types::full_name(pod)) {
+            if let Some(fixed) = parts
+                .pods
+                .pods()
+                .iter()
+                .find(|p| is_static(p) && types::full_name(p) == types::full_name(pod))
+            {
                 self.workers().wake(types::uid(fixed));
             }
             return;
@@ -136,7 +146,8 @@ impl Agent {
             // A refused pod has nothing here; once it is to go, the worker lets it go.
             return pod.metadata.deletion_timestamp.is_some();
         }
-        let over = matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
+        let over =
+            matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
         if admission.admitted.contains(uid) || over || pod.metadata.deletion_timestamp.is_some() {
             return true;
         }
@@ -181,7 +192,12 @@ impl Agent {
 
     fn reject(&self, pod: &Arc<Pod>, rejection: &Rejection) {
         let parts = self.parts();
-        tracing::info!(pod = types::format_pod(pod), reason = rejection.reason, message = rejection.message, "pod rejected");
+        tracing::info!(
+            pod = types::format_pod(pod),
+            reason = rejection.reason,
+            message = rejection.message,
+            "pod rejected"
+        );
         parts.events.warning(pod, &rejection.reason, rejection.message.clone());
         let status = PodStatus {
             phase: Some("Failed".to_owned()),

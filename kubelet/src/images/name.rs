@@ -19,7 +19,8 @@ pub fn with_default_tag(name: &str) -> Result<String, InvalidName> {
         return Err(fail("invalid reference format"));
     }
     let (repository, tag) = split_tag(rest);
-    let path = repository.split_once('/').filter(|(host, _)| is_host(host)).map_or(repository, |(_, path)| path);
+    let path =
+        repository.split_once('/').filter(|(host, _)| is_host(host)).map_or(repository, |(_, path)| path);
     if path.chars().any(|c| c.is_ascii_uppercase()) {
         return Err(fail("invalid reference format: repository name must be lowercase"));
     }

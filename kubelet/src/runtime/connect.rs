@@ -42,7 +42,11 @@ impl Runtime {
     }
 
     /// Like [`Runtime::lazy`], and checks that the runtime speaks CRI v1.
-    pub async fn connect(socket: &Path, image_socket: &Path, timeout: Duration) -> Result<Self, ConnectError> {
+    pub async fn connect(
+        socket: &Path,
+        image_socket: &Path,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
         let runtime = Self::lazy(socket, image_socket, timeout);
         match runtime.version().await {
             Ok(_) => Ok(runtime),

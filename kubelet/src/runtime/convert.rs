@@ -77,7 +77,8 @@ fn container(runtime: &str, status: cri::ContainerStatus) -> ContainerStatus {
     let attempt = status.metadata.as_ref().map(|m| m.attempt).unwrap_or_default();
     let image = status.image.unwrap_or_default();
     // The name the user asked for, when the runtime kept it.
-    let image_name = if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image };
+    let image_name =
+        if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image };
     ContainerStatus {
         id: ContainerId::new(runtime, status.id),
         name: info.name,
@@ -113,7 +114,11 @@ mod tests {
         let network = if node { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
         cri::PodSandboxStatus {
             id: id.to_owned(),
-            metadata: Some(cri::PodSandboxMetadata { name: "p".into(), namespace: "ns".into(), ..Default::default() }),
+            metadata: Some(cri::PodSandboxMetadata {
+                name: "p".into(),
+                namespace: "ns".into(),
+                ..Default::default()
+            }),
             state: if ready { 0 } else { 1 },
             created_at: created,
             network: Some(cri::PodSandboxNetworkStatus {
@@ -133,13 +138,17 @@ mod tests {
     fn addresses_are_those_of_the_newest_ready_sandbox() {
         let cases = [
             (vec![("a", 1, true, "10.0.0.1", false)], vec!["10.0.0.1", "fd00::9"]),
-            (vec![("a", 1, true, "10.0.0.1", false), ("b", 2, true, "10.0.0.2", false)], vec!["10.0.0.2", "fd00::9"]),
+            (
+                vec![("a", 1, true, "10.0.0.1", false), ("b", 2, true, "10.0.0.2", false)],
+                vec!["10.0.0.2", "fd00::9"],
+            ),
             (vec![("a", 1, true, "10.0.0.1", false), ("b", 2, false, "10.0.0.2", false)], vec![]),
             (vec![("a", 1, true, "192.0.2.1", true)], vec![]),
             (vec![("a", 1, true, "", false)], vec!["fd00::9"]),
         ];
         for (sandboxes, ips) in cases {
-            let sandboxes = sandboxes.iter().map(|(i, c, r, ip, n)| sandbox_status(i, *c, *r, ip, *n)).collect();
+            let sandboxes =
+                sandboxes.iter().map(|(i, c, r, ip, n)| sandbox_status(i, *c, *r, ip, *n)).collect();
             let status = pod_status("containerd", "u", sandboxes, Vec::new());
             assert_eq!(status.ips, ips);
             assert_eq!((status.name.as_str(), status.namespace.as_str()), ("p", "ns"));

@@ -91,7 +91,9 @@ macro_rules! call {
         match tokio::time::timeout($timeout, client.$method(request)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(Error { op: $op, status }),
-            Err(_) => Err(Error { op: $op, status: tonic::Status::deadline_exceeded("context deadline exceeded") }),
+            Err(_) => {
+                Err(Error { op: $op, status: tonic::Status::deadline_exceeded("context deadline exceeded") })
+            }
         }
     }};
     ($self:ident . $service:ident . $method:ident ( $request:expr ), $op:literal) => {
@@ -102,7 +104,8 @@ macro_rules! call {
 impl Runtime {
     /// What the runtime calls itself.
     pub async fn version(&self) -> Result<RuntimeVersion> {
-        let answer = call!(self.runtime.version(cri::VersionRequest { version: "0.1.0".to_owned() }), "Version")?;
+        let answer =
+            call!(self.runtime.version(cri::VersionRequest { version: "0.1.0".to_owned() }), "Version")?;
         Ok(RuntimeVersion {
             name: answer.runtime_name,
             version: answer.runtime_version,
@@ -111,7 +114,11 @@ impl Runtime {
     }
 
     /// Starts a sandbox; answers its identifier. Takes up to twice the ordinary time, as upstream allows.
-    pub async fn run_pod_sandbox(&self, config: cri::PodSandboxConfig, runtime_handler: &str) -> Result<String> {
+    pub async fn run_pod_sandbox(
+        &self,
+        config: cri::PodSandboxConfig,
+        runtime_handler: &str,
+    ) -> Result<String> {
         let request =
             cri::RunPodSandboxRequest { config: Some(config), runtime_handler: runtime_handler.to_owned() };
         Ok(call!(self.runtime.run_pod_sandbox(request), "RunPodSandbox", self.timeout * 2)?.pod_sandbox_id)
@@ -136,8 +143,12 @@ impl Runtime {
     }
 
     /// Sandboxes that match.
-    pub async fn list_pod_sandboxes(&self, filter: Option<cri::PodSandboxFilter>) -> Result<Vec<cri::PodSandbox>> {
-        Ok(call!(self.runtime.list_pod_sandbox(cri::ListPodSandboxRequest { filter }), "ListPodSandbox")?.items)
+    pub async fn list_pod_sandboxes(
+        &self,
+        filter: Option<cri::PodSandboxFilter>,
+    ) -> Result<Vec<cri::PodSandbox>> {
+        Ok(call!(self.runtime.list_pod_sandbox(cri::ListPodSandboxRequest { filter }), "ListPodSandbox")?
+            .items)
     }
 
     /// Creates a container in a sandbox; answers its identifier.
@@ -165,7 +176,8 @@ impl Runtime {
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
         let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout };
-        call!(self.runtime.stop_container(request), "StopContainer", self.timeout.saturating_add(grace)).map(drop)
+        call!(self.runtime.stop_container(request), "StopContainer", self.timeout.saturating_add(grace))
+            .map(drop)
     }
 
     /// Removes a container. Repeatable.
@@ -176,7 +188,8 @@ impl Runtime {
 
     /// Containers that match.
     pub async fn list_containers(&self, filter: Option<cri::ContainerFilter>) -> Result<Vec<cri::Container>> {
-        Ok(call!(self.runtime.list_containers(cri::ListContainersRequest { filter }), "ListContainers")?.containers)
+        Ok(call!(self.runtime.list_containers(cri::ListContainersRequest { filter }), "ListContainers")?
+            .containers)
     }
 
     /// Everything about one container.
@@ -189,7 +202,11 @@ impl Runtime {
     }
 
     /// Changes the limits of a running container.
-    pub async fn update_container_resources(&self, id: &str, linux: cri::LinuxContainerResources) -> Result<()> {
+    pub async fn update_container_resources(
+        &self,
+        id: &str,
+        linux: cri::LinuxContainerResources,
+    ) -> Result<()> {
         let request = cri::UpdateContainerResourcesRequest {
             container_id: id.to_owned(),
             linux: Some(linux),
@@ -212,7 +229,8 @@ impl Runtime {
             timeout: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         };
         // The runtime enforces the timeout; the call itself may last a little longer.
-        let answer = call!(self.runtime.exec_sync(request), "ExecSync", self.timeout.saturating_add(timeout))?;
+        let answer =
+            call!(self.runtime.exec_sync(request), "ExecSync", self.timeout.saturating_add(timeout))?;
         Ok(ExecOutput {
             stdout: answer.stdout.to_vec(),
             stderr: answer.stderr.to_vec(),
@@ -246,8 +264,11 @@ impl Runtime {
         &self,
         filter: Option<cri::ContainerStatsFilter>,
     ) -> Result<Vec<cri::ContainerStats>> {
-        Ok(call!(self.runtime.list_container_stats(cri::ListContainerStatsRequest { filter }), "ListContainerStats")?
-            .stats)
+        Ok(call!(
+            self.runtime.list_container_stats(cri::ListContainerStatsRequest { filter }),
+            "ListContainerStats"
+        )?
+        .stats)
     }
 
     /// Figures of sandboxes that match.
@@ -261,9 +282,8 @@ impl Runtime {
 
     /// Tells the runtime which addresses pods of this node get.
     pub async fn update_pod_cidr(&self, pod_cidr: &str) -> Result<()> {
-        let runtime_config = cri::RuntimeConfig {
-            network_config: Some(cri::NetworkConfig { pod_cidr: pod_cidr.to_owned() }),
-        };
+        let runtime_config =
+            cri::RuntimeConfig { network_config: Some(cri::NetworkConfig { pod_cidr: pod_cidr.to_owned() }) };
         let request = cri::UpdateRuntimeConfigRequest { runtime_config: Some(runtime_config) };
         call!(self.runtime.update_runtime_config(request), "UpdateRuntimeConfig").map(drop)
     }
@@ -313,7 +333,8 @@ impl Runtime {
 
     /// Removes an image. Repeatable.
     pub async fn remove_image(&self, image: cri::ImageSpec) -> Result<()> {
-        call!(self.images.remove_image(cri::RemoveImageRequest { image: Some(image) }), "RemoveImage").map(drop)
+        call!(self.images.remove_image(cri::RemoveImageRequest { image: Some(image) }), "RemoveImage")
+            .map(drop)
     }
 
     /// File systems that hold images and containers.

@@ -71,7 +71,8 @@ async fn add_termination_message(status: &mut cri::ContainerStatus) {
     }
     let info = ContainerInfo::read(&status.labels, &status.annotations);
     let from_log = info.message_policy == "FallbackToLogsOnError" && status.exit_code != 0;
-    let host_path = status.mounts.iter().find(|m| m.container_path == info.message_path).map(|m| m.host_path.clone());
+    let host_path =
+        status.mounts.iter().find(|m| m.container_path == info.message_path).map(|m| m.host_path.clone());
     let mut message = match host_path {
         Some(path) if !info.message_path.is_empty() => read_tail(Path::new(&path), MAX_MESSAGE).await,
         _ => String::new(),
@@ -125,7 +126,10 @@ mod tests {
             state: cri::ContainerState::ContainerExited as i32,
             exit_code: 1,
             annotations: HashMap::from([
-                ("io.kubernetes.container.terminationMessagePath".to_owned(), "/dev/termination-log".to_owned()),
+                (
+                    "io.kubernetes.container.terminationMessagePath".to_owned(),
+                    "/dev/termination-log".to_owned(),
+                ),
                 ("io.kubernetes.container.terminationMessagePolicy".to_owned(), policy.to_owned()),
             ]),
             mounts: vec![cri::Mount {

@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use crate::types;
 
 /// Conditions only the kubelet writes.
-pub const OWNED: [&str; 5] = ["PodScheduled", "Ready", "Initialized", "ContainersReady", "PodReadyToStartContainers"];
+pub const OWNED: [&str; 5] =
+    ["PodScheduled", "Ready", "Initialized", "ContainersReady", "PodReadyToStartContainers"];
 
 fn condition(pod: &Pod, kind: &str, status: bool, reason: &str, message: String) -> PodCondition {
     let text = |t: String| (!t.is_empty()).then_some(t);
@@ -117,9 +118,8 @@ pub fn initialized(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> PodC
         return condition(pod, KIND, true, "PodCompleted", String::new());
     }
     // Once an app container has run, initialization is behind, whatever sidecars do now.
-    let app_started = spec.containers.iter().any(|c| {
-        statuses.iter().any(|s| s.name == c.name && has_started(s))
-    });
+    let app_started =
+        spec.containers.iter().any(|c| statuses.iter().any(|s| s.name == c.name && has_started(s)));
     let message = unready_message("incomplete", &unknown, &incomplete);
     if app_started || message.is_empty() {
         return condition(pod, KIND, true, "", String::new());
@@ -128,7 +128,9 @@ pub fn initialized(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> PodC
 }
 
 fn has_started(status: &ContainerStatus) -> bool {
-    let ended = |s: &Option<k8s_openapi::api::core::v1::ContainerState>| s.as_ref().is_some_and(|s| s.terminated.is_some());
+    let ended = |s: &Option<k8s_openapi::api::core::v1::ContainerState>| {
+        s.as_ref().is_some_and(|s| s.terminated.is_some())
+    };
     status.started == Some(true)
         || status.state.as_ref().is_some_and(|s| s.running.is_some())
         || ended(&status.state)

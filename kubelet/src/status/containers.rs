@@ -31,14 +31,16 @@ pub fn container_statuses(
     let containers: Vec<Container> = match kind {
         ContainerKind::Init => types::init_containers(spec).to_vec(),
         ContainerKind::App => spec.containers.clone(),
-        ContainerKind::Ephemeral => types::ephemeral_containers(spec).iter().map(types::as_container).collect(),
+        ContainerKind::Ephemeral => {
+            types::ephemeral_containers(spec).iter().map(types::as_container).collect()
+        }
     };
     let mut all: Vec<ContainerStatus> = containers
         .iter()
         .map(|container| {
             let old = previous.iter().find(|s| s.name == container.name);
-            let mut status = from_observed(pod, container, observed, old)
-                .unwrap_or_else(|| unseen(pod, container, old));
+            let mut status =
+                from_observed(pod, container, observed, old).unwrap_or_else(|| unseen(pod, container, old));
             explain_waiting(pod, container, observed, kind, reasons, &mut status);
             status
         })
@@ -81,7 +83,8 @@ fn unseen(pod: &Pod, container: &Container, old: Option<&ContainerStatus>) -> Co
     let has_last = status.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
     if was.running.is_some() && !has_last {
         // It ran and is gone: it ended, though nobody saw how.
-        let text = "The container could not be located when the pod was deleted.  The container used to be Running";
+        let text =
+            "The container could not be located when the pod was deleted.  The container used to be Running";
         status.last_state = Some(lost(text));
         if pod.metadata.deletion_timestamp.is_none() {
             status.restart_count += 1;
@@ -116,7 +119,9 @@ fn from_observed(
         // The runtime has collected the record; what was published stays true.
         status.last_state = old.and_then(|o| inherited_last_state(o, &status));
     }
-    if status.state.as_ref().is_some_and(|s| s.waiting.is_some()) && types::init_containers(types::spec(pod)).is_empty() {
+    if status.state.as_ref().is_some_and(|s| s.waiting.is_some())
+        && types::init_containers(types::spec(pod)).is_empty()
+    {
         status.started = Some(false);
     }
     Some(status)
@@ -131,7 +136,11 @@ fn inherited_last_state(old: &ContainerStatus, new: &ContainerStatus) -> Option<
     }
 }
 
-fn convert(container: &Container, record: &types::ContainerStatus, old: Option<&ContainerStatus>) -> ContainerStatus {
+fn convert(
+    container: &Container,
+    record: &types::ContainerStatus,
+    old: Option<&ContainerStatus>,
+) -> ContainerStatus {
     let id = record.id.to_string();
     let mut status = ContainerStatus {
         name: record.name.clone(),
@@ -140,14 +149,18 @@ fn convert(container: &Container, record: &types::ContainerStatus, old: Option<&
         image_id: record.image_id.clone(),
         container_id: Some(id.clone()),
         volume_mounts: old.map_or_else(|| volume_mounts(container), |o| o.volume_mounts.clone()),
-        resources: container.resources.clone().filter(|r| r.limits.is_some() || r.requests.is_some() || r.claims.is_some()),
+        resources: container
+            .resources
+            .clone()
+            .filter(|r| r.limits.is_some() || r.requests.is_some() || r.claims.is_some()),
         allocated_resources: container.resources.as_ref().and_then(|r| r.requests.clone()),
         stop_signal: record.stop_signal.clone(),
         user: record.user.as_ref().map(|u| ContainerUser {
             linux: Some(LinuxContainerUser {
                 uid: u.uid,
                 gid: u.gid,
-                supplemental_groups: (!u.supplemental_groups.is_empty()).then(|| u.supplemental_groups.clone()),
+                supplemental_groups: (!u.supplemental_groups.is_empty())
+                    .then(|| u.supplemental_groups.clone()),
             }),
         }),
         ..ContainerStatus::default()
@@ -208,7 +221,9 @@ fn explain_waiting(
 ) {
     if kind == ContainerKind::Init {
         let record = observed.container(&container.name);
-        if record.is_some_and(|r| r.state == Observed::Exited && r.exit_code == 0) && !types::is_restartable_init(container) {
+        if record.is_some_and(|r| r.state == Observed::Exited && r.exit_code == 0)
+            && !types::is_restartable_init(container)
+        {
             return;
         }
         let waits = status.state.as_ref().is_some_and(|s| s.waiting.is_some());

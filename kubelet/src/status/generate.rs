@@ -44,7 +44,11 @@ pub struct Verdict {
 
 /// Generates the status; `probed` fills in what probes know (`started`, `ready`).
 #[must_use]
-pub fn generate(input: &StatusInput<'_>, probed: impl FnOnce(&Pod, &mut PodStatus), now: Timestamp) -> PodStatus {
+pub fn generate(
+    input: &StatusInput<'_>,
+    probed: impl FnOnce(&Pod, &mut PodStatus),
+    now: Timestamp,
+) -> PodStatus {
     let (pod, observed) = (input.pod, input.observed);
     let api = pod.status.clone().unwrap_or_default();
     let old = input.previous.unwrap_or(&api);
@@ -85,12 +89,19 @@ fn app_started_in_sandbox(pod: &Pod, observed: &types::PodStatus) -> bool {
     let sandbox = observed.sandboxes.first().map(|s| s.id.as_str()).unwrap_or_default();
     types::spec(pod).containers.iter().any(|c| {
         observed.containers_named(&c.name).any(|s| {
-            s.sandbox_id == sandbox && matches!(s.state, types::ContainerState::Running | types::ContainerState::Exited)
+            s.sandbox_id == sandbox
+                && matches!(s.state, types::ContainerState::Running | types::ContainerState::Exited)
         })
     })
 }
 
-fn decide_phase(input: &StatusInput<'_>, api: &PodStatus, old: &PodStatus, initialized: bool, status: &mut PodStatus) {
+fn decide_phase(
+    input: &StatusInput<'_>,
+    api: &PodStatus,
+    old: &PodStatus,
+    initialized: bool,
+    status: &mut PodStatus,
+) {
     let empty = Vec::new();
     let computed = phase(
         input.pod,
@@ -123,16 +134,17 @@ fn decide_phase(input: &StatusInput<'_>, api: &PodStatus, old: &PodStatus, initi
     status.phase = chosen;
 }
 
-fn set_conditions(input: &StatusInput<'_>, old: &PodStatus, api: &PodStatus, status: &mut PodStatus, now: Timestamp) {
+fn set_conditions(
+    input: &StatusInput<'_>,
+    old: &PodStatus,
+    api: &PodStatus,
+    status: &mut PodStatus,
+    now: Timestamp,
+) {
     let pod = input.pod;
     let phase = status.phase.clone().unwrap_or_default();
-    let statuses: Vec<ContainerStatus> = status
-        .init_container_statuses
-        .iter()
-        .chain(&status.container_statuses)
-        .flatten()
-        .cloned()
-        .collect();
+    let statuses: Vec<ContainerStatus> =
+        status.init_container_statuses.iter().chain(&status.container_statuses).flatten().cloned().collect();
     let others: Vec<PodCondition> = api
         .conditions
         .iter()
@@ -141,7 +153,8 @@ fn set_conditions(input: &StatusInput<'_>, old: &PodStatus, api: &PodStatus, sta
         .cloned()
         .collect();
     // A disruption is noted once and kept.
-    let disruption = old.conditions.iter().chain(&api.conditions).flatten().find(|c| c.type_ == "DisruptionTarget");
+    let disruption =
+        old.conditions.iter().chain(&api.conditions).flatten().find(|c| c.type_ == "DisruptionTarget");
     let mut owned = vec![
         conditions::ready_to_start(pod, input.sandbox_is_good),
         conditions::initialized(pod, &statuses, &phase),
@@ -151,7 +164,11 @@ fn set_conditions(input: &StatusInput<'_>, old: &PodStatus, api: &PodStatus, sta
     ];
     for condition in &mut owned {
         let find = |from: &PodStatus| {
-            let same = from.conditions.iter().flatten().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+            let same = from
+                .conditions
+                .iter()
+                .flatten()
+                .find(|c| c.type_ == condition.type_ && c.status == condition.status);
             same.and_then(|c| c.last_transition_time.clone())
         };
         condition.last_transition_time = find(old).or_else(|| find(api)).or(Some(Time(now)));

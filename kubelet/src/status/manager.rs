@@ -91,8 +91,13 @@ impl StatusManager {
             None => {
                 let unchanged = pod.status.as_ref() == Some(&status);
                 let delivered = u64::from(unchanged);
-                let entry =
-                    Entry { pod: pod.clone(), status: Arc::new(status), version: 1, delivered, finished: false };
+                let entry = Entry {
+                    pod: pod.clone(),
+                    status: Arc::new(status),
+                    version: 1,
+                    delivered,
+                    finished: false,
+                };
                 entries.insert(uid.to_owned(), entry);
                 if unchanged {
                     return;
@@ -159,7 +164,11 @@ impl StatusManager {
                 self.inner.queue.forget(&uid.to_owned());
             }
             Err(error) => {
-                tracing::warn!(pod = types::format_pod(pod), error = client::chain(&error), "failed to update status for pod");
+                tracing::warn!(
+                    pod = types::format_pod(pod),
+                    error = client::chain(&error),
+                    "failed to update status for pod"
+                );
                 let retries = self.inner.queue.retries(&uid.to_owned());
                 if retries < 8 {
                     self.inner.queue.add_rate_limited(uid.to_owned());
@@ -202,9 +211,10 @@ fn carries(api: Option<&PodStatus>, generated: &PodStatus) -> bool {
         && api.message == generated.message
         && api.pod_ip == generated.pod_ip
         && generated.conditions.iter().flatten().all(|want| {
-            api.conditions.iter().flatten().any(|has| {
-                has.type_ == want.type_ && has.status == want.status && has.reason == want.reason
-            })
+            api.conditions
+                .iter()
+                .flatten()
+                .any(|has| has.type_ == want.type_ && has.status == want.status && has.reason == want.reason)
         })
 }
 
@@ -214,8 +224,10 @@ mod tests {
 
     fn pod(status: &str) -> Arc<Pod> {
         Arc::new(
-            serde_saphyr::from_str(&format!("metadata: {{name: p, namespace: ns, uid: u}}\nstatus: {status}"))
-                .expect("valid"),
+            serde_saphyr::from_str(&format!(
+                "metadata: {{name: p, namespace: ns, uid: u}}\nstatus: {status}"
+            ))
+            .expect("valid"),
         )
     }
 
@@ -239,7 +251,10 @@ mod tests {
     fn an_undone_status_is_noticed() {
         let generated = status("{phase: Running, conditions: [{type: Ready, status: 'True'}]}");
         let cases = [
-            ("{phase: Running, conditions: [{type: Ready, status: 'True'}, {type: x, status: 'False'}]}", true),
+            (
+                "{phase: Running, conditions: [{type: Ready, status: 'True'}, {type: x, status: 'False'}]}",
+                true,
+            ),
             ("{phase: Pending}", false),
             ("{phase: Running, conditions: [{type: Ready, status: 'False'}]}", false),
         ];

@@ -15,7 +15,8 @@ pub fn terminate(pod: &Pod, mut status: PodStatus) -> PodStatus {
         status.container_statuses.iter_mut().flatten().for_each(end);
     }
     end_init_containers(&mut status);
-    if !is_static(pod) && !is_mirror(pod) && !matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
+    if !is_static(pod) && !is_mirror(pod) && !matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
+    {
         status.phase = Some("Failed".to_owned());
     }
     status
@@ -29,7 +30,9 @@ fn end_init_containers(status: &mut PodStatus) {
 }
 
 fn has_run(status: &ContainerStatus) -> bool {
-    let ended = |s: &Option<ContainerState>| s.as_ref().is_some_and(|s| s.terminated.is_some() || s.running.is_some());
+    let ended = |s: &Option<ContainerState>| {
+        s.as_ref().is_some_and(|s| s.terminated.is_some() || s.running.is_some())
+    };
     ended(&status.state) || ended(&status.last_state)
 }
 
@@ -69,7 +72,9 @@ mod tests {
         let running = "{running: {}}";
         let waiting = "{waiting: {}}";
         let done = "{terminated: {exitCode: 0}}";
-        let c = |name: &str, state: &str| format!("{{name: {name}, image: i, imageID: i, ready: false, restartCount: 0, state: {state}}}");
+        let c = |name: &str, state: &str| {
+            format!("{{name: {name}, image: i, imageID: i, ready: false, restartCount: 0, state: {state}}}")
+        };
         let plain = "{containers: [{name: a}]}";
         let init = "{initContainers: [{name: i}, {name: j}], containers: [{name: a}]}";
         let cases = [

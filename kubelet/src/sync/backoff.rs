@@ -98,7 +98,10 @@ mod tests {
             backoff.next("a", at(now), at(now));
             assert_eq!(backoff.wait("a"), Duration::from_secs(wait));
             let failed = now + 1;
-            assert_eq!(backoff.remaining("a", at(failed), at(failed + 4)), Some(Duration::from_secs(wait - 4)));
+            assert_eq!(
+                backoff.remaining("a", at(failed), at(failed + 4)),
+                Some(Duration::from_secs(wait - 4))
+            );
             now = failed + i64::try_from(wait).expect("small");
             assert_eq!(backoff.remaining("a", at(failed), at(now)), None);
         }

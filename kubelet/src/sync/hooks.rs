@@ -102,7 +102,8 @@ async fn http(get: &HTTPGetAction, container: &Container, pod_ip: Option<&str>) 
     let scheme = get.scheme.as_deref().unwrap_or("HTTP");
     let url = format!("{}://{}:{port}{slash}{path}", scheme.to_ascii_lowercase(), bracketed(&host));
     let fail = |why: String| HookError::Http { url: url.clone(), container: container.name.clone(), why };
-    let mut request = format!("GET {slash}{path} HTTP/1.1\r\nConnection: close\r\nUser-Agent: kube-lifecycle/1.36\r\n");
+    let mut request =
+        format!("GET {slash}{path} HTTP/1.1\r\nConnection: close\r\nUser-Agent: kube-lifecycle/1.36\r\n");
     let mut has_host = false;
     for header in get.http_headers.iter().flatten() {
         has_host |= header.name.eq_ignore_ascii_case("host");
@@ -169,15 +170,20 @@ mod tests {
              lifecycle: {{postStart: {{httpGet: {{path: ready, port: http, httpHeaders: [{{name: X-A, value: b}}]}}}}}}"
         ))
         .expect("valid");
-        let get = container.lifecycle.clone().and_then(|l| l.post_start).and_then(|h| h.http_get).expect("set");
+        let get =
+            container.lifecycle.clone().and_then(|l| l.post_start).and_then(|h| h.http_get).expect("set");
         http(&get, &container, Some("127.0.0.1")).await.expect("any answer is a success");
         let request = server.await.expect("served");
-        assert!(request.starts_with("GET /ready HTTP/1.1\r\n") && request.contains("X-A: b\r\n"), "{request}");
+        assert!(
+            request.starts_with("GET /ready HTTP/1.1\r\n") && request.contains("X-A: b\r\n"),
+            "{request}"
+        );
     }
 
     #[test]
     fn ports_resolve_by_name_or_number() {
-        let ports = vec![ContainerPort { name: Some("http".into()), container_port: 8080, ..Default::default() }];
+        let ports =
+            vec![ContainerPort { name: Some("http".into()), container_port: 8080, ..Default::default() }];
         let resolve = |p| resolve_port(&p, Some(&ports)).ok();
         assert_eq!(resolve(IntOrString::Int(80)), Some(80));
         assert_eq!(resolve(IntOrString::String("http".into())), Some(8080));

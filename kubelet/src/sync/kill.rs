@@ -23,7 +23,8 @@ impl PodRuntime {
         order: Option<&TerminationOrder>,
     ) -> Result<(), String> {
         let inner = &self.inner;
-        let found = pod.and_then(|p| types::find_container(types::spec(p), &kill.name).map(|(_, c)| (p.clone(), c)));
+        let found =
+            pod.and_then(|p| types::find_container(types::spec(p), &kill.name).map(|(_, c)| (p.clone(), c)));
         let (pod, container) = match found {
             Some(found) => found,
             None => self.restore(&kill.id, &kill.name).await?,
@@ -38,12 +39,12 @@ impl PodRuntime {
         if let Some(handler) = pre_stop.filter(|_| !grace.is_zero()) {
             let started = Instant::now();
             self.pre_stop(&pod, &container, &kill.id, handler, grace).await;
-            grace = grace.saturating_sub(started.elapsed());
+            grace = grace.saturating_sub(whole_seconds(started.elapsed()));
         }
         if let Some(order) = order {
             let started = Instant::now();
             order.wait_for_turn(&container.name, grace).await;
-            grace = grace.saturating_sub(started.elapsed());
+            grace = grace.saturating_sub(whole_seconds(started.elapsed()));
         }
         let result = inner.runtime.stop_container(&kill.id, grace.max(MINIMUM_GRACE)).await;
         if let Some(order) = order {
@@ -70,9 +71,16 @@ impl PodRuntime {
             Ok(Err(error)) => {
                 tracing::warn!(pod = types::format_pod(pod), container = container.name, %error, "preStop hook failed");
                 // The event does not say why: answers of servers may hold secrets.
-                self.inner.events.container_warning(pod, &container.name, "FailedPreStopHook", "PreStopHook failed");
+                self.inner.events.container_warning(
+                    pod,
+                    &container.name,
+                    "FailedPreStopHook",
+                    "PreStopHook failed",
+                );
             }
-            Err(_) => tracing::warn!(container = container.name, "preStop hook not completed in grace period"),
+            Err(_) => {
+                tracing::warn!(container = container.name, "preStop hook not completed in grace period")
+            }
         }
     }
 
@@ -107,6 +115,11 @@ impl PodRuntime {
         }
         if errors.is_empty() { Ok(()) } else { Err(errors.join(", ")) }
     }
+}
+
+/// Grace counts in seconds: what began and did not pass is not taken away.
+fn whole_seconds(elapsed: Duration) -> Duration {
+    Duration::from_secs(elapsed.as_secs())
 }
 
 fn may_run(state: types::ContainerState) -> bool {

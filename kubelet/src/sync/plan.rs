@@ -130,7 +130,11 @@ fn sandbox_changed(pod: &Pod, observed: &PodStatus) -> (bool, u32, String) {
         || !newest.ready
         || newest.host_network != host_network
         || (!host_network && newest.ips.is_empty());
-    if unusable { (true, newest.attempt + 1, newest.id.clone()) } else { (false, newest.attempt, newest.id.clone()) }
+    if unusable {
+        (true, newest.attempt + 1, newest.id.clone())
+    } else {
+        (false, newest.attempt, newest.id.clone())
+    }
 }
 
 fn plan_new_sandbox(pod: &Pod, observed: &PodStatus, plan: &mut PodPlan) {
@@ -162,10 +166,12 @@ fn succeeded(container: &Container, observed: &PodStatus) -> bool {
 fn plan_apps(pod: &Pod, observed: &PodStatus, probes: &dyn ProbeResults, plan: &mut PodPlan) {
     let mut keep = 0;
     for (index, container) in types::spec(pod).containers.iter().enumerate() {
-        let Some(status) = observed.container(&container.name).filter(|s| s.state == ContainerState::Running) else {
+        let Some(status) = observed.container(&container.name).filter(|s| s.state == ContainerState::Running)
+        else {
             if should_start(container, pod, observed) {
                 plan.start.push(index);
-                let unknown = observed.container(&container.name).filter(|s| s.state == ContainerState::Unknown);
+                let unknown =
+                    observed.container(&container.name).filter(|s| s.state == ContainerState::Unknown);
                 plan.kill.extend(unknown.map(|s| kill_unknown("Container", s)));
             }
             continue;
@@ -244,9 +250,11 @@ fn plan_init(pod: &Pod, observed: &PodStatus, probes: &dyn ProbeResults, plan: &
         probes,
         last: all.len() - 1,
         // A running app container proves that initialization has been passed.
-        initialized: spec.containers.iter().filter_map(|c| observed.container(&c.name)).any(|s| {
-            matches!(s.state, ContainerState::Created | ContainerState::Running)
-        }),
+        initialized: spec
+            .containers
+            .iter()
+            .filter_map(|c| observed.container(&c.name))
+            .any(|s| matches!(s.state, ContainerState::Created | ContainerState::Running)),
         later_seen: false,
     };
     walk.later_seen = walk.initialized;
@@ -324,7 +332,13 @@ impl InitWalk<'_> {
         }
     }
 
-    fn running_sidecar(&mut self, index: usize, container: &Container, status: &ContainerStatus, plan: &mut PodPlan) {
+    fn running_sidecar(
+        &mut self,
+        index: usize,
+        container: &Container,
+        status: &ContainerStatus,
+        plan: &mut PodPlan,
+    ) {
         let id = &status.id.id;
         if container.startup_probe.is_some() {
             match self.probes.startup(id) {
@@ -347,7 +361,13 @@ impl InitWalk<'_> {
         }
     }
 
-    fn exited(&mut self, index: usize, container: &Container, status: &ContainerStatus, plan: &mut PodPlan) -> Step {
+    fn exited(
+        &mut self,
+        index: usize,
+        container: &Container,
+        status: &ContainerStatus,
+        plan: &mut PodPlan,
+    ) -> Step {
         if init_failed(status) {
             // An init container killed for memory failed even if its exit code says otherwise.
             let code = if status.exit_code == 0 { 1 } else { status.exit_code };

@@ -45,7 +45,12 @@ pub trait PodEnvironment: Send + Sync {
     /// Runtime handler of the pod's RuntimeClass; empty for the default.
     fn runtime_handler(&self, pod: &Pod) -> Result<String, String>;
     /// Environment and mounts of one container.
-    async fn container(&self, pod: &Pod, container: &Container, pod_ips: &[String]) -> Result<ContainerOptions, String>;
+    async fn container(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        pod_ips: &[String],
+    ) -> Result<ContainerOptions, String>;
     /// Credentials for pulling the pod's images.
     async fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>>;
     /// The sandbox and its network are there.
@@ -143,7 +148,13 @@ impl PodRuntime {
     }
 
     /// Carries out `plan`. `stop` ends it between two steps: the pod is to be stopped.
-    pub async fn apply(&self, pod: &Pod, observed: &PodStatus, plan: &PodPlan, stop: &CancellationToken) -> Outcome {
+    pub async fn apply(
+        &self,
+        pod: &Pod,
+        observed: &PodStatus,
+        plan: &PodPlan,
+        stop: &CancellationToken,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         if plan.kill_pod {
             if plan.create_sandbox && !observed.sandboxes.is_empty() {
@@ -205,7 +216,10 @@ impl PodRuntime {
         let config = match self.sandbox_config(pod, plan.attempt) {
             Ok(config) => config,
             Err(error) => {
-                outcome.fail(format!("GeneratePodSandboxConfig for pod {:?} failed: {error}", types::format_pod(pod)), None);
+                outcome.fail(
+                    format!("GeneratePodSandboxConfig for pod {:?} failed: {error}", types::format_pod(pod)),
+                    None,
+                );
                 return;
             }
         };
@@ -239,17 +253,26 @@ impl PodRuntime {
             let ephemeral = &types::ephemeral_containers(spec)[*index];
             let target = ephemeral.target_container_name.as_deref();
             let container = types::as_container(ephemeral);
-            self.start_one(pod, observed, (ContainerKind::Ephemeral, &container, target), place, outcome).await;
+            self.start_one(pod, observed, (ContainerKind::Ephemeral, &container, target), place, outcome)
+                .await;
         }
         for index in &plan.start_init {
             let container = &types::init_containers(spec)[*index];
-            let started = self.start_one(pod, observed, (ContainerKind::Init, container, None), place, outcome).await;
+            let started =
+                self.start_one(pod, observed, (ContainerKind::Init, container, None), place, outcome).await;
             if !started && !types::is_restartable_init(container) {
                 return;
             }
         }
         for index in &plan.start {
-            self.start_one(pod, observed, (ContainerKind::App, &spec.containers[*index], None), place, outcome).await;
+            self.start_one(
+                pod,
+                observed,
+                (ContainerKind::App, &spec.containers[*index], None),
+                place,
+                outcome,
+            )
+            .await;
         }
     }
 
@@ -276,7 +299,12 @@ impl PodRuntime {
                 true
             }
             Err(failure) => {
-                tracing::debug!(?kind, container = container.name, reason = failure.reason, "container did not start");
+                tracing::debug!(
+                    ?kind,
+                    container = container.name,
+                    reason = failure.reason,
+                    "container did not start"
+                );
                 outcome.fail(
                     format!(
                         "failed to \"StartContainer\" for {:?} with {}: {:?}",
@@ -292,9 +320,8 @@ impl PodRuntime {
 
     /// The failure of a container that crashed and has to wait.
     fn backing_off(&self, pod: &Pod, container: &Container, observed: &PodStatus) -> Option<StartFailure> {
-        let ended = observed
-            .containers_named(&container.name)
-            .find(|c| c.state == types::ContainerState::Exited)?;
+        let ended =
+            observed.containers_named(&container.name).find(|c| c.state == types::ContainerState::Exited)?;
         let (since, now) = (ended.finished_at.unwrap_or(Timestamp::UNIX_EPOCH), Timestamp::now());
         let key = crate::containers::hash::backoff_key(pod, container);
         let Some(retry) = self.inner.backoff.remaining(&key, since, now) else {
@@ -340,8 +367,13 @@ impl PodRuntime {
     ) -> Result<(String, Vec<String>), String> {
         let inner = &self.inner;
         if let Err(error) = tokio::fs::create_dir_all(&config.log_directory).await {
-            let text = format!("Create pod log directory for pod {:?} failed: {error}", types::format_pod(pod));
-            inner.events.warning(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+            let text =
+                format!("Create pod log directory for pod {:?} failed: {error}", types::format_pod(pod));
+            inner.events.warning(
+                pod,
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {error}"),
+            );
             return Err(text);
         }
         let handler = inner.environment.runtime_handler(pod)?;
@@ -353,11 +385,19 @@ impl PodRuntime {
             created = run => created,
         };
         let id = created.map_err(|error| {
-            inner.events.warning(pod, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+            inner.events.warning(
+                pod,
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {error}"),
+            );
             format!("failed to \"CreatePodSandbox\" for {:?}: {error}", types::format_pod(pod))
         })?;
         let status = inner.runtime.pod_sandbox_status(&id).await.map_err(|error| {
-            inner.events.warning(pod, "FailedPodSandBoxStatus", format!("Unable to get pod sandbox status: {error}"));
+            inner.events.warning(
+                pod,
+                "FailedPodSandBoxStatus",
+                format!("Unable to get pod sandbox status: {error}"),
+            );
             error.to_string()
         })?;
         let sandboxes: Vec<_> = status.status.into_iter().collect();
@@ -381,3 +421,7 @@ pub(super) struct Place<'a> {
     pub secrets: &'a [Arc<Secret>],
     pub stop: &'a CancellationToken,
 }
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

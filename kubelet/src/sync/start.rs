@@ -36,12 +36,17 @@ impl PodRuntime {
         };
         let image = image.map_err(|error| {
             warn(format!("Error: {}", error.reason.as_str()));
-            StartFailure { reason: error.reason.as_str().to_owned(), message: error.message, retry: error.retry }
+            StartFailure {
+                reason: error.reason.as_str().to_owned(),
+                message: error.message,
+                retry: error.retry,
+            }
         })?;
-        let config = self.config(pod, container, observed, target, place, image).await.map_err(|message| {
-            warn(format!("Error: {message}"));
-            failure("CreateContainerConfigError", message)
-        })?;
+        let config =
+            self.config(pod, container, observed, target, place, image).await.map_err(|message| {
+                warn(format!("Error: {message}"));
+                failure("CreateContainerConfigError", message)
+            })?;
         let log = Path::new(&place.config.log_directory).join(&config.log_path);
         let created = inner.runtime.create_container(place.sandbox, config, place.config.clone()).await;
         let id = created.map_err(|error| {
@@ -86,9 +91,9 @@ impl PodRuntime {
         let ContainerOptions { env, mut mounts, devices } =
             inner.environment.container(pod, container, place.ips).await?;
         mounts.extend(self.termination_log(uid, container).await?);
-        tokio::fs::create_dir_all(&logs)
-            .await
-            .map_err(|e| format!("create container log directory for container {} failed: {e}", container.name))?;
+        tokio::fs::create_dir_all(&logs).await.map_err(|e| {
+            format!("create container log directory for container {} failed: {e}", container.name)
+        })?;
         let expand = |list: &Option<Vec<String>>| -> Vec<String> {
             list.iter().flatten().map(|text| inner.environment.expand(text, &env)).collect()
         };
@@ -156,7 +161,9 @@ impl PodRuntime {
         id: &str,
         place: &Place<'_>,
     ) -> Result<(), StartFailure> {
-        let Some(handler) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
+        let Some(handler) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
+            return Ok(());
+        };
         let inner = &self.inner;
         let hook = hooks::run(&inner.runtime, id, container, place.ips.first().map(String::as_str), handler);
         let result = tokio::select! {

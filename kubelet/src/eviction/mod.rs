@@ -1,0 +1,262 @@
+//! Keeps the node alive when memory, disk or process numbers run short: reports pressure, removes unused images, and
+//! stops one pod at a time until there is enough again.
+
+pub mod rank;
+pub mod threshold;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::Tasks;
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::cgroups::Cgroups;
+use crate::events::Events;
+use crate::images::gc::{self, GcPolicy, ImageGc, Usage};
+use crate::node_status::Pressure;
+use crate::node_status::machine::{file_system, meminfo};
+use crate::pod_workers::{KillOptions, PodWorkers, Stage};
+use crate::pods::PodRegistry;
+use crate::runtime::Runtime;
+use crate::status::Verdict;
+use crate::{quantity, types};
+use rank::{Candidate, evictable, rank};
+use threshold::{Observation, Observations, Signal, Threshold, met};
+
+const PERIOD: Duration = Duration::from_secs(10);
+const IMAGE_GC_PERIOD: Duration = Duration::from_secs(300);
+
+/// Parts of the eviction loop.
+pub struct Eviction {
+    /// Thresholds, hard and soft.
+    pub thresholds: Vec<Threshold>,
+    /// Pressure lasts at least this long after it was last seen.
+    pub transition: Duration,
+    /// Longest grace of a pod that goes for a soft threshold.
+    pub max_grace: Duration,
+    /// When images are removed.
+    pub images: GcPolicy,
+    /// The runtime.
+    pub runtime: Runtime,
+    /// Pods of this node.
+    pub pods: PodRegistry,
+    /// Their workers.
+    pub workers: PodWorkers,
+    /// Control groups, for what pods use.
+    pub cgroups: Cgroups,
+    /// Events.
+    pub events: Events,
+    /// Where pressure is told to others.
+    pub pressure: Arc<RwLock<Pressure>>,
+    /// Told when pressure changed.
+    pub poke: Arc<Notify>,
+    /// Directory of the kubelet's files.
+    pub root_dir: PathBuf,
+    /// Memory of the machine in bytes.
+    pub memory: u64,
+}
+
+/// When thresholds were first and last seen met.
+#[derive(Default)]
+struct Seen {
+    first: BTreeMap<usize, Instant>,
+    last: BTreeMap<&'static str, Instant>,
+    images: ImageGc,
+}
+
+impl Eviction {
+    /// Starts watching resources and collecting images.
+    pub fn run(self, tasks: &Tasks) {
+        tasks.spawn("eviction", |token| async move {
+            let mut tick = tokio::time::interval(PERIOD);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut seen = Seen::default();
+            let mut collected = Instant::now();
+            loop {
+                tokio::select! { () = token.cancelled() => return, _ = tick.tick() => {} }
+                self.look(&mut seen).await;
+                if collected.elapsed() >= IMAGE_GC_PERIOD {
+                    collected = Instant::now();
+                    self.collect_images(&mut seen, self.images).await;
+                }
+            }
+        });
+    }
+
+    async fn look(&self, seen: &mut Seen) {
+        let observed = self.observe().await;
+        let now = Instant::now();
+        let met_now = met(&self.thresholds, &observed);
+        for threshold in &met_now {
+            seen.last.insert(condition(threshold.signal), now);
+        }
+        let index = |t: &Threshold| self.thresholds.iter().position(|x| x == t);
+        let indices: Vec<usize> = met_now.iter().filter_map(|t| index(t)).collect();
+        seen.first.retain(|i, _| indices.contains(i));
+        for i in &indices {
+            seen.first.entry(*i).or_insert(now);
+        }
+        self.tell_pressure(seen, now);
+        let due = |t: &&Threshold| {
+            index(t).and_then(|i| seen.first.get(&i)).is_some_and(|at| now.duration_since(*at) >= t.grace)
+        };
+        // Memory first: it is what kills the node soonest.
+        let Some(threshold) = met_now.into_iter().filter(due).min_by_key(|t| (t.signal, t.grace)).copied()
+        else {
+            return;
+        };
+        self.reclaim(seen, &threshold, &observed).await;
+    }
+
+    fn tell_pressure(&self, seen: &Seen, now: Instant) {
+        let lasts = |kind: &str| {
+            seen.last.get(kind).is_some_and(|at| now.duration_since(*at) < self.transition.max(PERIOD))
+        };
+        let new = Pressure { memory: lasts("memory"), disk: lasts("disk"), pid: lasts("pid") };
+        let mut pressure = self.pressure.write();
+        if *pressure != new {
+            *pressure = new;
+            self.poke.notify_one();
+        }
+    }
+
+    async fn observe(&self) -> Observations {
+        let mut observed = Observations::new();
+        let text = tokio::fs::read_to_string("/proc/meminfo").await.unwrap_or_default();
+        let field = |key| meminfo(&text, key).and_then(|v| u64::try_from(v).ok());
+        if let (Some(free), Some(inactive)) = (field("MemFree"), field("Inactive(file)")) {
+            let available = free + inactive + field("SReclaimable").unwrap_or_default();
+            observed.insert(Signal::MemoryAvailable, Observation { capacity: self.memory, available });
+        }
+        let images = self.image_directory().await;
+        for (path, space, inodes) in [
+            (Some(self.root_dir.clone()), Signal::NodeFsAvailable, Signal::NodeFsInodesFree),
+            (images, Signal::ImageFsAvailable, Signal::ImageFsInodesFree),
+        ] {
+            let Some(path) = path else { continue };
+            let Ok(Ok(found)) = tokio::task::spawn_blocking(move || file_system(&path)).await else {
+                continue;
+            };
+            observed.insert(space, Observation { capacity: found.capacity, available: found.available });
+            if found.inodes > 0 {
+                observed.insert(inodes, Observation { capacity: found.inodes, available: found.inodes_free });
+            }
+        }
+        observed.extend(pids().await.map(|o| (Signal::PidAvailable, o)));
+        observed
+    }
+
+    async fn image_directory(&self) -> Option<PathBuf> {
+        let info = self.runtime.image_fs_info().await.ok()?;
+        Some(PathBuf::from(info.image_filesystems.into_iter().next()?.fs_id?.mountpoint))
+    }
+
+    async fn reclaim(&self, seen: &mut Seen, threshold: &Threshold, observed: &Observations) {
+        tracing::warn!(resource = threshold.signal.resource(), "attempting to reclaim");
+        if condition(threshold.signal) == "disk" {
+            let all = GcPolicy { high_percent: 0, low_percent: 0, ..self.images };
+            if self.collect_images(seen, all).await > 0 {
+                return;
+            }
+        }
+        let resource = threshold.signal.resource();
+        let ranked = rank(self.candidates(resource).await, resource);
+        let Some(first) = ranked.into_iter().find(|c| evictable(&c.pod)) else {
+            tracing::warn!(resource, "must evict a pod to reclaim, but no pods are evictable");
+            return;
+        };
+        self.evict(&first, threshold, observed);
+    }
+
+    async fn candidates(&self, resource: &str) -> Vec<Candidate> {
+        let active =
+            |pod: &Arc<Pod>| self.workers.view(types::uid(pod)).is_some_and(|v| v.stage == Stage::Syncing);
+        let pods: Vec<Arc<Pod>> = self.pods.pods().into_iter().filter(active).collect();
+        let (cgroups, resource) = (self.cgroups.clone(), resource.to_owned());
+        let measured = move || {
+            let used = |pod: &Pod| {
+                let stats = cgroups.pod_stats(pod).unwrap_or_default();
+                match resource.as_str() {
+                    "memory" => stats.memory_working_set,
+                    "pids" => stats.processes,
+                    _ => 0,
+                }
+            };
+            pods.into_iter().map(|pod| Candidate { used: used(&pod), pod }).collect()
+        };
+        tokio::task::spawn_blocking(measured).await.unwrap_or_default()
+    }
+
+    fn evict(&self, candidate: &Candidate, threshold: &Threshold, observed: &Observations) {
+        let pod = &candidate.pod;
+        let mut message = format!("The node was low on resource: {}. ", threshold.signal.resource());
+        if let Some(seen) = observed.get(&threshold.signal) {
+            let text = |n: u64| quantity::from_bytes(i64::try_from(n).unwrap_or(i64::MAX)).0;
+            let (limit, left) = (text(threshold.amount.of(seen.capacity)), text(seen.available));
+            message.push_str(&format!("Threshold quantity: {limit}, available: {left}. "));
+        }
+        tracing::warn!(pod = types::format_pod(pod), message, "evicting pod");
+        self.events.warning(pod, "Evicted", message.clone());
+        let grace = if threshold.grace.is_zero() { Duration::from_secs(1) } else { self.max_grace };
+        let verdict = Some(Verdict { reason: "Evicted".to_owned(), message });
+        self.workers.kill(types::uid(pod), &KillOptions { grace: Some(grace), verdict, evict: true });
+    }
+
+    async fn collect_images(&self, seen: &mut Seen, policy: GcPolicy) -> usize {
+        let Some(path) = self.image_directory().await else { return 0 };
+        let Ok(Ok(found)) = tokio::task::spawn_blocking(move || file_system(&path)).await else { return 0 };
+        let usage = Usage { capacity: found.capacity, available: found.available };
+        // The image of sandboxes belongs to no container; without it nothing could start.
+        let pinned = self.sandbox_images().await;
+        match gc::collect(&mut seen.images, &self.runtime, usage, &policy, &pinned).await {
+            Ok(count) => count,
+            Err(error) => {
+                tracing::warn!(%error, "image garbage collection failed");
+                0
+            }
+        }
+    }
+
+    /// Images that look like the runtime's sandbox image. Newer runtimes pin theirs themselves.
+    async fn sandbox_images(&self) -> Vec<String> {
+        let images = self.runtime.list_images().await.unwrap_or_default();
+        let is_pause = |name: &String| {
+            let (repository, _) = crate::images::name::split_tag(name);
+            repository.rsplit('/').next() == Some("pause")
+        };
+        images.into_iter().filter(|i| i.repo_tags.iter().any(is_pause)).map(|i| i.id).collect()
+    }
+}
+
+/// Which condition of the node a signal belongs to.
+fn condition(signal: Signal) -> &'static str {
+    match signal {
+        Signal::MemoryAvailable => "memory",
+        Signal::PidAvailable => "pid",
+        _ => "disk",
+    }
+}
+
+async fn pids() -> Option<Observation> {
+    let max = tokio::fs::read_to_string("/proc/sys/kernel/pid_max").await.ok()?;
+    let load = tokio::fs::read_to_string("/proc/loadavg").await.ok()?;
+    let capacity: u64 = max.trim().parse().ok()?;
+    let running: u64 = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
+    Some(Observation { capacity, available: capacity.saturating_sub(running) })
+}
+
+/// The policy for images in a configuration.
+#[must_use]
+pub fn image_policy(config: &crate::config::KubeletConfiguration) -> GcPolicy {
+    GcPolicy {
+        high_percent: config.image_gc_high_threshold_percent,
+        low_percent: config.image_gc_low_threshold_percent,
+        min_age: config.image_minimum_gc_age.0,
+        max_age: config.image_maximum_gc_age.0,
+    }
+}
