@@ -1,35 +1,40 @@
 //! interim
-use std::sync::Arc;
-use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use crate::agent::PodProbes;
-use crate::agent::volumes::PodVolumes;
-/// x
-pub struct NoVolumes;
-#[async_trait]
-impl PodVolumes for NoVolumes {
-    async fn mount_pod(&self, _: &Pod) -> Result<(), String> { Ok(()) }
-    async fn unmount_pod(&self, _: &str) -> Result<(), String> { Ok(()) }
-    async fn exist(&self, _: &str) -> bool { false }
-    async fn container_mounts(&self, _: &Pod, _: &Container, _: &[(String, String)]) -> Result<Vec<proto::cri::Mount>, String> { Ok(vec![]) }
-}
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use std::sync::Arc;
 /// x
 pub struct NoProbes;
 impl crate::sync::plan::ProbeResults for NoProbes {
-    fn liveness(&self, _: &str) -> Option<bool> { None }
-    fn startup(&self, _: &str) -> Option<bool> { None }
+    fn liveness(&self, _: &str) -> Option<bool> {
+        None
+    }
+    fn startup(&self, _: &str) -> Option<bool> {
+        None
+    }
 }
 impl PodProbes for NoProbes {
     fn add_pod(&self, _: &Arc<Pod>) {}
     fn remove_pod(&self, _: &str) {}
     fn stop_liveness_and_startup(&self, _: &str) {}
     fn update_pod_status(&self, pod: &Pod, status: &mut PodStatus) {
-        let running = |s: &k8s_openapi::api::core::v1::ContainerStatus| s.state.as_ref().is_some_and(|s| s.running.is_some());
-        for s in status.container_statuses.iter_mut().flatten() { let r = running(s); s.started = Some(r); s.ready = r; }
+        let running = |s: &k8s_openapi::api::core::v1::ContainerStatus| {
+            s.state.as_ref().is_some_and(|s| s.running.is_some())
+        };
+        for s in status.container_statuses.iter_mut().flatten() {
+            let r = running(s);
+            s.started = Some(r);
+            s.ready = r;
+        }
         for s in status.init_container_statuses.iter_mut().flatten() {
-            let r = running(s); s.started = Some(r);
-            let side = crate::types::find_container(crate::types::spec(pod), &s.name).is_some_and(|(_, c)| crate::types::is_restartable_init(&c));
-            s.ready = if side { r } else { s.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0) };
+            let r = running(s);
+            s.started = Some(r);
+            let side = crate::types::find_container(crate::types::spec(pod), &s.name)
+                .is_some_and(|(_, c)| crate::types::is_restartable_init(&c));
+            s.ready = if side {
+                r
+            } else {
+                s.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0)
+            };
         }
     }
     fn cleanup(&self, _: &std::collections::HashSet<String>) {}

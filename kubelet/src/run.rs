@@ -14,7 +14,8 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::environment::Environment;
+use crate::agent::environment::{Environment, NodeCell};
+use crate::agent::volumes::NodeVolumes;
 use crate::agent::{Agent, NetworkFault, Parts};
 use crate::cgroups::{self, Cgroups};
 use crate::config::KubeletConfiguration;
@@ -39,6 +40,7 @@ use crate::sync::PodRuntime;
 use crate::sync::backoff::Backoff;
 use crate::sync::reasons::WaitingReasons;
 use crate::sync::runner::Inner as RuntimeParts;
+use crate::volumes::{self, VolumeManager};
 
 /// Events that go nowhere but the log: there is no API.
 struct LogEvents;
@@ -84,6 +86,7 @@ struct Kubelet {
     runtime: Runtime,
     cgroups: Cgroups,
     events: Events,
+    recorder: Option<EventRecorder>,
     factory: Option<SharedInformerFactory>,
     objects: Arc<Objects>,
     status: StatusManager,
@@ -107,12 +110,9 @@ impl Kubelet {
         }
         let runtime = connect_runtime(&settings, &tasks.token()).await.context("failed to run Kubelet")?;
         let cgroups = make_cgroups(&settings, &machine)?;
-        let events = match &client {
-            Some(client) => {
-                Events::new(EventRecorder::new(client.clone(), "kubelet", &config.node_name, tasks))
-            }
-            None => Events::new(LogEvents),
-        };
+        let recorder =
+            client.as_ref().map(|c| EventRecorder::new(c.clone(), "kubelet", &config.node_name, tasks));
+        let events = recorder.clone().map_or_else(|| Events::new(LogEvents), Events::new);
         let factory = client.as_ref().map(|c| SharedInformerFactory::new(c.clone(), tasks));
         let objects = Objects::new(client.clone(), factory.as_ref(), tasks);
         let addresses = node_addresses(&config.node_ips, &config.node_name, &config.hostname)
@@ -134,6 +134,7 @@ impl Kubelet {
             runtime,
             cgroups,
             events,
+            recorder,
             factory,
             objects,
             addresses,
@@ -151,7 +152,7 @@ impl Kubelet {
         );
         let node = self.report_node(&facts, tasks);
         self.status.run(tasks);
-        let environment = self.environment(node.as_ref());
+        let environment = self.environment(tasks);
         let agent = self.agent(environment.clone()).await;
         let intervals = Intervals { resync: self.settings.sync_frequency.0, ..Intervals::default() };
         let workers = agent.start_workers(intervals, tasks);
@@ -215,7 +216,7 @@ impl Kubelet {
         Some(informer)
     }
 
-    fn environment(&self, _node: Option<&client::Informer<Node>>) -> Arc<Environment> {
+    fn environment(&self, tasks: &Tasks) -> Arc<Environment> {
         let mut initial = initial_node(&self.registration());
         let facts = crate::node_status::Facts {
             machine: self.machine.clone(),
@@ -224,9 +225,19 @@ impl Kubelet {
             ..Default::default()
         };
         crate::node_status::setters::set_status(&mut initial, &facts, jiff::Timestamp::now());
+        let node: NodeCell = Arc::new(RwLock::new(Some(Arc::new(initial))));
+        let seen = node.clone();
+        let manager = VolumeManager::new(volumes::Deps {
+            client: self.client.clone(),
+            objects: self.objects.clone(),
+            layout: self.layout.clone(),
+            recorder: self.recorder.clone(),
+            node: Arc::new(move || seen.read().clone()),
+        });
+        manager.clone().run(tasks);
         Arc::new(Environment {
             objects: self.objects.clone(),
-            volumes: Arc::new(crate::interim::NoVolumes),
+            volumes: Arc::new(NodeVolumes::new(manager, self.layout.clone())),
             cgroups: self.cgroups.clone(),
             layout: self.layout.clone(),
             events: self.events.clone(),
@@ -236,7 +247,7 @@ impl Kubelet {
                 resolv_conf: PathBuf::from(&self.settings.resolv_conf),
                 node_ips: Vec::new(),
             },
-            node: RwLock::new(Some(Arc::new(initial))),
+            node,
             host_ips: RwLock::new(self.addresses.clone()),
             on_sandbox: Box::new(|_| {}),
         })

@@ -17,6 +17,9 @@ use crate::objects::Objects;
 use crate::sync::runner::{ContainerOptions, PodEnvironment};
 use crate::{env, hosts, types};
 
+/// This node, shared by those who look at it; the newest the API showed.
+pub type NodeCell = Arc<RwLock<Option<Arc<Node>>>>;
+
 /// Implements [`PodEnvironment`] on this node.
 pub struct Environment {
     /// API objects.
@@ -32,7 +35,7 @@ pub struct Environment {
     /// Name resolution; the node's addresses are added when used.
     pub dns: DnsSettings,
     /// This node, as the API has it or as it would be registered.
-    pub node: RwLock<Option<Arc<Node>>>,
+    pub node: NodeCell,
     /// Addresses of this node, primary first.
     pub host_ips: RwLock<Vec<IpAddr>>,
     /// Told when a sandbox is ready.

@@ -146,7 +146,7 @@ impl Agent {
             mounted = parts.volumes.mount_pod(pod) => mounted,
         };
         if let Err(error) = mounted {
-            parts.events.warning(pod, "FailedMount", error.clone());
+            // The volumes have told of it by events already.
             return Err(SyncError { message: error, retry: Some(Duration::from_secs(2)) });
         }
         parts.probes.add_pod(pod);
