@@ -55,7 +55,10 @@ impl Flags {
     /// A value cannot be used; the error says which and what would be right.
     pub fn into_config(self) -> anyhow::Result<Config> {
         let address = self.bind_address.parse().map_err(|_| {
-            BadConfiguration(format!("--bind-address {:?} is not an address such as 127.0.0.1", self.bind_address))
+            BadConfiguration(format!(
+                "--bind-address {:?} is not an address such as 127.0.0.1",
+                self.bind_address
+            ))
         })?;
         let serving = (self.secure_port != 0).then(|| SocketAddr::new(address, self.secure_port));
         let election = self.leader.election("kube-scheduler");

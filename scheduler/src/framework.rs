@@ -100,7 +100,12 @@ pub trait Plugin: Send + Sync + 'static {
     ///
     /// # Errors
     /// No node can take the pod.
-    fn pre_filter(&self, _state: &mut CycleState, _pod: &PodInfo, _snapshot: &Snapshot) -> Result<(), Rejection> {
+    fn pre_filter(
+        &self,
+        _state: &mut CycleState,
+        _pod: &PodInfo,
+        _snapshot: &Snapshot,
+    ) -> Result<(), Rejection> {
         Ok(())
     }
 
@@ -176,7 +181,8 @@ impl std::fmt::Display for FitError {
         if let Some(before) = &self.before {
             return write!(f, " {}.", before.reasons.join(", "));
         }
-        let mut reasons: Vec<_> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let mut reasons: Vec<_> =
+            self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         reasons.sort();
         if !reasons.is_empty() {
             write!(f, " {}.", reasons.join(", "))?;
@@ -216,7 +222,12 @@ impl Framework {
     ///
     /// # Errors
     /// No node can take the pod.
-    pub fn find_node(&self, pod: &PodInfo, snapshot: &Snapshot, start: usize) -> Result<(String, usize), FitError> {
+    pub fn find_node(
+        &self,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        start: usize,
+    ) -> Result<(String, usize), FitError> {
         let mut state = CycleState::default();
         let mut error =
             FitError { nodes: snapshot.nodes.len(), before: None, reasons: BTreeMap::new(), plugins: vec![] };
@@ -268,7 +279,13 @@ impl Framework {
     }
 
     /// The node with the greatest sum of weighted scores; one of them at random if several have it.
-    fn best(&self, state: &mut CycleState, pod: &PodInfo, nodes: &[Arc<NodeInfo>], snapshot: &Snapshot) -> String {
+    fn best(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        nodes: &[Arc<NodeInfo>],
+        snapshot: &Snapshot,
+    ) -> String {
         let mut totals = vec![0; nodes.len()];
         for plugin in &self.plugins {
             if !plugin.pre_score(state, pod, nodes, snapshot) {
@@ -309,7 +326,10 @@ mod tests {
             reasons: reasons.map(|(r, n)| (r.to_owned(), n)).into(),
             plugins: vec![],
         };
-        assert_eq!(error.to_string(), "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu.");
+        assert_eq!(
+            error.to_string(),
+            "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu."
+        );
         assert_eq!(FitError { nodes: 0, ..error }.to_string(), "no nodes available to schedule pods");
     }
 

@@ -180,6 +180,8 @@ impl NodeInfo {
     /// Whether a host port is taken: the same protocol and port on the same address, or on all of them.
     #[must_use]
     pub fn conflicts(&self, (protocol, address, port): &HostPort) -> bool {
-        self.ports.iter().any(|(p, a, n)| p == protocol && n == port && (a == address || a == ANY || address == ANY))
+        self.ports
+            .iter()
+            .any(|(p, a, n)| p == protocol && n == port && (a == address || a == ANY || address == ANY))
     }
 }

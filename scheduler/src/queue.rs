@@ -194,7 +194,9 @@ fn rank(waiting: &Waiting) -> Rank {
 }
 
 fn backoff(attempts: u32) -> Duration {
-    FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1).min(10))).min(LONGEST_BACKOFF)
+    FIRST_BACKOFF
+        .saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1).min(10)))
+        .min(LONGEST_BACKOFF)
 }
 
 #[cfg(test)]

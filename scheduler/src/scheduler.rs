@@ -39,12 +39,13 @@ pub async fn run(config: Config, client: Client, token: CancellationToken) -> an
         match config.election.clone() {
             None => lead(config, client, token).await,
             Some(election) => {
-                election.run(client.clone(), token, |leading| async move {
-                    if let Err(error) = lead(config, client, leading).await {
-                        warn!(error = %format!("{error:#}"), "scheduling ended");
-                    }
-                })
-                .await?;
+                election
+                    .run(client.clone(), token, |leading| async move {
+                        if let Err(error) = lead(config, client, leading).await {
+                            warn!(error = %format!("{error:#}"), "scheduling ended");
+                        }
+                    })
+                    .await?;
                 Ok(())
             }
         }
@@ -124,7 +125,9 @@ impl Shared {
                     self.happened(state, event);
                 }
             }
-            Event::Deleted(node) => state.cache.remove_node(node.metadata.name.as_deref().unwrap_or_default()),
+            Event::Deleted(node) => {
+                state.cache.remove_node(node.metadata.name.as_deref().unwrap_or_default())
+            }
         }
     }
 
@@ -178,7 +181,8 @@ impl Shared {
     }
 
     fn is_ours(&self, pod: &Pod) -> bool {
-        let wanted = pod.spec.as_ref().and_then(|s| s.scheduler_name.as_deref()).unwrap_or("default-scheduler");
+        let wanted =
+            pod.spec.as_ref().and_then(|s| s.scheduler_name.as_deref()).unwrap_or("default-scheduler");
         wanted == self.name && pod.metadata.deletion_timestamp.is_none()
     }
 
@@ -271,7 +275,9 @@ fn place(shared: &Arc<Shared>, tasks: &Tasks, waiting: Waiting, node: String) {
     let shared = shared.clone();
     tasks.spawn("bind", |_| async move {
         let bound = match shared.binds.acquire().await {
-            Ok(_slot) => tokio::time::timeout(BIND_PATIENCE, bind(&shared.client, &waiting.pod.pod, &node)).await,
+            Ok(_slot) => {
+                tokio::time::timeout(BIND_PATIENCE, bind(&shared.client, &waiting.pod.pod, &node)).await
+            }
             Err(_) => return,
         };
         let (name, uid) = (pod_name(&waiting.pod.pod), waiting.pod.uid().to_owned());
@@ -307,8 +313,10 @@ fn pod_name(pod: &Pod) -> String {
 }
 
 async fn bind(client: &Client, pod: &Pod, node: &str) -> client::kube::Result<()> {
-    let (namespace, name) =
-        (pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default());
+    let (namespace, name) = (
+        pod.metadata.namespace.as_deref().unwrap_or_default(),
+        pod.metadata.name.as_deref().unwrap_or_default(),
+    );
     let binding = Binding {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -323,8 +331,9 @@ async fn bind(client: &Client, pod: &Pod, node: &str) -> client::kube::Result<()
         },
     };
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let body = serde_json::to_vec(&binding).map_err(client::kube::Error::SerdeError)?;
-    api.create_subresource::<serde_json::Value>("binding", name, &PostParams::default(), body).await.map(drop)
+    api.create_subresource::<_, serde_json::Value>("binding", name, &PostParams::default(), &binding)
+        .await
+        .map(drop)
 }
 
 /// Says why the pod fits nowhere, in an event and in its condition, and lets it wait.
@@ -333,7 +342,11 @@ fn refuse(shared: &Arc<Shared>, tasks: &Tasks, waiting: &Waiting, error: FitErro
     metrics::counter!("scheduler_schedule_attempts_total", "result" => "unschedulable").increment(1);
     debug!(pod = pod_name(&pod), message, "fits nowhere");
     shared.recorder.object_event(&*pod, EventType::Warning, "FailedScheduling", message.clone());
-    let plugins = if error.nodes == 0 { shared.framework.interested_in(ClusterEvent::NodeAdded) } else { error.plugins };
+    let plugins = if error.nodes == 0 {
+        shared.framework.interested_in(ClusterEvent::NodeAdded)
+    } else {
+        error.plugins
+    };
     shared.state.lock().queue.unschedulable(waiting.pod.uid(), plugins, Instant::now());
     if !says_so(&pod, &message) {
         let client = shared.client.clone();
@@ -351,8 +364,10 @@ fn says_so(pod: &Pod, message: &str) -> bool {
 }
 
 async fn write_condition(client: &Client, pod: &Pod, message: &str) -> client::kube::Result<()> {
-    let (namespace, name) =
-        (pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default());
+    let (namespace, name) = (
+        pod.metadata.namespace.as_deref().unwrap_or_default(),
+        pod.metadata.name.as_deref().unwrap_or_default(),
+    );
     let since = api::pod::condition(pod, "PodScheduled").filter(|c| c.status == "False");
     let since = since.and_then(|c| c.last_transition_time.as_ref()).map_or_else(Timestamp::now, |t| t.0);
     let since = client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(since);

@@ -73,11 +73,13 @@ impl Layer {
     }
 
     fn unpack(&mut self, tar: &[u8], take: &[String]) -> Result<()> {
-        let wanted = |path: &str| take.is_empty() || take.iter().any(|prefix| path.starts_with(prefix.as_str()));
+        let wanted =
+            |path: &str| take.is_empty() || take.iter().any(|prefix| path.starts_with(prefix.as_str()));
         let mut found = false;
         for entry in tar::Archive::new(tar).entries()? {
             let mut entry = entry?;
-            let path = entry.path()?.to_string_lossy().trim_start_matches("./").trim_end_matches('/').to_owned();
+            let path =
+                entry.path()?.to_string_lossy().trim_start_matches("./").trim_end_matches('/').to_owned();
             if path.is_empty() || !wanted(&path) {
                 continue;
             }

@@ -31,7 +31,12 @@ pub struct Workshop {
 ///
 /// # Errors
 /// A description is wrong, a package cannot be fetched, a program does not compile, or the disk refuses.
-pub fn build_all(folder: &Path, out: &Path, workshop: &Workshop, progress: &dyn Fn(&str)) -> Result<Vec<PathBuf>> {
+pub fn build_all(
+    folder: &Path,
+    out: &Path,
+    workshop: &Workshop,
+    progress: &dyn Fn(&str),
+) -> Result<Vec<PathBuf>> {
     let mut folders: Vec<_> = std::fs::read_dir(folder)
         .with_context(|| format!("read {}", folder.display()))?
         .filter_map(|entry| entry.ok().map(|e| e.path()))

@@ -106,7 +106,8 @@ impl ImageSpec {
     /// The file is missing, is not YAML, has unknown fields, or gives the image no name.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        let spec: Self = serde_saphyr::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+        let spec: Self =
+            serde_saphyr::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
         ensure!(!spec.names.is_empty(), "{}: names must hold at least one image name", path.display());
         Ok(spec)
     }

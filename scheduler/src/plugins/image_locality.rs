@@ -25,7 +25,13 @@ impl Plugin for ImageLocality {
         "ImageLocality"
     }
 
-    fn pre_score(&self, state: &mut CycleState, _: &PodInfo, _: &[Arc<NodeInfo>], snapshot: &Snapshot) -> bool {
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        _: &PodInfo,
+        _: &[Arc<NodeInfo>],
+        snapshot: &Snapshot,
+    ) -> bool {
         state.set(self.name(), Spread { nodes: snapshot.nodes.len(), images: snapshot.images.clone() });
         true
     }

@@ -40,8 +40,8 @@ struct Term {
 
 impl Term {
     fn new(owner: &PodInfo, term: &PodAffinityTerm) -> Self {
-        let mut selector =
-            LabelSelector::from_meta(term.label_selector.as_ref()).unwrap_or_else(|_| LabelSelector::nothing());
+        let mut selector = LabelSelector::from_meta(term.label_selector.as_ref())
+            .unwrap_or_else(|_| LabelSelector::nothing());
         let value = |key: &String| Some((key.clone(), owner.labels().get(key)?.clone()));
         let also: BTreeMap<_, _> = term.match_label_keys.iter().flatten().filter_map(value).collect();
         if !also.is_empty() {
@@ -83,8 +83,11 @@ fn terms(owner: &PodInfo, terms: &[PodAffinityTerm]) -> Vec<Term> {
 /// The preferences of a pod, those to be away with negative weights.
 fn preferences(owner: &PodInfo) -> Vec<(Term, i64)> {
     let affinity = owner.pod.spec.as_ref().and_then(|s| s.affinity.as_ref());
-    let near = affinity.and_then(|a| a.pod_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_ref());
-    let away = affinity.and_then(|a| a.pod_anti_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let near = affinity
+        .and_then(|a| a.pod_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let away = affinity.and_then(|a| {
+        a.pod_anti_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_ref()
+    });
     let make = |term: &WeightedPodAffinityTerm, sign: i64| {
         (Term::new(owner, &term.pod_affinity_term), sign * i64::from(term.weight))
     };
@@ -109,7 +112,12 @@ impl Plugin for InterPodAffinity {
         ]
     }
 
-    fn pre_filter(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot) -> Result<(), Rejection> {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<(), Rejection> {
         let (near, away) = (terms(pod, pod.required_affinity()), terms(pod, pod.required_anti_affinity()));
         let mut counts = Counts {
             matches_itself: !near.is_empty() && near.iter().all(|term| term.matches(pod, snapshot)),
@@ -122,7 +130,9 @@ impl Plugin for InterPodAffinity {
             for other in node.pods.values() {
                 count_refusals(&mut counts, other, pod, node, snapshot);
                 if !near.is_empty() && near.iter().all(|term| term.matches(other, snapshot)) {
-                    near.iter().filter_map(|t| t.domain(node)).for_each(|d| *counts.affinity.entry(d).or_insert(0) += 1);
+                    near.iter()
+                        .filter_map(|t| t.domain(node))
+                        .for_each(|d| *counts.affinity.entry(d).or_insert(0) += 1);
                 }
                 let refused = away.iter().filter(|term| term.matches(other, snapshot));
                 refused.filter_map(|t| t.domain(node)).for_each(|d| *counts.anti.entry(d).or_insert(0) += 1);
@@ -148,12 +158,21 @@ impl Plugin for InterPodAffinity {
             return Err(Rejection::new(self.name(), "node(s) didn't match pod anti-affinity rules"));
         }
         if counts.refused.keys().any(|(key, value)| node.label(key) == Some(value)) {
-            return Err(Rejection::new(self.name(), "node(s) didn't satisfy existing pods anti-affinity rules"));
+            return Err(Rejection::new(
+                self.name(),
+                "node(s) didn't satisfy existing pods anti-affinity rules",
+            ));
         }
         Ok(())
     }
 
-    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, _: &[Arc<NodeInfo>], snapshot: &Snapshot) -> bool {
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        _: &[Arc<NodeInfo>],
+        snapshot: &Snapshot,
+    ) -> bool {
         let own = preferences(pod);
         let mut scores = BTreeMap::new();
         for node in &snapshot.nodes {
@@ -185,7 +204,8 @@ impl Plugin for InterPodAffinity {
     }
 
     fn normalize(&self, _: &CycleState, _: &[Arc<NodeInfo>], scores: &mut [i64]) {
-        let (least, most) = (scores.iter().copied().min().unwrap_or(0), scores.iter().copied().max().unwrap_or(0));
+        let (least, most) =
+            (scores.iter().copied().min().unwrap_or(0), scores.iter().copied().max().unwrap_or(0));
         for score in scores {
             *score = if most == least { 0 } else { MAX_SCORE * (*score - least) / (most - least) };
         }

@@ -14,7 +14,9 @@ pub struct NodeAffinity;
 
 fn preferred(pod: &PodInfo) -> &[PreferredSchedulingTerm] {
     let affinity = pod.pod.spec.as_ref().and_then(|s| s.affinity.as_ref()?.node_affinity.as_ref());
-    affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
+    affinity
+        .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref())
+        .unwrap_or_default()
 }
 
 impl Plugin for NodeAffinity {

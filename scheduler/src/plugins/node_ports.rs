@@ -17,7 +17,10 @@ impl Plugin for NodePorts {
 
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         if pod.ports.iter().any(|port| node.conflicts(port)) {
-            return Err(Rejection::new(self.name(), "node(s) didn't have free ports for the requested pod ports"));
+            return Err(Rejection::new(
+                self.name(),
+                "node(s) didn't have free ports for the requested pod ports",
+            ));
         }
         Ok(())
     }

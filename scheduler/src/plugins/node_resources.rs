@@ -32,7 +32,9 @@ impl Plugin for Fit {
             return Ok(());
         }
         let more_than_all = |name: &str| pod.requests.amount(name) > node.allocatable.amount(name);
-        let names = ["cpu", "memory", "ephemeral-storage"].into_iter().chain(pod.requests.scalar.keys().map(String::as_str));
+        let names = ["cpu", "memory", "ephemeral-storage"]
+            .into_iter()
+            .chain(pod.requests.scalar.keys().map(String::as_str));
         let unresolvable = names.into_iter().any(more_than_all);
         Err(Rejection { plugin: self.name(), reasons, unresolvable })
     }
@@ -62,7 +64,9 @@ fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Vec<String> {
     if pods + 1 > node.allocatable.pods {
         reasons.push("Too many pods".to_owned());
     }
-    let names = ["cpu", "memory", "ephemeral-storage"].into_iter().chain(pod.requests.scalar.keys().map(String::as_str));
+    let names = ["cpu", "memory", "ephemeral-storage"]
+        .into_iter()
+        .chain(pod.requests.scalar.keys().map(String::as_str));
     for name in names {
         let wanted = pod.requests.amount(name);
         if wanted > 0 && wanted > node.allocatable.amount(name) - node.requested.amount(name) {
@@ -92,7 +96,10 @@ impl Plugin for BalancedAllocation {
 /// 100 if CPU and memory are used in the same share, less the more they differ.
 fn balance(node: &NodeInfo, cpu: i64, memory: i64) -> i64 {
     let share = |requested: i64, capacity: i64| (requested as f64 / capacity as f64).min(1.0);
-    let pairs = [(node.requested.cpu + cpu, node.allocatable.cpu), (node.requested.memory + memory, node.allocatable.memory)];
+    let pairs = [
+        (node.requested.cpu + cpu, node.allocatable.cpu),
+        (node.requested.memory + memory, node.allocatable.memory),
+    ];
     let shares: Vec<_> = pairs.into_iter().filter(|(_, c)| *c > 0).map(|(r, c)| share(r, c)).collect();
     let deviation = match shares.as_slice() {
         [a, b] => ((a - b) / 2.0).abs(),

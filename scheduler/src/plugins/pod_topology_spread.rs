@@ -49,7 +49,8 @@ fn constraints(pod: &PodInfo, action: &str) -> Vec<Constraint> {
 }
 
 fn prepare(pod: &PodInfo, constraint: &TopologySpreadConstraint) -> Constraint {
-    let mut selector = LabelSelector::from_meta(constraint.label_selector.as_ref()).unwrap_or_else(|_| LabelSelector::nothing());
+    let mut selector = LabelSelector::from_meta(constraint.label_selector.as_ref())
+        .unwrap_or_else(|_| LabelSelector::nothing());
     let keys = constraint.match_label_keys.iter().flatten();
     let also: Vec<_> = keys.filter_map(|key| Some((key, pod.labels().get(key)?))).collect();
     if !also.is_empty() {
@@ -158,7 +159,12 @@ impl Plugin for PodTopologySpread {
         ]
     }
 
-    fn pre_filter(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot) -> Result<(), Rejection> {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<(), Rejection> {
         let mut hard = constraints(pod, "DoNotSchedule");
         if !hard.is_empty() {
             count(&mut hard, pod, snapshot, true);
@@ -182,7 +188,13 @@ impl Plugin for PodTopologySpread {
         Ok(())
     }
 
-    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, nodes: &[Arc<NodeInfo>], snapshot: &Snapshot) -> bool {
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        nodes: &[Arc<NodeInfo>],
+        snapshot: &Snapshot,
+    ) -> bool {
         let own = has_own_constraints(&pod.pod);
         let mut soft = if own { constraints(pod, "ScheduleAnyway") } else { default_constraints(pod) };
         if soft.is_empty() {
@@ -221,7 +233,8 @@ impl Plugin for PodTopologySpread {
         let Some(soft) = state.get::<Soft>("PodTopologySpread/score") else { return };
         let counted = |i: usize| !soft.ignored.contains(nodes[i].name());
         let known: Vec<_> = (0..scores.len()).filter(|i| counted(*i)).map(|i| scores[i]).collect();
-        let (least, most) = (known.iter().copied().min().unwrap_or(0), known.iter().copied().max().unwrap_or(0));
+        let (least, most) =
+            (known.iter().copied().min().unwrap_or(0), known.iter().copied().max().unwrap_or(0));
         for (i, score) in scores.iter_mut().enumerate() {
             *score = if !counted(i) {
                 0

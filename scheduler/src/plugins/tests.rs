@@ -68,10 +68,18 @@ fn every_refusal_has_upstreams_words() {
     };
     for (spec, expected) in [
         (json!({}), "plain"),
-        (json!({"tolerations": [{"key": "k", "operator": "Exists"}], "nodeSelector": {"kubernetes.io/hostname": "tainted"}}), "tainted"),
-        (cpu("3"), "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable."),
-        (json!({"nodeSelector": {"disk": "ssd"}}),
-         "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable."),
+        (
+            json!({"tolerations": [{"key": "k", "operator": "Exists"}], "nodeSelector": {"kubernetes.io/hostname": "tainted"}}),
+            "tainted",
+        ),
+        (
+            cpu("3"),
+            "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable.",
+        ),
+        (
+            json!({"nodeSelector": {"disk": "ssd"}}),
+            "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable.",
+        ),
     ] {
         assert_eq!(choice(&pod("p", "a", spec.clone()), &nodes()), expected, "{spec}");
     }
@@ -83,7 +91,10 @@ fn ports_and_pod_counts_are_limits() {
     let mut full = node("full", "z", json!({"status": {"allocatable": {"pods": "1"}}}));
     let on_port = |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]});
     full.add(pod("there", "a", on_port("10.0.0.1")));
-    assert_eq!(choice(&pod("p", "a", json!({})), &cluster(vec![full.clone()])), "0/1 nodes are available: 1 Too many pods.");
+    assert_eq!(
+        choice(&pod("p", "a", json!({})), &cluster(vec![full.clone()])),
+        "0/1 nodes are available: 1 Too many pods."
+    );
     full.allocatable.pods = 10;
     let taken = "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.";
     for (ip, expected) in [("10.0.0.1", taken), ("", taken), ("0.0.0.0", taken), ("10.0.0.2", "full")] {
@@ -116,9 +127,11 @@ fn hard_spreading_keeps_the_skew() {
 
 #[test]
 fn affinity_and_anti_affinity_hold_both_ways() {
-    let term = json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "db"}}}]);
+    let term =
+        json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "db"}}}]);
     let near = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
-    let away = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
+    let away =
+        json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
     let nodes = |first: Arc<PodInfo>| {
         let mut a = node("a", "z", json!({}));
         a.add(first);
@@ -130,6 +143,9 @@ fn affinity_and_anti_affinity_hold_both_ways() {
     let alone = pod("alone", "web", away);
     assert_eq!(choice(&pod("p", "db", json!({})), &nodes(alone)), "b", "a pod there refuses the newcomer");
     let nobody = cluster(vec![node("a", "z", json!({}))]);
-    assert_eq!(choice(&pod("p", "web", near.clone()), &nobody), "0/1 nodes are available: 1 node(s) didn't match pod affinity rules.");
+    assert_eq!(
+        choice(&pod("p", "web", near.clone()), &nobody),
+        "0/1 nodes are available: 1 node(s) didn't match pod affinity rules."
+    );
     assert_eq!(choice(&pod("p", "db", near), &nobody), "a", "the first of a group may start it");
 }

@@ -1,0 +1,45 @@
+//! Objects that make a bare cluster a useful one: its DNS.
+
+use anyhow::{Context, Result};
+use client::kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use client::kube::core::{ApiResource, GroupVersionKind};
+use client::{Api, Client};
+use serde_json::Value;
+
+use crate::settings::Settings;
+
+const CLUSTER_DNS: &str = include_str!("../manifests/cluster-dns.yaml");
+
+/// Creates what is missing and brings the rest up to date.
+///
+/// # Errors
+/// The API server refuses.
+pub async fn apply(client: &Client, settings: &Settings) -> Result<()> {
+    let text = CLUSTER_DNS
+        .replace("${CLUSTER_DNS}", &settings.cluster_dns()?.to_string())
+        .replace("${CLUSTER_DOMAIN}", &settings.cluster_domain);
+    for document in serde_saphyr::from_multiple::<Value>(&text).context("read the DNS manifest")? {
+        let object: DynamicObject = serde_json::from_value(document)?;
+        apply_one(client, object).await?;
+    }
+    Ok(())
+}
+
+async fn apply_one(client: &Client, object: DynamicObject) -> Result<()> {
+    let types = object.types.clone().context("object without a kind")?;
+    let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &types.kind));
+    let api: Api<DynamicObject> = match &object.metadata.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let name = object.metadata.name.clone().unwrap_or_default();
+    match api.create(&PostParams::default(), &object).await {
+        Ok(_) => Ok(()),
+        Err(error) if client::is_already_exists(&error) => {
+            let patch = api.patch(&name, &PatchParams::default(), &Patch::Merge(&object)).await;
+            patch.map(drop).with_context(|| format!("update {} {name}", types.kind))
+        }
+        Err(error) => Err(error).with_context(|| format!("create {} {name}", types.kind)),
+    }
+}

@@ -1,0 +1,113 @@
+//! Removing what a cluster made: pods, rules, bridge, control groups, mounts, files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use kubelet::runtime::Runtime;
+use tokio::process::Command;
+use tracing::warn;
+
+use crate::containerd;
+use crate::layout::Layout;
+use crate::settings::Settings;
+
+/// Removes everything below `layout` and everything it left elsewhere. The server must have stopped.
+///
+/// # Errors
+/// Files cannot be removed. What cannot be undone otherwise is reported and left.
+pub async fn everything(layout: &Layout, keep_data: bool, progress: &dyn Fn(&str)) -> Result<()> {
+    let settings = fs::read_to_string(layout.settings()).ok();
+    let settings: Option<Settings> = settings.and_then(|text| serde_json::from_str(&text).ok());
+    if layout.containerd_config().exists() {
+        progress("removing pods");
+        if let Err(error) = remove_pods(layout).await {
+            warn!(error = %format!("{error:#}"), "pods could not all be removed");
+        }
+    }
+    progress("removing packet rules and the pod network");
+    for outcome in [proxy::iptables::cleanup().await, network::apply::cleanup().await] {
+        if let Err(error) = outcome {
+            warn!(error = %format!("{error:#}"), "rules could not all be removed");
+        }
+    }
+    if let Some(settings) = &settings {
+        let delete =
+            Command::new("ip").args(["link", "delete", &settings.bridge]).stderr(Stdio::null()).status();
+        // It may never have been made.
+        let _ = delete.await;
+        remove_cgroups(&settings.cgroup_root);
+    }
+    unmount_below(&[&layout.data, &layout.run]);
+    remove_folder(&layout.run)?;
+    if !keep_data {
+        progress("removing data");
+        remove_folder(&layout.data)?;
+    }
+    Ok(())
+}
+
+async fn remove_pods(layout: &Layout) -> Result<()> {
+    let mut child = containerd::start(layout).await?;
+    let endpoint = format!("unix://{}", layout.containerd_socket().display());
+    let runtime = Runtime::connect(&endpoint).context("reach containerd")?;
+    let removed = async {
+        for sandbox in runtime.list_pod_sandboxes(None).await? {
+            runtime.stop_pod_sandbox(&sandbox.id).await?;
+            runtime.remove_pod_sandbox(&sandbox.id).await?;
+        }
+        anyhow::Ok(())
+    };
+    let outcome = removed.await;
+    child.start_kill()?;
+    child.wait().await?;
+    outcome
+}
+
+/// Removes mounts below these folders, the deepest first.
+fn unmount_below(folders: &[&Path]) {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(|p| p.replace("\\040", " "));
+    let mut points: Vec<_> = points.filter(|p| folders.iter().any(|f| Path::new(p).starts_with(f))).collect();
+    points.sort();
+    for point in points.iter().rev() {
+        if let Err(error) = rustix::mount::unmount(point.as_str(), rustix::mount::UnmountFlags::DETACH) {
+            warn!(point, %error, "could not be unmounted");
+        }
+    }
+}
+
+/// Removes the empty groups of pods in every hierarchy.
+fn remove_cgroups(root: &str) {
+    let hierarchies =
+        fs::read_dir("/sys/fs/cgroup").into_iter().flatten().filter_map(Result::ok).map(|e| e.path());
+    for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        let pods = hierarchy.join(root.trim_matches('/')).join("kubepods");
+        if pods.is_dir() {
+            remove_groups(&pods);
+        }
+        if !root.trim_matches('/').is_empty() {
+            // Fails while others use it, as it should.
+            let _ = fs::remove_dir(hierarchy.join(root.trim_matches('/')));
+        }
+    }
+}
+
+fn remove_groups(group: &Path) {
+    let below = fs::read_dir(group).into_iter().flatten().filter_map(Result::ok).map(|e| e.path());
+    for child in below.filter(|path| path.is_dir()) {
+        remove_groups(&child);
+    }
+    // Fails while a process is in it; a later try removes it.
+    let _ = fs::remove_dir(group);
+}
+
+fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,211 @@
+//! The components of a cluster and the flags each is started with: the same whether they run in this process or
+//! each in its own.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+use crate::layout::Layout;
+use crate::settings::Settings;
+
+/// A component by its upstream name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[value(rename_all = "kebab-case")]
+pub enum Component {
+    /// REST front of the store.
+    KubeApiserver,
+    /// Controllers.
+    KubeControllerManager,
+    /// Scheduler.
+    KubeScheduler,
+    /// Node agent.
+    Kubelet,
+    /// Service rules.
+    KubeProxy,
+    /// Pod network.
+    PodNetwork,
+}
+
+impl Component {
+    /// All of them, in the order they are started.
+    pub const ALL: [Self; 6] = [
+        Self::KubeApiserver,
+        Self::KubeControllerManager,
+        Self::KubeScheduler,
+        Self::PodNetwork,
+        Self::KubeProxy,
+        Self::Kubelet,
+    ];
+
+    /// Name of its binary.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KubeApiserver => "kube-apiserver",
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::KubeScheduler => "kube-scheduler",
+            Self::Kubelet => "kubelet",
+            Self::KubeProxy => "kube-proxy",
+            Self::PodNetwork => "pod-network",
+        }
+    }
+
+    /// Its flags in the cluster of `layout`.
+    ///
+    /// # Errors
+    /// An address cannot be told from the settings.
+    pub fn flags(self, layout: &Layout, settings: &Settings) -> Result<Vec<String>> {
+        let mut flags = match self {
+            Self::KubeApiserver => apiserver(layout, settings)?,
+            Self::KubeControllerManager => controller_manager(layout, settings),
+            Self::KubeScheduler => vec![flag("kubeconfig", layout.kubeconfig("scheduler").display())],
+            Self::Kubelet => kubelet(layout, settings)?,
+            Self::KubeProxy => vec![
+                flag("kubeconfig", layout.kubeconfig("proxy").display()),
+                flag("hostname-override", &settings.node_name),
+                flag("cluster-cidr", &settings.cluster_cidr),
+            ],
+            Self::PodNetwork => vec![
+                flag("kubeconfig", layout.kubeconfig("network").display()),
+                flag("node-name", &settings.node_name),
+                flag("cluster-cidr", &settings.cluster_cidr),
+                flag("cni-conf-dir", layout.cni_config().display()),
+                flag("ipam-dir", layout.run.join("ipam").display()),
+                flag("bridge", &settings.bridge),
+            ],
+        };
+        flags.push(flag("v", settings.verbosity));
+        Ok(flags)
+    }
+
+    /// Runs the component in this process until `token` is cancelled.
+    ///
+    /// # Errors
+    /// It cannot start, or fails for good.
+    pub async fn run(self, layout: &Layout, settings: &Settings, token: CancellationToken) -> Result<()> {
+        let flags = self.flags(layout, settings)?;
+        let arguments = || std::iter::once(self.name().to_owned()).chain(flags.clone());
+        match self {
+            Self::KubeApiserver => {
+                let config = apiserver::Flags::try_parse_from(arguments())?.into_config()?;
+                apiserver::run(config, token).await
+            }
+            Self::KubeControllerManager => {
+                let flags = controller_manager::Flags::try_parse_from(arguments())?;
+                let client = client::connect(&flags.client.options(self.name())).await?;
+                controller_manager::run(flags.into_config()?, client, token).await
+            }
+            Self::KubeScheduler => {
+                let flags = scheduler::Flags::try_parse_from(arguments())?;
+                let client = client::connect(&flags.client.options(self.name())).await?;
+                scheduler::run(flags.into_config()?, client, token).await
+            }
+            Self::Kubelet => {
+                let flags = kubelet::Flags::try_parse_from(arguments())?;
+                let options = flags.connect_options().context("the kubelet has no kubeconfig")?;
+                let client = client::connect(&options).await?;
+                kubelet::run(flags.into_config()?, client, token).await
+            }
+            Self::KubeProxy => {
+                let flags = proxy::Flags::try_parse_from(arguments())?;
+                let client = client::connect(&flags.client.options(self.name())).await?;
+                proxy::run(flags.into_config()?, client, token).await
+            }
+            Self::PodNetwork => {
+                let flags = network::Flags::try_parse_from(arguments())?;
+                let client = client::connect(&flags.client.options(self.name())).await?;
+                network::run(flags.into_config()?, client, token).await
+            }
+        }
+    }
+}
+
+fn flag(name: &str, value: impl std::fmt::Display) -> String {
+    format!("--{name}={value}")
+}
+
+fn pki(layout: &Layout, name: &str, file: &str) -> String {
+    flag(name, layout.pki(file).display())
+}
+
+fn apiserver(layout: &Layout, settings: &Settings) -> Result<Vec<String>> {
+    let mut flags = vec![
+        flag("secure-port", settings.secure_port),
+        flag("advertise-address", settings.address()?),
+        flag("service-cluster-ip-range", &settings.service_cluster_ip_range),
+        flag("authorization-mode", "Node,RBAC"),
+        flag("enable-bootstrap-token-auth", "true"),
+        flag("service-account-issuer", format!("https://kubernetes.default.svc.{}", settings.cluster_domain)),
+        flag("allow-privileged", "true"),
+        pki(layout, "client-ca-file", "ca.crt"),
+        pki(layout, "tls-cert-file", "apiserver.crt"),
+        pki(layout, "tls-private-key-file", "apiserver.key"),
+        pki(layout, "service-account-key-file", "sa.pub"),
+        pki(layout, "service-account-signing-key-file", "sa.key"),
+        pki(layout, "kubelet-client-certificate", "apiserver-kubelet-client.crt"),
+        pki(layout, "kubelet-client-key", "apiserver-kubelet-client.key"),
+        pki(layout, "kubelet-certificate-authority", "ca.crt"),
+        pki(layout, "requestheader-client-ca-file", "front-proxy-ca.crt"),
+        flag("requestheader-allowed-names", "front-proxy-client"),
+        pki(layout, "proxy-client-cert-file", "front-proxy-client.crt"),
+        pki(layout, "proxy-client-key-file", "front-proxy-client.key"),
+    ];
+    if settings.etcd_servers.is_empty() {
+        flags.push(flag("data-dir", layout.state().display()));
+    } else {
+        flags.push(flag("etcd-servers", &settings.etcd_servers));
+    }
+    Ok(flags)
+}
+
+fn controller_manager(layout: &Layout, settings: &Settings) -> Vec<String> {
+    vec![
+        flag("kubeconfig", layout.kubeconfig("controller-manager").display()),
+        flag("cluster-cidr", &settings.cluster_cidr),
+        flag("allocate-node-cidrs", "true"),
+        flag("service-cluster-ip-range", &settings.service_cluster_ip_range),
+        pki(layout, "root-ca-file", "ca.crt"),
+        pki(layout, "service-account-private-key-file", "sa.key"),
+        pki(layout, "cluster-signing-cert-file", "ca.crt"),
+        pki(layout, "cluster-signing-key-file", "ca.key"),
+        flag("controllers", "*,bootstrapsigner,tokencleaner"),
+    ]
+}
+
+fn kubelet(layout: &Layout, settings: &Settings) -> Result<Vec<String>> {
+    let mut flags = vec![
+        flag("kubeconfig", layout.kubeconfig("kubelet").display()),
+        flag("root-dir", layout.kubelet().display()),
+        flag("cert-dir", layout.kubelet().join("pki").display()),
+        flag("pod-manifest-path", layout.data.join("manifests").display()),
+        flag("pod-logs-dir", layout.data.join("log/pods").display()),
+        flag("hostname-override", &settings.node_name),
+        flag("node-ip", settings.address()?),
+        flag("container-runtime-endpoint", format!("unix://{}", layout.containerd_socket().display())),
+        flag("cluster-dns", settings.cluster_dns()?),
+        flag("cluster-domain", &settings.cluster_domain),
+        flag("cgroup-driver", "cgroupfs"),
+        flag("max-pods", settings.max_pods),
+        pki(layout, "client-ca-file", "ca.crt"),
+        pki(layout, "tls-cert-file", "kubelet-server.crt"),
+        pki(layout, "tls-private-key-file", "kubelet-server.key"),
+        flag("authentication-token-webhook", "true"),
+        flag("authorization-mode", "Webhook"),
+        flag("anonymous-auth", "false"),
+        flag("resolv-conf", resolv_conf().display()),
+        flag("node-labels", "node-role.kubernetes.io/control-plane="),
+    ];
+    if !settings.cgroup_root.is_empty() {
+        flags.push(flag("cgroup-root", &settings.cgroup_root));
+    }
+    Ok(flags)
+}
+
+/// The file with the real name servers: with systemd-resolved the usual one names a resolver on loopback, which
+/// pods cannot reach.
+fn resolv_conf() -> &'static Path {
+    let real = Path::new("/run/systemd/resolve/resolv.conf");
+    if real.exists() { real } else { Path::new("/etc/resolv.conf") }
+}

@@ -1,0 +1,229 @@
+//! `coxswain up`, `down` and `status`: a cluster in the background of this machine.
+//!
+//! Where systemd runs, a unit keeps the server going and starts it after a reboot; elsewhere it is a process of
+//! its own session, and `up` starts it again.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use client::Api;
+use k8s_openapi::api::core::v1::Node;
+use rustix::process::{Pid, Signal};
+use tokio::process::Command;
+
+use crate::layout::Layout;
+use crate::settings::Settings;
+use crate::{cleanup, prepare, server};
+
+const UNIT: &str = "/etc/systemd/system/coxswain.service";
+const START_PATIENCE: Duration = Duration::from_secs(120);
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(100);
+
+/// Starts the cluster unless it runs already from the same binary, and waits until its node is ready.
+///
+/// # Errors
+/// It cannot be prepared or started, or does not become ready.
+pub async fn up(layout: &Layout, settings: &Settings, progress: &dyn Fn(&str)) -> Result<()> {
+    prepare::prepare(layout, settings)?;
+    let wanted = fingerprint(settings)?;
+    let running = running_pid(layout).is_some();
+    let marker = layout.run.join("started-as");
+    if running && fs::read_to_string(&marker).is_ok_and(|as_it_was| as_it_was == wanted) {
+        progress("the cluster runs already");
+    } else {
+        if running {
+            progress("restarting the cluster: it changed; pods go on");
+            stop(layout).await?;
+        }
+        progress("starting the cluster");
+        start(layout, settings).await?;
+        fs::write(&marker, wanted)?;
+    }
+    wait_until_ready(layout, settings, progress).await?;
+    install_kubeconfig(layout, progress)
+}
+
+/// Changes with the binary and with the settings.
+fn fingerprint(settings: &Settings) -> Result<String> {
+    let exe = std::env::current_exe()?;
+    let modified = fs::metadata(&exe)?.modified()?;
+    Ok(format!("{} {modified:?} {}", exe.display(), serde_json::to_string(settings)?))
+}
+
+fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+async fn start(layout: &Layout, settings: &Settings) -> Result<()> {
+    let exe = std::env::current_exe()?;
+    let mut arguments: Vec<String> = vec![
+        "server".into(),
+        format!("--data-dir={}", layout.data.display()),
+        format!("--run-dir={}", layout.run.display()),
+    ];
+    arguments.extend(server_flags(settings));
+    let log = layout.log("coxswain");
+    if has_systemd() {
+        fs::write(UNIT, unit(&exe, &arguments)).with_context(|| format!("write {UNIT}"))?;
+        systemctl(&["daemon-reload"]).await?;
+        systemctl(&["enable", "coxswain.service"]).await?;
+        return systemctl(&["restart", "coxswain.service"]).await;
+    }
+    let file = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .with_context(|| log.display().to_string())?;
+    let mut command = Command::new("setsid");
+    command.arg(&exe).args(&arguments).current_dir("/");
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    command.spawn().context("start the server")?;
+    Ok(())
+}
+
+/// The settings as flags of `coxswain server`.
+#[must_use]
+pub fn server_flags(settings: &Settings) -> Vec<String> {
+    let Settings {
+        node_name,
+        node_ip,
+        secure_port,
+        cluster_cidr,
+        service_cluster_ip_range,
+        cluster_domain,
+        etcd_servers,
+        bridge,
+        cgroup_root,
+        max_pods,
+        verbosity,
+    } = settings;
+    let mut flags = vec![
+        format!("--node-name={node_name}"),
+        format!("--secure-port={secure_port}"),
+        format!("--cluster-cidr={cluster_cidr}"),
+        format!("--service-cluster-ip-range={service_cluster_ip_range}"),
+        format!("--cluster-domain={cluster_domain}"),
+        format!("--etcd-servers={etcd_servers}"),
+        format!("--bridge={bridge}"),
+        format!("--cgroup-root={cgroup_root}"),
+        format!("--max-pods={max_pods}"),
+        format!("--v={verbosity}"),
+    ];
+    flags.extend(node_ip.map(|ip| format!("--node-ip={ip}")));
+    flags
+}
+
+/// Stopping the unit leaves containers and containerd's shims alone.
+fn unit(exe: &Path, arguments: &[String]) -> String {
+    format!(
+        "[Unit]\nDescription=Coxswain, a Kubernetes cluster\nAfter=network-online.target\nWants=network-online.target\n\n\
+         [Service]\nExecStart={} {}\nRestart=always\nRestartSec=1\nKillMode=process\nDelegate=yes\n\
+         LimitNOFILE=1048576\nTasksMax=infinity\n\n[Install]\nWantedBy=multi-user.target\n",
+        exe.display(),
+        arguments.join(" ")
+    )
+}
+
+async fn systemctl(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("systemctl").args(arguments).output().await.context("run systemctl")?;
+    ensure!(
+        output.status.success(),
+        "systemctl {} failed: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+async fn wait_until_ready(layout: &Layout, settings: &Settings, progress: &dyn Fn(&str)) -> Result<()> {
+    let client = server::admin(layout).await?;
+    let began = Instant::now();
+    progress("waiting for the API server");
+    let patience = tokio::time::timeout(START_PATIENCE, server::ready(&client));
+    let log = layout.log("coxswain");
+    patience.await.map_err(|_| anyhow::anyhow!("the API server is not ready; see {}", log.display()))?;
+    progress("waiting for the node");
+    let nodes: Api<Node> = Api::all(client);
+    while began.elapsed() < START_PATIENCE {
+        if let Ok(Some(node)) = nodes.get_opt(&settings.node_name).await
+            && is_ready(&node)
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    bail!("the node {} is not ready after {START_PATIENCE:?}; see {}", settings.node_name, log.display())
+}
+
+/// Whether the node says that it is ready.
+#[must_use]
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Makes the cluster root's own, unless root has another already.
+fn install_kubeconfig(layout: &Layout, progress: &dyn Fn(&str)) -> Result<()> {
+    let ours = layout.kubeconfig("admin");
+    let Some(home) = std::env::var_os("HOME") else { return Ok(()) };
+    let usual = Path::new(&home).join(".kube/config");
+    if fs::symlink_metadata(&usual).is_ok() {
+        if fs::read_link(&usual).is_ok_and(|target| target == ours) {
+            return Ok(());
+        }
+        progress(&format!("{} is another cluster's: export KUBECONFIG={}", usual.display(), ours.display()));
+        return Ok(());
+    }
+    fs::create_dir_all(usual.parent().unwrap_or(Path::new("/")))?;
+    std::os::unix::fs::symlink(&ours, &usual).with_context(|| format!("link {}", usual.display()))
+}
+
+/// The server's process, by the file it keeps, if that process is there and is ours.
+fn running_pid(layout: &Layout) -> Option<Pid> {
+    let text = fs::read_to_string(layout.pid("coxswain")).ok()?;
+    let pid: i32 = text.trim().parse().ok()?;
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let ours = command.windows(8).any(|w| w == b"coxswain");
+    Pid::from_raw(pid).filter(|_| ours)
+}
+
+async fn stop(layout: &Layout) -> Result<()> {
+    if has_systemd() && Path::new(UNIT).exists() {
+        systemctl(&["stop", "coxswain.service"]).await?;
+    }
+    let Some(pid) = running_pid(layout) else { return Ok(()) };
+    rustix::process::kill_process(pid, Signal::TERM)?;
+    let began = Instant::now();
+    while running_pid(layout).is_some() {
+        if began.elapsed() > STOP_PATIENCE {
+            rustix::process::kill_process(pid, Signal::KILL)?;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Stops the cluster and removes everything it made on this machine; nothing else.
+///
+/// # Errors
+/// Something cannot be stopped or removed.
+pub async fn down(layout: &Layout, keep_data: bool, progress: &dyn Fn(&str)) -> Result<()> {
+    progress("stopping the cluster");
+    stop(layout).await?;
+    if has_systemd() && Path::new(UNIT).exists() {
+        systemctl(&["disable", "coxswain.service"]).await?;
+        fs::remove_file(UNIT)?;
+        systemctl(&["daemon-reload"]).await?;
+    }
+    cleanup::everything(layout, keep_data, progress).await?;
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let usual = Path::new(&home).join(".kube/config");
+    if fs::read_link(&usual).is_ok_and(|target| target == layout.kubeconfig("admin")) {
+        fs::remove_file(&usual)?;
+    }
+    Ok(())
+}
