@@ -83,10 +83,14 @@ mod tests {
                 ..Default::default()
             }]),
         });
-        let all: Vec<_> = [role("b", "part", &["list", "get"]), role("a", "part", &["get"]), role("c", "other", &["delete"])]
-            .into_iter()
-            .map(Arc::new)
-            .collect();
+        let all: Vec<_> = [
+            role("b", "part", &["list", "get"]),
+            role("a", "part", &["get"]),
+            role("c", "other", &["delete"]),
+        ]
+        .into_iter()
+        .map(Arc::new)
+        .collect();
         let rules = plan(&whole, &all).expect("it has none");
         let verbs: Vec<_> = rules.iter().map(|rule| rule.verbs[0].as_str()).collect();
         assert_eq!(verbs, ["get", "list"]);

@@ -4,15 +4,18 @@
 //! `plan` decides, and writes carry it out. Controllers never talk to each other; they meet in the API. An object at
 //! rest causes no write. `registry` lists them all, `run` starts those selected while this process leads.
 
+mod bootstrap;
 mod clusterrole_aggregation;
 pub mod common;
 mod context;
 mod cronjob;
+mod csr;
 mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslicemirroring;
 mod garbagecollector;
 mod job;
 mod namespace;
@@ -20,13 +23,18 @@ mod nodeipam;
 mod nodelifecycle;
 mod options;
 mod podgc;
+mod protection;
+mod quota;
 mod registry;
 mod replicaset;
 mod root_ca;
 mod run;
 mod serviceaccount;
+mod serviceaccount_tokens;
+mod servicecidr;
 mod statefulset;
 mod tainteviction;
+mod ttl;
 mod ttlafterfinished;
 
 pub use options::{Concurrency, Config, Flags};

@@ -48,7 +48,7 @@ impl Cidr {
     }
 
     /// Whether the two have addresses in common.
-    fn overlaps(self, other: Self) -> bool {
+    pub fn overlaps(self, other: Self) -> bool {
         let prefix = self.prefix.min(other.prefix);
         self.ipv6 == other.ipv6 && (self.base ^ other.base) & mask(prefix, self.width()) == 0
     }
@@ -112,8 +112,11 @@ pub fn start(cx: &Context) {
     let reserved: Vec<_> = flags.service_cluster_ip_range.split(',').filter_map(Cidr::parse).collect();
     let ranges = flags.cluster_cidr.split(',').filter_map(|text| {
         let cidr = Cidr::parse(text)?;
-        let (asked, default) =
-            if cidr.ipv6 { (flags.node_cidr_mask_size_ipv6, 64) } else { (flags.node_cidr_mask_size_ipv4, 24) };
+        let (asked, default) = if cidr.ipv6 {
+            (flags.node_cidr_mask_size_ipv6, 64)
+        } else {
+            (flags.node_cidr_mask_size_ipv4, 24)
+        };
         let node_prefix = [asked, flags.node_cidr_mask_size, default].into_iter().find(|size| *size != 0)?;
         let node_prefix = node_prefix.clamp(cidr.prefix, cidr.width());
         Some(Range { cidr, node_prefix, reserved: reserved.clone(), next: 0 })
@@ -197,9 +200,8 @@ impl Controller {
             return Some(parts.clone());
         }
         let held: Vec<_> = self.nodes.store().list().iter().flat_map(|node| cidrs(node)).collect();
-        let taken = |part: Cidr| {
-            held.iter().chain(given.values().flatten()).any(|other| other.overlaps(part))
-        };
+        let taken =
+            |part: Cidr| held.iter().chain(given.values().flatten()).any(|other| other.overlaps(part));
         let mut ranges = self.ranges.lock();
         let parts: Option<Vec<_>> = ranges.iter_mut().map(|range| range.allocate(taken)).collect();
         let parts = parts?;

@@ -284,7 +284,9 @@ pub mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for arguments in [&["--controllers=nope"][..], &["--allocate-node-cidrs"], &["--root-ca-file=/does/not/exist"]] {
+        for arguments in
+            [&["--controllers=nope"][..], &["--allocate-node-cidrs"], &["--root-ca-file=/does/not/exist"]]
+        {
             let error = config(arguments).expect_err("refused");
             assert!(error.is::<BadConfiguration>(), "{error}");
         }

@@ -139,7 +139,8 @@ impl Controller {
             if self.threshold > 0 && self.pods.store().len() > self.threshold {
                 let ended = self.pods.store().list().into_iter().filter(|pod| is_ended(pod)).collect();
                 let surplus = surplus(ended, self.threshold);
-                batch::all_at_once(surplus, async |pod: Arc<Pod>| self.force_delete(&pod, None).await).await?;
+                batch::all_at_once(surplus, async |pod: Arc<Pod>| self.force_delete(&pod, None).await)
+                    .await?;
             }
             return Ok(Action::Done);
         }

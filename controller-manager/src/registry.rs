@@ -36,7 +36,37 @@ pub static CONTROLLERS: &[Registration] = &[
     entry("cronjob-controller", "cronjob", crate::cronjob::start),
     entry("ttl-after-finished-controller", "ttl-after-finished", crate::ttlafterfinished::start),
     entry("disruption-controller", "disruption", crate::disruption::start),
-    entry("clusterrole-aggregation-controller", "clusterrole-aggregation", crate::clusterrole_aggregation::start),
+    entry(
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation",
+        crate::clusterrole_aggregation::start,
+    ),
+    entry("resourcequota-controller", "resourcequota", crate::quota::start),
+    entry("certificatesigningrequest-signing-controller", "csrsigning", crate::csr::start_signing),
+    entry("certificatesigningrequest-approving-controller", "csrapproving", crate::csr::start_approving),
+    entry("certificatesigningrequest-cleaner-controller", "csrcleaner", crate::csr::start_cleaning),
+    entry("persistentvolumeclaim-protection-controller", "pvc-protection", crate::protection::start_claims),
+    entry("persistentvolume-protection-controller", "pv-protection", crate::protection::start_volumes),
+    entry("serviceaccount-token-controller", "serviceaccount-token", crate::serviceaccount_tokens::start),
+    Registration {
+        name: "service-cidr-controller",
+        alias: None,
+        by_default: true,
+        start: crate::servicecidr::start,
+    },
+    entry("ttl-controller", "ttl", crate::ttl::start),
+    Registration {
+        name: "bootstrap-signer-controller",
+        alias: Some("bootstrapsigner"),
+        by_default: false,
+        start: crate::bootstrap::start_signer,
+    },
+    Registration {
+        name: "token-cleaner-controller",
+        alias: Some("tokencleaner"),
+        by_default: false,
+        start: crate::bootstrap::start_cleaner,
+    },
     entry("endpoints-controller", "endpoint", crate::endpoints::start),
     entry("endpointslice-controller", "endpointslice", crate::endpointslice::start),
     entry("pod-garbage-collector-controller", "podgc", crate::podgc::start),
@@ -48,6 +78,11 @@ pub static CONTROLLERS: &[Registration] = &[
         by_default: true,
         start: crate::tainteviction::start,
     },
+    entry(
+        "endpointslice-mirroring-controller",
+        "endpointslicemirroring",
+        crate::endpointslicemirroring::start,
+    ),
     entry("garbage-collector-controller", "garbagecollector", crate::garbagecollector::start),
 ];
 
@@ -55,7 +90,10 @@ pub static CONTROLLERS: &[Registration] = &[
 /// given counts more than `*`. The error is a name that no controller has.
 pub fn select(selection: &[String]) -> Result<Vec<&'static str>, String> {
     let canonical = |name: &str| {
-        CONTROLLERS.iter().find(|entry| entry.name == name || entry.alias == Some(name)).map(|entry| entry.name)
+        CONTROLLERS
+            .iter()
+            .find(|entry| entry.name == name || entry.alias == Some(name))
+            .map(|entry| entry.name)
     };
     let mut on = Vec::new();
     let mut off = Vec::new();
@@ -84,7 +122,6 @@ pub fn select(selection: &[String]) -> Result<Vec<&'static str>, String> {
 /// Names that upstream knows and that name nothing here; a selection may mention them.
 const UPSTREAM_ONLY: &[&str] = &[
     "attachdetach",
-    "bootstrap-signer-controller",
     "cloud-node-lifecycle",
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
@@ -141,7 +178,8 @@ mod tests {
 
     #[test]
     fn no_name_is_used_twice() {
-        let mut names: Vec<_> = CONTROLLERS.iter().flat_map(|e| std::iter::once(e.name).chain(e.alias)).collect();
+        let mut names: Vec<_> =
+            CONTROLLERS.iter().flat_map(|e| std::iter::once(e.name).chain(e.alias)).collect();
         names.sort_unstable();
         let count = names.len();
         names.dedup();

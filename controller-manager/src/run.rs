@@ -30,9 +30,10 @@ async fn lead(config: &Arc<Config>, client: &Client, token: &CancellationToken) 
         async move { control(config, client, token).await }
     };
     match &config.election {
-        Some(election) => {
-            election.run(client.clone(), token.clone(), work).await.context("the lead is lost, so control ends")
-        }
+        Some(election) => election
+            .run(client.clone(), token.clone(), work)
+            .await
+            .context("the lead is lost, so control ends"),
         None => {
             work(token.clone()).await;
             Ok(())
@@ -43,8 +44,12 @@ async fn lead(config: &Arc<Config>, client: &Client, token: &CancellationToken) 
 /// Starts every selected controller and stops them all when `token` is cancelled.
 async fn control(config: Arc<Config>, client: Client, token: CancellationToken) {
     let tasks = Tasks::child_of(&token);
-    let context =
-        Context { informers: SharedInformerFactory::new(client.clone(), &tasks), client, tasks: tasks.clone(), config };
+    let context = Context {
+        informers: SharedInformerFactory::new(client.clone(), &tasks),
+        client,
+        tasks: tasks.clone(),
+        config,
+    };
     for entry in CONTROLLERS.iter().filter(|entry| context.config.controllers.contains(&entry.name)) {
         tracing::debug!(controller = entry.name, "starting");
         (entry.start)(&context);

@@ -45,7 +45,9 @@ pub fn start(cx: &Context) {
             let account = ServiceAccount { metadata, ..Default::default() };
             let api: Api<ServiceAccount> = Api::namespaced(client, &key.name);
             match api.create(&PostParams::default(), &account).await {
-                Err(error) if !errors::is_already_exists(&error) && !errors::is_namespace_terminating(&error) => {
+                Err(error)
+                    if !errors::is_already_exists(&error) && !errors::is_namespace_terminating(&error) =>
+                {
                     Err(error.into())
                 }
                 _ => Ok(Action::Done),

@@ -19,30 +19,38 @@ pub fn start(cx: &Context) {
     enqueue_all(&jobs, &queue);
     let (client, synced) = (cx.client.clone(), jobs.clone());
     let synced = async move { synced.synced().await };
-    cx.work("ttl-after-finished-controller", queue, cx.config.concurrent.ttl_after_finished, synced, move |key| {
-        let (client, jobs) = (client.clone(), jobs.clone());
-        async move {
-            let Some(cached) = jobs.store().get(&key) else { return Ok(Action::Done) };
-            match left(&cached, Timestamp::now()) {
-                None => return Ok(Action::Done),
-                Some(left) if !left.is_zero() => return Ok(Action::RequeueAfter(left)),
-                Some(_) => {}
+    cx.work(
+        "ttl-after-finished-controller",
+        queue,
+        cx.config.concurrent.ttl_after_finished,
+        synced,
+        move |key| {
+            let (client, jobs) = (client.clone(), jobs.clone());
+            async move {
+                let Some(cached) = jobs.store().get(&key) else { return Ok(Action::Done) };
+                match left(&cached, Timestamp::now()) {
+                    None => return Ok(Action::Done),
+                    Some(left) if !left.is_zero() => return Ok(Action::RequeueAfter(left)),
+                    Some(_) => {}
+                }
+                // The time may have been extended meanwhile: read it live before anything is lost.
+                let api: Api<Job> = Api::namespaced(client, &key.namespace);
+                let Some(fresh) = api.get_opt(&key.name).await? else { return Ok(Action::Done) };
+                if fresh.metadata.uid != cached.metadata.uid
+                    || left(&fresh, Timestamp::now()) != Some(Duration::ZERO)
+                {
+                    return Ok(Action::Done);
+                }
+                let exactly = Preconditions {
+                    uid: fresh.metadata.uid.clone(),
+                    resource_version: fresh.metadata.resource_version.clone(),
+                };
+                let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::foreground() };
+                api.delete(&key.name, &params).await.ignore_not_found()?;
+                Ok(Action::Done)
             }
-            // The time may have been extended meanwhile: read it live before anything is lost.
-            let api: Api<Job> = Api::namespaced(client, &key.namespace);
-            let Some(fresh) = api.get_opt(&key.name).await? else { return Ok(Action::Done) };
-            if fresh.metadata.uid != cached.metadata.uid || left(&fresh, Timestamp::now()) != Some(Duration::ZERO) {
-                return Ok(Action::Done);
-            }
-            let exactly = Preconditions {
-                uid: fresh.metadata.uid.clone(),
-                resource_version: fresh.metadata.resource_version.clone(),
-            };
-            let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::foreground() };
-            api.delete(&key.name, &params).await.ignore_not_found()?;
-            Ok(Action::Done)
-        }
-    });
+        },
+    );
 }
 
 /// How long the job may stay; `None` when that is not limited.
@@ -52,9 +60,9 @@ fn left(job: &Job, now: Timestamp) -> Option<Duration> {
     }
     let ttl = job.spec.as_ref()?.ttl_seconds_after_finished?;
     let list = job.status.as_ref()?.conditions.as_deref()?;
-    let ended = ["Complete", "Failed"].iter().find_map(|kind| {
-        conditions::find(list, kind).filter(|condition| condition.status == "True")
-    })?;
+    let ended = ["Complete", "Failed"]
+        .iter()
+        .find_map(|kind| conditions::find(list, kind).filter(|condition| condition.status == "True"))?;
     let due = ended.last_transition_time.as_ref()?.0.as_second() + i64::from(ttl);
     Some(Duration::from_secs(u64::try_from(due - now.as_second()).unwrap_or(0)))
 }

@@ -43,7 +43,10 @@ where
 }
 
 /// Calls `call` for each item at once; the first failure is returned after all calls have ended.
-pub async fn all_at_once<T, E, Fut>(items: impl IntoIterator<Item = T>, call: impl Fn(T) -> Fut) -> Result<(), E>
+pub async fn all_at_once<T, E, Fut>(
+    items: impl IntoIterator<Item = T>,
+    call: impl Fn(T) -> Fut,
+) -> Result<(), E>
 where
     Fut: Future<Output = Result<(), E>>,
 {
@@ -58,9 +61,15 @@ mod tests {
     #[tokio::test]
     async fn failing_batch_ends_the_series() {
         // (calls, index of the first failing call, calls made)
-        for (count, fails_at, made) in
-            [(0, usize::MAX, 0), (10, usize::MAX, 10), (10, 0, 1), (10, 1, 3), (10, 2, 3), (10, 3, 7), (10, 9, 10)]
-        {
+        for (count, fails_at, made) in [
+            (0, usize::MAX, 0),
+            (10, usize::MAX, 10),
+            (10, 0, 1),
+            (10, 1, 3),
+            (10, 2, 3),
+            (10, 3, 7),
+            (10, 9, 10),
+        ] {
             let calls = AtomicUsize::new(0);
             let outcome = slow_start((0..count).collect(), |index| {
                 calls.fetch_add(1, Ordering::SeqCst);

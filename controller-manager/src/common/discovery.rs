@@ -69,7 +69,8 @@ fn collect(into: &mut Vec<Resource>, list: &APIResourceList) {
     let (list_group, list_version) = list.group_version.split_once('/').unwrap_or(("", &list.group_version));
     for resource in list.resources.iter().filter(|resource| !resource.name.contains('/')) {
         let group = resource.group.as_deref().filter(|group| !group.is_empty()).unwrap_or(list_group);
-        let version = resource.version.as_deref().filter(|version| !version.is_empty()).unwrap_or(list_version);
+        let version =
+            resource.version.as_deref().filter(|version| !version.is_empty()).unwrap_or(list_version);
         if into.iter().any(|have| have.api.group == group && have.api.plural == resource.name) {
             continue;
         }

@@ -138,7 +138,14 @@ mod tests {
             ..Default::default()
         };
         let set = StatefulSet::default();
-        let revision = build(&set, &BTreeMap::new(), "controller.kubernetes.io/hash", template_patch(&template), 1, None);
+        let revision = build(
+            &set,
+            &BTreeMap::new(),
+            "controller.kubernetes.io/hash",
+            template_patch(&template),
+            1,
+            None,
+        );
         assert_eq!(template_of(&revision), Some(template));
         let name = meta::name(&revision.metadata).to_owned();
         let label = meta::label(&revision.metadata, "controller.kubernetes.io/hash").unwrap_or_default();

@@ -94,9 +94,14 @@ mod tests {
 
     #[test]
     fn controller_is_the_reference_marked_so() {
-        let reference = |uid: &str, controller| OwnerReference { uid: uid.to_owned(), controller, ..Default::default() };
+        let reference =
+            |uid: &str, controller| OwnerReference { uid: uid.to_owned(), controller, ..Default::default() };
         let meta = ObjectMeta {
-            owner_references: Some(vec![reference("a", None), reference("b", Some(false)), reference("c", Some(true))]),
+            owner_references: Some(vec![
+                reference("a", None),
+                reference("b", Some(false)),
+                reference("c", Some(true)),
+            ]),
             ..Default::default()
         };
         assert_eq!(controller_of(&meta).map(|owner| owner.uid.as_str()), Some("c"));

@@ -1,7 +1,9 @@
 //! Nodes as controllers see them: readiness, taints and tolerations, node affinity.
 
 use super::{conditions, meta};
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+};
 
 /// The status of a condition of the node, if it has it.
 pub fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a str> {
@@ -34,7 +36,11 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 /// The first taint with one of these effects that no toleration covers.
-pub fn untolerated<'a>(taints: &'a [Taint], tolerations: &[Toleration], effects: &[&str]) -> Option<&'a Taint> {
+pub fn untolerated<'a>(
+    taints: &'a [Taint],
+    tolerations: &[Toleration],
+    effects: &[&str],
+) -> Option<&'a Taint> {
     let matters = taints.iter().filter(|taint| effects.contains(&taint.effect.as_str()));
     matters.into_iter().find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
 }
@@ -46,7 +52,8 @@ pub fn satisfies_affinity(node: &Node, spec: &PodSpec) -> bool {
         return false;
     }
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let required =
+        affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| satisfies_term(node, term)))
 }
 
@@ -57,7 +64,9 @@ fn satisfies_term(node: &Node, term: &NodeSelectorTerm) -> bool {
         return false;
     }
     let field = |key: &str| (key == "metadata.name").then(|| meta::name(&node.metadata));
-    expressions.iter().all(|requirement| satisfies(requirement, meta::label(&node.metadata, &requirement.key)))
+    expressions
+        .iter()
+        .all(|requirement| satisfies(requirement, meta::label(&node.metadata, &requirement.key)))
         && fields.iter().all(|requirement| satisfies(requirement, field(&requirement.key)))
 }
 
@@ -83,7 +92,12 @@ mod tests {
 
     #[test]
     fn tolerations() {
-        let taint = Taint { key: "k".into(), value: Some("5".into()), effect: "NoExecute".into(), ..Default::default() };
+        let taint = Taint {
+            key: "k".into(),
+            value: Some("5".into()),
+            effect: "NoExecute".into(),
+            ..Default::default()
+        };
         for (key, operator, value, effect, expected) in [
             ("k", "Equal", "5", "NoExecute", true),
             ("k", "", "5", "", true),
@@ -111,7 +125,8 @@ mod tests {
     fn affinity_terms_are_alternatives_and_their_parts_are_not() {
         let mut node = Node::default();
         node.metadata.name = Some("n1".into());
-        node.metadata.labels = Some([("zone".to_owned(), "a".to_owned()), ("size".to_owned(), "9".to_owned())].into());
+        node.metadata.labels =
+            Some([("zone".to_owned(), "a".to_owned()), ("size".to_owned(), "9".to_owned())].into());
         let requirement = |key: &str, operator: &str, values: &[&str]| NodeSelectorRequirement {
             key: key.into(),
             operator: operator.into(),
@@ -123,8 +138,17 @@ mod tests {
         };
         for (terms, expected) in [
             (vec![term(vec![requirement("zone", "In", &["a"])], vec![])], true),
-            (vec![term(vec![requirement("zone", "In", &["a"]), requirement("x", "Exists", &[])], vec![])], false),
-            (vec![term(vec![requirement("zone", "In", &["b"])], vec![]), term(vec![requirement("size", "Gt", &["8"])], vec![])], true),
+            (
+                vec![term(vec![requirement("zone", "In", &["a"]), requirement("x", "Exists", &[])], vec![])],
+                false,
+            ),
+            (
+                vec![
+                    term(vec![requirement("zone", "In", &["b"])], vec![]),
+                    term(vec![requirement("size", "Gt", &["8"])], vec![]),
+                ],
+                true,
+            ),
             (vec![term(vec![], vec![requirement("metadata.name", "In", &["n1"])])], true),
             (vec![term(vec![], vec![requirement("metadata.name", "In", &["n2"])])], false),
             (vec![term(vec![], vec![])], false),

@@ -3,8 +3,8 @@
 use super::errors::{self, IgnoreGone};
 use super::meta;
 use super::written::Written;
-use client::kube::api::{DeleteParams, PostParams, Preconditions};
 use client::events::{EventRecorder, EventType};
+use client::kube::api::{DeleteParams, PostParams, Preconditions};
 use client::{Api, Client, ObjectKey, kube};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use std::sync::Arc;

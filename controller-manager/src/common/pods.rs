@@ -50,7 +50,11 @@ pub fn is_terminating(pod: &Pod) -> bool {
 }
 
 fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    ready_condition(pod).filter(|condition| condition.status == "True")?.last_transition_time.as_ref().map(|time| time.0)
+    ready_condition(pod)
+        .filter(|condition| condition.status == "True")?
+        .last_transition_time
+        .as_ref()
+        .map(|time| time.0)
 }
 
 /// Whether the pod has been ready for `min_ready_seconds`.
@@ -101,7 +105,12 @@ pub fn name_prefix(owner_name: &str) -> String {
 /// Of these active pods, the `count` that should be deleted first. `related` are pods of the same owner's other
 /// replica sets: a pod that shares its node with more of them goes earlier.
 /// As upstream's ActivePodsWithRanks.
-pub fn to_delete(mut pods: Vec<Arc<Pod>>, related: &[Arc<Pod>], count: usize, now: Timestamp) -> Vec<Arc<Pod>> {
+pub fn to_delete(
+    mut pods: Vec<Arc<Pod>>,
+    related: &[Arc<Pod>],
+    count: usize,
+    now: Timestamp,
+) -> Vec<Arc<Pod>> {
     if count < pods.len() {
         let mut on_node: HashMap<&str, usize> = HashMap::new();
         for pod in related.iter().filter(|pod| is_active(pod)) {
@@ -163,7 +172,13 @@ fn deletion_cost(pod: &Pod) -> i32 {
 }
 
 /// The younger goes first, where ages count as equal within a power of two; then the UID decides.
-fn logarithmic_age(a: Option<Timestamp>, b: Option<Timestamp>, pod_a: &Pod, pod_b: &Pod, now: Timestamp) -> Ordering {
+fn logarithmic_age(
+    a: Option<Timestamp>,
+    b: Option<Timestamp>,
+    pod_a: &Pod,
+    pod_b: &Pod,
+    now: Timestamp,
+) -> Ordering {
     if a == b {
         return Ordering::Equal;
     }
@@ -172,7 +187,8 @@ fn logarithmic_age(a: Option<Timestamp>, b: Option<Timestamp>, pod_a: &Pod, pod_
         age if age > 0 => i64::from(age.ilog2()),
         _ => -1,
     };
-    (rank(since_a).cmp(&rank(since_b))).then_with(|| meta::uid(&pod_a.metadata).cmp(meta::uid(&pod_b.metadata)))
+    (rank(since_a).cmp(&rank(since_b)))
+        .then_with(|| meta::uid(&pod_a.metadata).cmp(meta::uid(&pod_b.metadata)))
 }
 
 /// The most restarts of any container, and of any sidecar.
@@ -183,7 +199,8 @@ fn restarts(pod: &Pod) -> (i32, i32) {
     let Some(status) = &pod.status else { return (0, 0) };
     let sidecar = |name: &str| {
         let init = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
-        init.iter().any(|container| container.name == name && container.restart_policy.as_deref() == Some("Always"))
+        init.iter()
+            .any(|container| container.name == name && container.restart_policy.as_deref() == Some("Always"))
     };
     (
         most(&mut status.container_statuses.iter().flatten()),

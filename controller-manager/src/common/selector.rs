@@ -112,7 +112,9 @@ mod tests {
     #[test]
     fn absent_matches_nothing_and_empty_matches_all() {
         assert!(!Selector::new(None).expect("valid").matches(&labels(&[])));
-        assert!(Selector::new(Some(&LabelSelector::default())).expect("valid").matches(&labels(&[("a", "b")])));
+        assert!(
+            Selector::new(Some(&LabelSelector::default())).expect("valid").matches(&labels(&[("a", "b")]))
+        );
     }
 
     #[test]

@@ -87,7 +87,8 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     let in_container = |container: &Container| {
         let ports = container.ports.iter().flatten();
         let mut matching = ports.filter(|candidate| {
-            candidate.name.as_deref() == Some(name) && candidate.protocol.as_deref().unwrap_or("TCP") == protocol
+            candidate.name.as_deref() == Some(name)
+                && candidate.protocol.as_deref().unwrap_or("TCP") == protocol
         });
         matching.next().map(|port| port.container_port)
     };
@@ -95,9 +96,14 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
 }
 
 /// The Services that select pods with these labels.
-pub fn for_labels(services: &Informer<Service>, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<ObjectKey> {
+pub fn for_labels(
+    services: &Informer<Service>,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Vec<ObjectKey> {
     let all = services.store().list_namespace(namespace);
-    let matching = all.iter().filter(|service| selector(service).is_some_and(|selector| selector.matches(labels)));
+    let matching =
+        all.iter().filter(|service| selector(service).is_some_and(|selector| selector.matches(labels)));
     matching.map(|service| meta::key(&service.metadata)).collect()
 }
 
@@ -154,9 +160,11 @@ impl TriggerTimes {
         let before = states.insert(key.clone(), now.clone());
         match before {
             None => service.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            Some(before) => {
-                now.iter().filter(|(name, at)| before.get(*name).is_none_or(|seen| *at > seen)).map(|(_, at)| *at).min()
-            }
+            Some(before) => now
+                .iter()
+                .filter(|(name, at)| before.get(*name).is_none_or(|seen| *at > seen))
+                .map(|(_, at)| *at)
+                .min(),
         }
     }
 
@@ -192,7 +200,8 @@ mod tests {
         };
         if let Some(spec) = &mut pod.spec {
             spec.containers = vec![container("web", 8080, None)];
-            spec.init_containers = Some(vec![container("side", 9090, Some("Always")), container("init", 1, None)]);
+            spec.init_containers =
+                Some(vec![container("side", 9090, Some("Always")), container("init", 1, None)]);
         }
         let port = |target| ServicePort { port: 80, target_port: target, ..Default::default() };
         let named = |name: &str| Some(IntOrString::String(name.into()));
@@ -215,7 +224,9 @@ mod tests {
         let mut service = Service::default();
         service.metadata.creation_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(5)));
-        let pods = |a, b| vec![Arc::new(pod("a", "n", "Running", Some(a))), Arc::new(pod("b", "n", "Running", Some(b)))];
+        let pods = |a, b| {
+            vec![Arc::new(pod("a", "n", "Running", Some(a))), Arc::new(pod("b", "n", "Running", Some(b)))]
+        };
         assert_eq!(times.observe(&key, &service, &pods(6, 7)), Some(at(5)));
         assert_eq!(times.observe(&key, &service, &pods(6, 7)), None);
         assert_eq!(times.observe(&key, &service, &pods(9, 8)), Some(at(8)));

@@ -77,7 +77,9 @@ impl Written {
     pub fn caught_up(&self, key: &ObjectKey) -> bool {
         let mut keys = self.keys.lock();
         let Some(pending) = keys.get_mut(key) else { return true };
-        pending.versions.retain(|of, wrote| self.caches.get(of).is_some_and(|cache| (cache.version)() < *wrote));
+        pending
+            .versions
+            .retain(|of, wrote| self.caches.get(of).is_some_and(|cache| (cache.version)() < *wrote));
         pending
             .deletions
             .retain(|(of, object, uid)| self.caches.get(of).is_some_and(|cache| (cache.holds)(object, uid)));

@@ -87,7 +87,8 @@ impl Controller {
 
     /// Brings the list of running jobs up to date.
     fn observe(&self, cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus) {
-        let say = |kind, reason: &str, message: String| self.recorder.object_event(cron, kind, reason, message);
+        let say =
+            |kind, reason: &str, message: String| self.recorder.object_event(cron, kind, reason, message);
         let active = status.active.take().unwrap_or_default();
         let listed = |job: &Job| active.iter().any(|held| held.uid == job.metadata.uid);
         for job in jobs {
@@ -113,7 +114,8 @@ impl Controller {
         let running = |held: &ObjectReference| {
             let job = jobs.iter().find(|job| job.metadata.uid == held.uid);
             if job.is_none() {
-                let message = format!("Active job went missing: {}", held.name.as_deref().unwrap_or_default());
+                let message =
+                    format!("Active job went missing: {}", held.name.as_deref().unwrap_or_default());
                 say(EventType::Normal, "MissingJob", message);
             }
             job.is_some_and(|job| !job::is_finished(job))
@@ -155,7 +157,12 @@ impl Controller {
         if let Some(active) = &mut status.active {
             active.retain(|held| held.uid != job.metadata.uid);
         }
-        self.recorder.object_event(cron, EventType::Normal, "SuccessfulDelete", format!("Deleted job {name}"));
+        self.recorder.object_event(
+            cron,
+            EventType::Normal,
+            "SuccessfulDelete",
+            format!("Deleted job {name}"),
+        );
         Ok(())
     }
 
@@ -168,7 +175,8 @@ impl Controller {
         next: &mut Action,
     ) -> anyhow::Result<()> {
         let spec = plan::spec(cron);
-        let say = |kind, reason: &str, message: String| self.recorder.object_event(cron, kind, reason, message);
+        let say =
+            |kind, reason: &str, message: String| self.recorder.object_event(cron, kind, reason, message);
         if spec.suspend == Some(true) {
             return Ok(());
         }

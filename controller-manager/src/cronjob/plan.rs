@@ -181,7 +181,12 @@ mod tests {
             });
             Arc::new(job)
         };
-        let jobs = [ended("b", "Complete", 2), ended("a", "Complete", 1), ended("f", "Failed", 3), ended("r", "Suspended", 0)];
+        let jobs = [
+            ended("b", "Complete", 2),
+            ended("a", "Complete", 1),
+            ended("f", "Failed", 3),
+            ended("r", "Suspended", 0),
+        ];
         let gone = beyond_history(&cron(0, None), &jobs);
         assert_eq!(gone.iter().map(|job| meta::name(&job.metadata)).collect::<Vec<_>>(), ["a", "f"]);
     }

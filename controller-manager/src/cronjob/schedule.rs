@@ -36,7 +36,8 @@ impl Field {
     }
 }
 
-const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 impl Schedule {
@@ -203,7 +204,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for schedule in ["", "* * * *", "60 * * * *", "* * 0 * *", "x * * * *", "*/0 * * * *", "5-1 * * * *"] {
+        for schedule in ["", "* * * *", "60 * * * *", "* * 0 * *", "x * * * *", "*/0 * * * *", "5-1 * * * *"]
+        {
             assert!(Schedule::parse(schedule, None).is_err(), "{schedule}");
         }
         assert!(Schedule::parse("* * * * *", Some("Not/AZone")).is_err());

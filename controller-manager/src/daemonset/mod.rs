@@ -83,12 +83,15 @@ fn enqueue_for_pods(pods: &Informer<Pod>, sets: &Informer<DaemonSet>, queue: &Wo
         for pod in states(event) {
             let namespace = meta::namespace(&pod.metadata);
             match meta::controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == "DaemonSet" => queue.add(ObjectKey::new(namespace, owner.name.as_str())),
+                Some(owner) if owner.kind == "DaemonSet" => {
+                    queue.add(ObjectKey::new(namespace, owner.name.as_str()))
+                }
                 Some(_) => {}
                 None if matches!(event, Event::Deleted(_)) => {}
                 None => {
                     let sets = sets.store().list_namespace(namespace);
-                    let wanting = sets.iter().filter(|set| selector(set).matches(meta::labels(&pod.metadata)));
+                    let wanting =
+                        sets.iter().filter(|set| selector(set).matches(meta::labels(&pod.metadata)));
                     wanting.for_each(|set| queue.add(meta::key(&set.metadata)));
                 }
             }
@@ -114,7 +117,8 @@ fn enqueue_for_nodes(
         let here = event.object();
         let on_node = pods.store().indexed(NODE_INDEX, meta::name(&here.metadata));
         for set in sets.store().list() {
-            let scheduled = on_node.iter().any(|pod| meta::is_controlled_by(&pod.metadata, meta::uid(&set.metadata)));
+            let scheduled =
+                on_node.iter().any(|pod| meta::is_controlled_by(&pod.metadata, meta::uid(&set.metadata)));
             let fit = node::fit(here, &set);
             let misplaced = set.status.as_ref().is_some_and(|status| status.number_misscheduled > 0);
             if !there || (fit.run && !scheduled) || (scheduled && (!fit.stay || misplaced)) {
@@ -206,7 +210,8 @@ impl Controller {
         })
         .await;
         let delete = plan.delete.into_iter().take(BURST);
-        let deleted = batch::all_at_once(delete, async |pod: Arc<Pod>| self.control.delete(&owner, &pod).await).await;
+        let deleted =
+            batch::all_at_once(delete, async |pod: Arc<Pod>| self.control.delete(&owner, &pod).await).await;
         match outcome.error {
             Some(error) => Err(error),
             None => deleted,

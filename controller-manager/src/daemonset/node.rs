@@ -19,7 +19,8 @@ pub fn fit(node: &Node, set: &DaemonSet) -> Fit {
     let no = Fit { run: false, stay: false };
     let Some(spec) = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref()) else { return no };
     let named = spec.node_name.as_deref().filter(|name| !name.is_empty());
-    if named.is_some_and(|name| name != meta::name(&node.metadata)) || !nodes::satisfies_affinity(node, spec) {
+    if named.is_some_and(|name| name != meta::name(&node.metadata)) || !nodes::satisfies_affinity(node, spec)
+    {
         return no;
     }
     let tolerations = template::tolerations(spec);

@@ -173,7 +173,11 @@ fn on_node(view: &View<'_>, here: &Node, backoff: &mut Backoff, plan: &mut Plan)
     }
     let mut running = Vec::new();
     for pod in staying {
-        let what = format!("daemon pod {}/{} on node {name}", meta::namespace(&pod.metadata), meta::name(&pod.metadata));
+        let what = format!(
+            "daemon pod {}/{} on node {name}",
+            meta::namespace(&pod.metadata),
+            meta::name(&pod.metadata)
+        );
         match pods::phase(pod) {
             "Failed" => match backoff.wait(backoff_key(view.set, name), view.now) {
                 Some(wait) => plan.retry_after = Some(plan.retry_after.map_or(wait, |other| other.min(wait))),
@@ -329,7 +333,10 @@ pub mod tests {
             (status.desired_number_scheduled, status.current_number_scheduled, status.number_misscheduled),
             (3, 2, 1)
         );
-        assert_eq!((status.number_ready, status.number_available, status.number_unavailable), (1, Some(1), Some(2)));
+        assert_eq!(
+            (status.number_ready, status.number_available, status.number_unavailable),
+            (1, Some(1), Some(2))
+        );
         assert_eq!(status.updated_number_scheduled, Some(1));
     }
 }

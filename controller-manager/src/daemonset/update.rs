@@ -90,7 +90,11 @@ fn with_surge(view: &View<'_>, max_surge: usize, wanted: usize, plan: &mut Plan)
             Has::TooMany => surging += 1,
             Has::New(new) => available += usize::from(view.is_available(new)),
             Has::Old(old) if !view.is_available(old) => {
-                if runs() { plan.create.push(name.clone()) } else { plan.delete.push(old.clone()) }
+                if runs() {
+                    plan.create.push(name.clone())
+                } else {
+                    plan.delete.push(old.clone())
+                }
             }
             Has::Old(old) => {
                 available += 1;

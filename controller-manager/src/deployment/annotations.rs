@@ -72,7 +72,9 @@ pub fn sync_new(deployment: &Deployment, set: &mut ReplicaSet, revision: i64) {
         }
     }
     let old = annotations.get(REVISION).cloned();
-    let Ok(old_number) = old.as_deref().filter(|old| !old.is_empty()).unwrap_or("0").parse::<i64>() else { return };
+    let Ok(old_number) = old.as_deref().filter(|old| !old.is_empty()).unwrap_or("0").parse::<i64>() else {
+        return;
+    };
     if old_number < revision {
         annotations.insert(REVISION.to_owned(), revision.to_string());
         if let Some(old) = old {
@@ -88,7 +90,9 @@ fn remember(annotations: &mut BTreeMap<String, String>, old: &str) {
     let history = annotations.get(REVISION_HISTORY).cloned().unwrap_or_default();
     let mut revisions: Vec<&str> = history.split(',').filter(|revision| !revision.is_empty()).collect();
     revisions.push(old);
-    while revisions.len() > 1 && revisions.iter().map(|revision| revision.len() + 1).sum::<usize>() > HISTORY_LIMIT {
+    while revisions.len() > 1
+        && revisions.iter().map(|revision| revision.len() + 1).sum::<usize>() > HISTORY_LIMIT
+    {
         revisions.remove(0);
     }
     annotations.insert(REVISION_HISTORY.to_owned(), revisions.join(","));

@@ -77,7 +77,9 @@ fn enqueue_for_sets(
         for set in states(event) {
             let namespace = meta::namespace(&set.metadata);
             match meta::controller_of(&set.metadata) {
-                Some(owner) if owner.kind == "Deployment" => queue.add(ObjectKey::new(namespace, owner.name.as_str())),
+                Some(owner) if owner.kind == "Deployment" => {
+                    queue.add(ObjectKey::new(namespace, owner.name.as_str()))
+                }
                 Some(_) => {}
                 None if matches!(event, Event::Deleted(_)) => {}
                 None => {
@@ -236,7 +238,8 @@ impl Controller {
             }
             Err(error) if errors::is_namespace_terminating(&error) => Err(error.into()),
             Err(error) => {
-                let message = format!("Failed to create new replica set {name:?}: {}", errors::message(&error));
+                let message =
+                    format!("Failed to create new replica set {name:?}: {}", errors::message(&error));
                 let failed = progress::creation_failed(deployment, &message, Timestamp::now());
                 self.recorder.object_event(deployment, EventType::Warning, "ReplicaSetCreateError", message);
                 if let Some(failed) = failed {
@@ -257,7 +260,8 @@ impl Controller {
         let name = meta::name(&set.metadata);
         let written = self.sets_api(key).replace(name, &PostParams::default(), set).await?;
         self.written.wrote(key, &written);
-        let old = before.iter().find(|old| old.metadata.uid == set.metadata.uid).map_or(0, |old| sets::wanted(old));
+        let old =
+            before.iter().find(|old| old.metadata.uid == set.metadata.uid).map_or(0, |old| sets::wanted(old));
         let new = sets::wanted(set);
         if old != new {
             let direction = if old < new { "up" } else { "down" };
@@ -289,7 +293,11 @@ impl Controller {
     ) -> Result<(), kube::Error> {
         let mut changed = deployment.clone();
         if let Some(revision) = revision {
-            changed.metadata.annotations.get_or_insert_default().insert(annotations::REVISION.to_owned(), revision);
+            changed
+                .metadata
+                .annotations
+                .get_or_insert_default()
+                .insert(annotations::REVISION.to_owned(), revision);
         }
         changed.status = Some(progress::normal(status));
         let before = progress::normal(deployment.status.clone().unwrap_or_default());

@@ -184,11 +184,19 @@ fn converge(deployment: &Deployment, before: &Sets, work: Sets, kind: Kind, now:
     let status = progress::status(deployment, before, created.as_deref(), kind, now);
     let check_after = progress::check_after(deployment, &status, kind, now);
     let revision = work.new.as_ref().map(annotations::revision).filter(|revision| *revision > 0);
-    let revision = revision.filter(|_| !meta::is_deleting(&deployment.metadata)).map(|revision| revision.to_string());
+    let revision =
+        revision.filter(|_| !meta::is_deleting(&deployment.metadata)).map(|revision| revision.to_string());
     Plan {
         events: Vec::new(),
         rolled_back: None,
-        outcome: Outcome::Converge { create: create.map(Box::new), update, delete, revision, status, check_after },
+        outcome: Outcome::Converge {
+            create: create.map(Box::new),
+            update,
+            delete,
+            revision,
+            status,
+            check_after,
+        },
     }
 }
 
@@ -201,7 +209,8 @@ fn beyond_history(deployment: &Deployment, old: &[ReplicaSet]) -> Vec<ReplicaSet
     let mut alive: Vec<_> = old.iter().filter(|set| !meta::is_deleting(&set.metadata)).collect();
     let excess = alive.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
     alive.sort_by_key(|set| (annotations::revision(set), sets::by_age(set)));
-    let observed = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.observed_generation).unwrap_or(0);
+    let observed =
+        |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.observed_generation).unwrap_or(0);
     let idle = |set: &&ReplicaSet| {
         sets::actual(set) == 0
             && sets::wanted(set) == 0
@@ -216,7 +225,11 @@ mod tests {
     use super::*;
     use crate::common::pods::tests::at;
 
-    fn converged(deployment: &Deployment, sets: &[ReplicaSet], running: bool) -> (Option<i32>, Vec<(String, i32)>, usize) {
+    fn converged(
+        deployment: &Deployment,
+        sets: &[ReplicaSet],
+        running: bool,
+    ) -> (Option<i32>, Vec<(String, i32)>, usize) {
         let sets: Vec<_> = sets.iter().cloned().map(Arc::new).collect();
         match plan(deployment, &sets, |_| running, at(100)).outcome {
             Outcome::Converge { create, update, delete, .. } => (

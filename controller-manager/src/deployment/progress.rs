@@ -27,7 +27,9 @@ fn deadline(deployment: &Deployment) -> Option<i64> {
 /// Whether all pods are new and available and no old ones are left.
 pub fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
     let wanted = sets::replicas(deployment);
-    [status.updated_replicas, status.replicas, status.available_replicas].iter().all(|n| n.unwrap_or(0) == wanted)
+    [status.updated_replicas, status.replicas, status.available_replicas]
+        .iter()
+        .all(|n| n.unwrap_or(0) == wanted)
         && status.observed_generation.unwrap_or(0) >= deployment.metadata.generation.unwrap_or(0)
 }
 
@@ -150,7 +152,8 @@ fn progressing(
         list.push(condition("Progressing", "True", "FoundNewReplicaSet", message, now));
     }
     let current = conditions::find(list, "Progressing").cloned();
-    let reason = current.as_ref().and_then(|condition| condition.reason.as_deref()).unwrap_or_default().to_owned();
+    let reason =
+        current.as_ref().and_then(|condition| condition.reason.as_deref()).unwrap_or_default().to_owned();
     if new.replicas == new.updated_replicas && reason == "NewReplicaSetAvailable" {
         return;
     }
@@ -229,7 +232,12 @@ pub fn creation_failed(deployment: &Deployment, message: &str, now: Timestamp) -
 }
 
 /// When to look whether the deadline has passed.
-pub fn check_after(deployment: &Deployment, status: &DeploymentStatus, kind: Kind, now: Timestamp) -> Option<Duration> {
+pub fn check_after(
+    deployment: &Deployment,
+    status: &DeploymentStatus,
+    kind: Kind,
+    now: Timestamp,
+) -> Option<Duration> {
     let deadline = deadline(deployment).filter(|_| kind != Kind::Scaling)?;
     let current = conditions::find(status.conditions.as_deref()?, "Progressing")?;
     if is_complete(deployment, status)

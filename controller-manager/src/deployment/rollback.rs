@@ -33,7 +33,8 @@ pub fn plan(deployment: &Deployment, work: &Sets, revision: i64) -> Plan {
     };
     let name = meta::name(&deployment.metadata);
     if sets::same_template(deployment, target) {
-        let message = format!("The rollback revision contains the same template as current deployment {name:?}");
+        let message =
+            format!("The rollback revision contains the same template as current deployment {name:?}");
         return give_up("DeploymentRollbackTemplateUnchanged", message, changed);
     }
     let template = target.spec.as_ref().and_then(|spec| spec.template.as_ref());
@@ -54,7 +55,8 @@ mod tests {
     #[test]
     fn template_of_the_revision_comes_back() {
         let mut deployment = deployment(1, "1", "0");
-        deployment.metadata.annotations = Some([(annotations::ROLLBACK_TO.to_owned(), "0".to_owned())].into());
+        deployment.metadata.annotations =
+            Some([(annotations::ROLLBACK_TO.to_owned(), "0".to_owned())].into());
         let (mut old, mut new) = (set("old", "old", 1, 0, 0), set("new", "new", 2, 1, 1));
         annotations::sync_new(&Deployment::default(), &mut old, 1);
         annotations::sync_new(&Deployment::default(), &mut new, 2);
@@ -66,7 +68,9 @@ mod tests {
             (7, "new", Some("DeploymentRollbackRevisionNotFound")),
         ] {
             let plan = plan(&deployment, &work, revision);
-            let Outcome::Replace(changed) = plan.outcome else { panic!("a rollback replaces the deployment") };
+            let Outcome::Replace(changed) = plan.outcome else {
+                panic!("a rollback replaces the deployment")
+            };
             assert_eq!(changed.spec.map(|spec| spec.template), Some(template(image)));
             assert_eq!(plan.events.first().map(|event| event.0), reason);
             assert_eq!(meta::annotation(&changed.metadata, annotations::ROLLBACK_TO), None);

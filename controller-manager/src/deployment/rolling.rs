@@ -73,7 +73,14 @@ mod tests {
     use super::*;
 
     /// (size, available) of the new and of each old ReplicaSet before, sizes after; None for no new one.
-    fn check(replicas: i32, surge: &str, unavailable: &str, new: (i32, i32), old: &[(i32, i32)], after: (i32, &[i32])) {
+    fn check(
+        replicas: i32,
+        surge: &str,
+        unavailable: &str,
+        new: (i32, i32),
+        old: &[(i32, i32)],
+        after: (i32, &[i32]),
+    ) {
         let deployment = deployment(replicas, surge, unavailable);
         let mut work = Sets {
             new: Some(set("new", "new", 99, new.0, new.1)),

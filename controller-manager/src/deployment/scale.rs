@@ -83,7 +83,8 @@ fn fraction(deployment: &Deployment, set: &ReplicaSet) -> i32 {
         return -size;
     }
     let status = deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
-    let before = annotations::number(set, annotations::MAX_REPLICAS).filter(|max| *max != 0).unwrap_or(status);
+    let before =
+        annotations::number(set, annotations::MAX_REPLICAS).filter(|max| *max != 0).unwrap_or(status);
     if before == 0 {
         return 0;
     }
@@ -113,7 +114,11 @@ mod tests {
         };
         scale(&deployment(to, surge, "0"), &mut work);
         let sizes: Vec<_> = work.old.iter().map(sets::wanted).collect();
-        assert_eq!((work.new.as_ref().map(sets::wanted), sizes.as_slice()), (Some(after.0), after.1), "{from} to {to}");
+        assert_eq!(
+            (work.new.as_ref().map(sets::wanted), sizes.as_slice()),
+            (Some(after.0), after.1),
+            "{from} to {to}"
+        );
     }
 
     #[test]

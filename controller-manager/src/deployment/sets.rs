@@ -102,7 +102,8 @@ pub fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
         Some(IntOrString::String(text)) => {
             let percent = text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok()).unwrap_or(0);
             let hundredths = percent * i64::from(total);
-            let resolved = if round_up { (hundredths + 99).div_euclid(100) } else { hundredths.div_euclid(100) };
+            let resolved =
+                if round_up { (hundredths + 99).div_euclid(100) } else { hundredths.div_euclid(100) };
             i32::try_from(resolved).unwrap_or(i32::MAX)
         }
     }
@@ -156,7 +157,12 @@ pub fn build_new(deployment: &Deployment) -> ReplicaSet {
     let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
     let hash = hash::template_hash(&spec.template, collisions);
     let mut template = spec.template;
-    template.metadata.get_or_insert_default().labels.get_or_insert_default().insert(TEMPLATE_HASH.into(), hash.clone());
+    template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default()
+        .insert(TEMPLATE_HASH.into(), hash.clone());
     let mut selector = spec.selector;
     selector.match_labels.get_or_insert_default().insert(TEMPLATE_HASH.into(), hash.clone());
     ReplicaSet {
@@ -198,7 +204,11 @@ pub mod tests {
                 ..Default::default()
             }),
             spec: Some(PodSpec {
-                containers: vec![Container { name: "c".into(), image: Some(image.into()), ..Default::default() }],
+                containers: vec![Container {
+                    name: "c".into(),
+                    image: Some(image.into()),
+                    ..Default::default()
+                }],
                 ..Default::default()
             }),
         }
@@ -280,7 +290,9 @@ pub mod tests {
     #[test]
     fn new_set_fills_the_room_there_is() {
         // As upstream's TestNewRSNewReplicas: replicas, surge, size of the new set, expected.
-        for (replicas, surge, size, expected) in [(1, "1", 0, 1), (1, "0", 0, 1), (5, "2", 5, 5), (5, "2", 1, 5)] {
+        for (replicas, surge, size, expected) in
+            [(1, "1", 0, 1), (1, "0", 0, 1), (5, "2", 5, 5), (5, "2", 1, 5)]
+        {
             let deployment = deployment(replicas, surge, "1");
             let new = set("new", "new", 1, size, 0);
             assert_eq!(new_replicas(&deployment, [&new], &new), expected);

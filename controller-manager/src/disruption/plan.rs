@@ -44,7 +44,9 @@ pub fn status(
     let (expected, desired) = bounds(budget, i32::try_from(matching.len()).unwrap_or(i32::MAX), scale);
     let (disrupted, recheck) = disrupted(&before, matching, now);
     let healthy = matching.iter().filter(|pod| {
-        !meta::is_deleting(&pod.metadata) && !disrupted.contains_key(meta::name(&pod.metadata)) && pods::is_ready(pod)
+        !meta::is_deleting(&pod.metadata)
+            && !disrupted.contains_key(meta::name(&pod.metadata))
+            && pods::is_ready(pod)
     });
     let healthy = i32::try_from(healthy.count()).unwrap_or(i32::MAX);
     let allowed = if expected <= 0 { 0 } else { (healthy - desired).max(0) };
@@ -57,7 +59,8 @@ pub fn status(
         observed_generation: budget.metadata.generation,
         conditions: before.conditions,
     };
-    let (state, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+    let (state, reason) =
+        if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
     set_condition(&mut status, state, reason, "", now);
     (status, recheck)
 }
@@ -83,7 +86,13 @@ pub fn failed(budget: &PodDisruptionBudget, error: &str, now: Timestamp) -> PodD
     status
 }
 
-fn set_condition(status: &mut PodDisruptionBudgetStatus, state: &str, reason: &str, message: &str, now: Timestamp) {
+fn set_condition(
+    status: &mut PodDisruptionBudgetStatus,
+    state: &str,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
     let observed = status.observed_generation;
     let list = status.conditions.get_or_insert_default();
     match list.iter_mut().find(|condition| condition.type_ == "DisruptionAllowed") {
@@ -122,7 +131,8 @@ fn disrupted(
         let wait = since.0.as_second() + DELETION_TIMEOUT - now.as_second();
         if let Some(wait) = u64::try_from(wait).ok().map(Duration::from_secs) {
             left.insert(name.to_owned(), since.clone());
-            recheck = Some(recheck.map_or(wait, |other: Duration| other.min(wait)).max(Duration::from_secs(1)));
+            recheck =
+                Some(recheck.map_or(wait, |other: Duration| other.min(wait)).max(Duration::from_secs(1)));
         }
     }
     (left, recheck)
@@ -142,7 +152,9 @@ pub fn disrupted_since(pod: &Pod) -> Option<Timestamp> {
 pub fn cleared(pod: &Pod, now: Timestamp) -> Pod {
     let mut pod = pod.clone();
     let list = pod.status.as_mut().and_then(|status| status.conditions.as_mut());
-    if let Some(condition) = list.and_then(|list| list.iter_mut().find(|held| held.type_ == "DisruptionTarget")) {
+    if let Some(condition) =
+        list.and_then(|list| list.iter_mut().find(|held| held.type_ == "DisruptionTarget"))
+    {
         condition.status = "False".to_owned();
         condition.reason = None;
         condition.message = None;
@@ -180,8 +192,12 @@ mod tests {
             (int(0), None, 0, 0, 0, (0, 0, 0, 0)),
         ] {
             let (status, _) = status(&budget(min, max), &pods(ready, unready), scale, at(1));
-            let got =
-                (status.current_healthy, status.desired_healthy, status.expected_pods, status.disruptions_allowed);
+            let got = (
+                status.current_healthy,
+                status.desired_healthy,
+                status.expected_pods,
+                status.disruptions_allowed,
+            );
             let expected = (Some(expected.0), Some(expected.1), Some(expected.2), Some(expected.3));
             assert_eq!(got, expected, "{ready} ready of {}", ready + unready);
         }
@@ -191,7 +207,9 @@ mod tests {
     fn evicted_pods_do_not_count_until_the_eviction_is_overdue() {
         let mut budget = budget(Some(IntOrString::Int(1)), None);
         budget.status = Some(PodDisruptionBudgetStatus {
-            disrupted_pods: Some([("p0".to_owned(), Time(at(100))), ("gone".to_owned(), Time(at(100)))].into()),
+            disrupted_pods: Some(
+                [("p0".to_owned(), Time(at(100))), ("gone".to_owned(), Time(at(100)))].into(),
+            ),
             ..Default::default()
         });
         let (first, recheck) = status(&budget, &pods(2, 0), 0, at(110));

@@ -79,13 +79,17 @@ impl Scales {
         Ok(match owner.kind.as_str() {
             "ReplicaSet" => {
                 let Some(set) = self.sets.store().get(&key) else { return Ok(None) };
-                if let Some(above) = meta::controller_of(&set.metadata).filter(|above| above.kind == "Deployment") {
+                if let Some(above) =
+                    meta::controller_of(&set.metadata).filter(|above| above.kind == "Deployment")
+                {
                     let key = ObjectKey::new(namespace, above.name.as_str());
                     let deployment = self.deployments.store().get(&key);
-                    return Ok(deployment.filter(|found| meta::uid(&found.metadata) == above.uid).map(|found| {
-                        let replicas = found.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-                        (above.uid.clone(), replicas)
-                    }));
+                    return Ok(deployment.filter(|found| meta::uid(&found.metadata) == above.uid).map(
+                        |found| {
+                            let replicas = found.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+                            (above.uid.clone(), replicas)
+                        },
+                    ));
                 }
                 found(&set.metadata.uid, set.spec.as_ref().and_then(|spec| spec.replicas))
             }
@@ -102,7 +106,11 @@ impl Scales {
     }
 
     /// Any other kind may have the subresource `scale`.
-    async fn by_subresource(&self, namespace: &str, owner: &OwnerReference) -> anyhow::Result<Option<(String, i32)>> {
+    async fn by_subresource(
+        &self,
+        namespace: &str,
+        owner: &OwnerReference,
+    ) -> anyhow::Result<Option<(String, i32)>> {
         let discovered = discovery::discover(&self.client).await?;
         let of_kind = |resource: &&discovery::Resource| {
             resource.api.kind == owner.kind && resource.api.api_version == owner.api_version

@@ -68,7 +68,8 @@ impl Controller {
             }
             return Ok(Action::Done);
         };
-        let Some(selector) = services::selector(&service).filter(|_| !services::is_external_name(&service)) else {
+        let Some(selector) = services::selector(&service).filter(|_| !services::is_external_name(&service))
+        else {
             return Ok(Action::Done);
         };
         if !self.written.caught_up(&key) {
@@ -81,8 +82,16 @@ impl Controller {
             return Ok(Action::Done);
         };
         let (written, reason, verb) = match &current {
-            None => (api.create(&PostParams::default(), &wanted).await, "FailedToCreateEndpoint", "create endpoint for service"),
-            Some(_) => (api.replace(&key.name, &PostParams::default(), &wanted).await, "FailedToUpdateEndpoint", "update endpoint"),
+            None => (
+                api.create(&PostParams::default(), &wanted).await,
+                "FailedToCreateEndpoint",
+                "create endpoint for service",
+            ),
+            Some(_) => (
+                api.replace(&key.name, &PostParams::default(), &wanted).await,
+                "FailedToUpdateEndpoint",
+                "update endpoint",
+            ),
         };
         match written {
             Ok(written) => {

@@ -87,7 +87,8 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
     let mut groups: BTreeMap<PortKey, EndpointSubset> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| services::belongs(pod, publish)) {
         let Some(ip) = address_for(service, pod) else { continue };
-        let mut ports: Vec<_> = services::ports(service).iter().filter_map(|port| endpoint_port(pod, port)).collect();
+        let mut ports: Vec<_> =
+            services::ports(service).iter().filter_map(|port| endpoint_port(pod, port)).collect();
         let portless = services::ports(service).is_empty() && services::cluster_ip(service) == "None";
         if ports.is_empty() && !portless {
             continue;
@@ -201,7 +202,11 @@ mod tests {
             .map(|(name, port)| ServicePort { name: Some((*name).into()), port: *port, ..Default::default() })
             .collect();
         Service {
-            metadata: ObjectMeta { name: Some("svc".into()), namespace: Some("default".into()), ..Default::default() },
+            metadata: ObjectMeta {
+                name: Some("svc".into()),
+                namespace: Some("default".into()),
+                ..Default::default()
+            },
             spec: Some(ServiceSpec {
                 cluster_ip: Some(cluster_ip.into()),
                 ports: Some(ports),
@@ -233,8 +238,18 @@ mod tests {
     #[test]
     fn pods_appear_by_readiness_and_port() {
         for (ports, cluster_ip, pods, expected) in [
-            (&[("http", 80)][..], "10.0.0.1", vec![addressed(2, true), addressed(1, false)], "10.1.0.2|10.1.0.1:80"),
-            (&[("b", 81), ("a", 80)], "10.0.0.1", vec![addressed(11, true), addressed(9, true)], "10.1.0.9,10.1.0.11|:80,81"),
+            (
+                &[("http", 80)][..],
+                "10.0.0.1",
+                vec![addressed(2, true), addressed(1, false)],
+                "10.1.0.2|10.1.0.1:80",
+            ),
+            (
+                &[("b", 81), ("a", 80)],
+                "10.0.0.1",
+                vec![addressed(11, true), addressed(9, true)],
+                "10.1.0.9,10.1.0.11|:80,81",
+            ),
             (&[], "None", vec![addressed(1, true)], "10.1.0.1|:"),
             (&[], "10.0.0.1", vec![addressed(1, true)], ""),
             (&[("http", 80)], "10.0.0.1", vec![], ""),

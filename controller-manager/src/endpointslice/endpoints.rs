@@ -2,7 +2,9 @@
 
 use crate::common::{meta, pods, services};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
+};
 use std::net::IpAddr;
 
 /// The zone of a node.
@@ -75,8 +77,10 @@ fn hints(endpoint: &Endpoint, service: &Service, ready: bool) -> Option<Endpoint
         _ => return None,
     };
     let zone = endpoint.zone.as_ref().map(|name| vec![ForZone { name: name.clone() }]);
-    let node = endpoint.node_name.as_ref().filter(|_| by_node).map(|name| vec![ForNode { name: name.clone() }]);
-    (ready && (zone.is_some() || node.is_some())).then_some(EndpointHints { for_zones: zone, for_nodes: node })
+    let node =
+        endpoint.node_name.as_ref().filter(|_| by_node).map(|name| vec![ForNode { name: name.clone() }]);
+    (ready && (zone.is_some() || node.is_some()))
+        .then_some(EndpointHints { for_zones: zone, for_nodes: node })
 }
 
 /// The ports of the Service as this pod has them; a named port that the pod lacks is left out.

@@ -14,9 +14,9 @@ use client::controller::Action;
 use client::events::{EventRecorder, EventType};
 use client::kube::api::{DeleteParams, PostParams, Preconditions};
 use client::{Api, Client, Event, Informer, ObjectKey, WorkQueue, kube};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use jiff::Timestamp;
 use plan::Plan;
 use std::sync::Arc;
 
@@ -139,7 +139,8 @@ impl Controller {
             self.triggers.forget(&key);
             return Ok(Action::Done);
         };
-        let Some(selector) = services::selector(&service).filter(|_| !services::is_external_name(&service)) else {
+        let Some(selector) = services::selector(&service).filter(|_| !services::is_external_name(&service))
+        else {
             return Ok(Action::Done);
         };
         if !self.written.caught_up(&key) {
@@ -152,8 +153,14 @@ impl Controller {
         let existing = managed(&self.slices, &key, CONTROLLER);
         let plan = plan::plan(&service, &pods, node, &existing, self.max_endpoints);
         if let Err(error) = self.apply(&key, &service, plan, trigger).await {
-            let message = format!("Error updating Endpoint Slices for Service {key}: {}", errors::message(&error));
-            self.recorder.object_event(&*service, EventType::Warning, "FailedToUpdateEndpointSlices", message);
+            let message =
+                format!("Error updating Endpoint Slices for Service {key}: {}", errors::message(&error));
+            self.recorder.object_event(
+                &*service,
+                EventType::Warning,
+                "FailedToUpdateEndpointSlices",
+                message,
+            );
             return Err(error.into());
         }
         Ok(Action::Done)

@@ -173,7 +173,8 @@ fn fill(
     for mut slice in slices {
         let before = slice.endpoints.take().unwrap_or_default();
         let kept: Vec<_> = before.iter().filter_map(|endpoint| wanted.remove(&identity(endpoint))).collect();
-        let same = kept.len() == before.len() && kept.iter().zip(&before).all(|(new, old)| looks_same(new, old));
+        let same =
+            kept.len() == before.len() && kept.iter().zip(&before).all(|(new, old)| looks_same(new, old));
         let relabelled = labels(service);
         let labels_same = slice.metadata.labels.as_ref() == Some(&relabelled);
         if !same && kept.is_empty() {
@@ -218,7 +219,8 @@ fn top_up(slice: &mut EndpointSlice, left: &mut VecDeque<Endpoint>, max: usize) 
 
 /// The slice that would be fullest with so many endpoints more.
 fn best_fit(slices: &[EndpointSlice], more: usize, max: usize) -> Option<usize> {
-    let fitting = slices.iter().enumerate().filter(|(_, slice)| count(slice) > 0 && count(slice) + more <= max);
+    let fitting =
+        slices.iter().enumerate().filter(|(_, slice)| count(slice) > 0 && count(slice) + more <= max);
     fitting.max_by_key(|(_, slice)| count(slice)).map(|(index, _)| index)
 }
 
@@ -352,7 +354,10 @@ mod tests {
             slices = apply(slices.clone(), planned(&service, &pods, &slices), &mut serial);
             assert_eq!(sizes(&slices), expected);
             let again = planned(&service, &pods, &slices);
-            assert!(again.create.is_empty() && again.update.is_empty() && again.delete.is_empty(), "{again:?}");
+            assert!(
+                again.create.is_empty() && again.update.is_empty() && again.delete.is_empty(),
+                "{again:?}"
+            );
         }
     }
 

@@ -50,7 +50,8 @@ enum Verdict {
 
 fn verdict(owners: &Owners, has_dependents: bool, in_cycle: bool, metadata: &ObjectMeta) -> Verdict {
     if !owners.solid.is_empty() {
-        let gone: Vec<_> = owners.dangling.iter().chain(&owners.waiting).map(|owner| owner.uid.clone()).collect();
+        let gone: Vec<_> =
+            owners.dangling.iter().chain(&owners.waiting).map(|owner| owner.uid.clone()).collect();
         return if gone.is_empty() { Verdict::Keep } else { Verdict::Unlink(gone) };
     }
     if owners.dangling.is_empty() && owners.waiting.is_empty() {
@@ -118,7 +119,12 @@ impl Collector {
         Ok(Action::Done)
     }
 
-    async fn collect(&self, node: &Node, metadata: &ObjectMeta, references: &[OwnerReference]) -> anyhow::Result<()> {
+    async fn collect(
+        &self,
+        node: &Node,
+        metadata: &ObjectMeta,
+        references: &[OwnerReference],
+    ) -> anyhow::Result<()> {
         let owners = self.classify(&node.identity, references).await?;
         let (has_dependents, in_cycle) = {
             let graph = self.shared.graph.lock();
@@ -129,7 +135,8 @@ impl Collector {
             Verdict::Keep => Ok(()),
             Verdict::Unlink(uids) => self.unlink(&node.identity, metadata, &uids).await,
             Verdict::Foreground { unblock } => {
-                let metadata = if unblock { self.unblock(&node.identity, metadata).await? } else { metadata.clone() };
+                let metadata =
+                    if unblock { self.unblock(&node.identity, metadata).await? } else { metadata.clone() };
                 self.delete(&node.identity, &metadata, PropagationPolicy::Foreground).await
             }
             Verdict::Delete(policy) => self.delete(&node.identity, metadata, policy).await,
@@ -187,7 +194,12 @@ impl Collector {
         };
         let message = format!(
             "ownerRef [{}/{}, namespace: {}, name: {}, uid: {}] does not exist in namespace {:?}",
-            reference.api_version, reference.kind, item.namespace, reference.name, reference.uid, item.namespace
+            reference.api_version,
+            reference.kind,
+            item.namespace,
+            reference.name,
+            reference.uid,
+            item.namespace
         );
         self.recorder.event(&about, EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
@@ -208,18 +220,33 @@ impl Collector {
             ..Default::default()
         };
         api.delete(&identity.name, &params).await.ignore_not_found()?;
-        tracing::debug!(kind = identity.kind, namespace = identity.namespace, name = identity.name, "collected");
+        tracing::debug!(
+            kind = identity.kind,
+            namespace = identity.namespace,
+            name = identity.name,
+            "collected"
+        );
         Ok(())
     }
 
-    async fn patch(&self, identity: &Identity, metadata: serde_json::Value) -> anyhow::Result<Option<ObjectMeta>> {
+    async fn patch(
+        &self,
+        identity: &Identity,
+        metadata: serde_json::Value,
+    ) -> anyhow::Result<Option<ObjectMeta>> {
         let Some(api) = self.api(identity) else { return Ok(None) };
         let patch = Patch::Merge(json!({ "metadata": metadata }));
-        let patched = api.patch_metadata(&identity.name, &PatchParams::default(), &patch).await.ignore_not_found()?;
+        let patched =
+            api.patch_metadata(&identity.name, &PatchParams::default(), &patch).await.ignore_not_found()?;
         Ok(patched.map(|object| object.metadata))
     }
 
-    async fn unlink(&self, identity: &Identity, metadata: &ObjectMeta, uids: &[String]) -> anyhow::Result<()> {
+    async fn unlink(
+        &self,
+        identity: &Identity,
+        metadata: &ObjectMeta,
+        uids: &[String],
+    ) -> anyhow::Result<()> {
         let references = metadata.owner_references.iter().flatten();
         let left: Vec<_> = references.filter(|reference| !uids.contains(&reference.uid)).collect();
         let change = json!({
@@ -275,7 +302,8 @@ impl Collector {
         let (owner, dependents) = {
             let graph = self.shared.graph.lock();
             let Some(owner) = graph.node(uid) else { return Ok(()) };
-            let dependents: Vec<_> = graph.dependents(uid).into_iter().map(|node| node.identity.clone()).collect();
+            let dependents: Vec<_> =
+                graph.dependents(uid).into_iter().map(|node| node.identity.clone()).collect();
             (owner.identity.clone(), dependents)
         };
         let uids = [uid.to_owned()];
@@ -326,7 +354,11 @@ mod tests {
                 waiting: references(waiting),
             };
             let metadata = ObjectMeta { finalizers: Some(vec![finalizer.to_owned()]), ..Default::default() };
-            assert_eq!(verdict(&owners, dependents, cycle, &metadata), expected, "{solid} {dangling} {waiting}");
+            assert_eq!(
+                verdict(&owners, dependents, cycle, &metadata),
+                expected,
+                "{solid} {dangling} {waiting}"
+            );
         }
     }
 }

@@ -144,7 +144,9 @@ impl Graph {
                 work.push(Work::Delete(owner.uid.clone()));
             }
             let elsewhere = !node.identity.namespace.is_empty() && node.identity.namespace != namespace;
-            if node.observed && (elsewhere || node.identity.kind != owner.kind || node.identity.name != owner.name) {
+            if node.observed
+                && (elsewhere || node.identity.kind != owner.kind || node.identity.name != owner.name)
+            {
                 work.push(Work::Delete(uid.to_owned()));
             }
         }
@@ -194,7 +196,8 @@ impl Graph {
             self.remember_absent(node.identity.clone());
             work.extend(node.dependents.iter().cloned().map(Work::Delete));
             // Dependents stay linked to it until they go too or lose the reference.
-            let virtual_node = Node { identity: node.identity, dependents: node.dependents, ..Default::default() };
+            let virtual_node =
+                Node { identity: node.identity, dependents: node.dependents, ..Default::default() };
             self.nodes.insert(uid.to_owned(), virtual_node);
         }
         work

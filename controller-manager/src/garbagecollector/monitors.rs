@@ -26,7 +26,8 @@ impl Kinds {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         let kinds = self.0.read();
         let of_kind = |resource: &&Resource| resource.api.kind == kind && resource.api.group == group;
-        let exact = kinds.iter().find(|resource| of_kind(resource) && resource.api.api_version == api_version);
+        let exact =
+            kinds.iter().find(|resource| of_kind(resource) && resource.api.api_version == api_version);
         exact.or_else(|| kinds.iter().find(of_kind)).cloned()
     }
 }
@@ -96,7 +97,8 @@ impl Monitors {
     async fn sync(&self, token: &CancellationToken) -> Result<(), client::kube::Error> {
         let discovered = discovery::discover(&self.client).await?;
         let complete = discovered.failures.is_empty();
-        let wanted: Vec<_> = discovered.resources.iter().filter(|resource| is_collected(resource)).cloned().collect();
+        let wanted: Vec<_> =
+            discovered.resources.iter().filter(|resource| is_collected(resource)).cloned().collect();
         *self.kinds.0.write() = discovered.resources;
         let first = !*self.synced.borrow();
         let mut informers = Vec::new();
@@ -122,7 +124,8 @@ impl Monitors {
             return None;
         }
         let tasks = Tasks::child_of(token);
-        let informer = SharedInformerFactory::new(self.client.clone(), &tasks).dynamic_informer(&resource.api);
+        let informer =
+            SharedInformerFactory::new(self.client.clone(), &tasks).dynamic_informer(&resource.api);
         let (shared, changed) = (self.shared.clone(), self.changed.clone());
         let (api_version, kind) = (resource.api.api_version.clone(), resource.api.kind.clone());
         let defines = matches!(resource.api.plural.as_str(), "customresourcedefinitions" | "apiservices");
@@ -140,7 +143,9 @@ impl Monitors {
         let stopped: Vec<_> = {
             let mut running = self.running.lock();
             let wanted = |key: &(String, String)| {
-                wanted.iter().any(|resource| resource.api.api_version == key.0 && resource.api.plural == key.1)
+                wanted
+                    .iter()
+                    .any(|resource| resource.api.api_version == key.0 && resource.api.plural == key.1)
             };
             let gone: Vec<_> = running.keys().filter(|key| !wanted(key)).cloned().collect();
             gone.iter().filter_map(|key| running.remove(key)).collect()
@@ -156,7 +161,8 @@ impl Monitors {
 }
 
 fn is_collected(resource: &Resource) -> bool {
-    let ignored = resource.api.plural == "events" && matches!(resource.api.group.as_str(), "" | "events.k8s.io");
+    let ignored =
+        resource.api.plural == "events" && matches!(resource.api.group.as_str(), "" | "events.k8s.io");
     !ignored && resource.supports(&["delete", "list", "watch"])
 }
 

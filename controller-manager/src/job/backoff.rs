@@ -44,7 +44,8 @@ pub fn remaining(failures: u32, last: Timestamp, now: Timestamp) -> Option<Durat
     if failures == 0 {
         return None;
     }
-    let delay = FIRST.saturating_mul(1_i64.checked_shl((failures - 1).min(30)).unwrap_or(i64::MAX)).min(LONGEST);
+    let delay =
+        FIRST.saturating_mul(1_i64.checked_shl((failures - 1).min(30)).unwrap_or(i64::MAX)).min(LONGEST);
     let left = SignedDuration::from_secs(delay) - now.duration_since(last);
     Duration::try_from(left).ok().filter(|left| !left.is_zero())
 }
@@ -57,7 +58,8 @@ pub fn finished_at(pod: &Pod) -> Timestamp {
         at.checked_sub(SignedDuration::from_secs(grace)).ok()
     };
     let unready = || {
-        let condition = crate::common::pods::ready_condition(pod).filter(|condition| condition.status == "False")?;
+        let condition =
+            crate::common::pods::ready_condition(pod).filter(|condition| condition.status == "False")?;
         condition.last_transition_time.as_ref().map(|time| time.0)
     };
     let created = || pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -65,9 +67,8 @@ pub fn finished_at(pod: &Pod) -> Timestamp {
 }
 
 fn last_container(pod: &Pod) -> Option<Timestamp> {
-    let ended = |status: &ContainerStatus| {
-        Some(status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0)
-    };
+    let ended =
+        |status: &ContainerStatus| Some(status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0);
     let statuses = pod.status.as_ref()?.container_statuses.as_deref()?;
     let all: Option<Vec<_>> = statuses.iter().map(ended).collect();
     all?.into_iter().max()
@@ -88,7 +89,8 @@ mod tests {
     fn ended(second: i64) -> Arc<Pod> {
         let mut pod = pod("p", "n", "Failed", None);
         if let Some(status) = &mut pod.status {
-            let terminated = ContainerStateTerminated { finished_at: Some(Time(at(second))), ..Default::default() };
+            let terminated =
+                ContainerStateTerminated { finished_at: Some(Time(at(second))), ..Default::default() };
             status.container_statuses = Some(vec![ContainerStatus {
                 state: Some(ContainerState { terminated: Some(terminated), ..Default::default() }),
                 ..Default::default()

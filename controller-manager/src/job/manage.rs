@@ -41,7 +41,11 @@ pub fn manage(view: &View, backoff: &Backoff) -> Manage {
     let wanted = wanted(view);
     let delete = surplus(view, active.saturating_sub(wanted));
     if !delete.is_empty() {
-        return Manage { delete: delete.into_iter().take(BURST).collect(), uncounted: true, ..Default::default() };
+        return Manage {
+            delete: delete.into_iter().take(BURST).collect(),
+            uncounted: true,
+            ..Default::default()
+        };
     }
     let terminating = if view::replaces_only_failed(&view.job) {
         view.pods.iter().filter(|pod| pods::is_terminating(pod)).count()
@@ -102,10 +106,13 @@ fn create(view: &View, backoff: &Backoff, count: usize) -> Manage {
     let mut taken = view.succeeded_indexes.clone();
     taken.extend(view.active.iter().filter_map(|pod| indexes::of(pod)));
     if view::replaces_only_failed(&view.job) {
-        taken.extend(view.pods.iter().filter(|pod| pods::is_terminating(pod)).filter_map(|pod| indexes::of(pod)));
+        taken.extend(
+            view.pods.iter().filter(|pod| pods::is_terminating(pod)).filter_map(|pod| indexes::of(pod)),
+        );
     }
     let completions = view::completions(&view.job);
-    let failed = |index: i32| view.failed_indexes.as_ref().is_some_and(|failed: &Indexes| failed.contains(index));
+    let failed =
+        |index: i32| view.failed_indexes.as_ref().is_some_and(|failed: &Indexes| failed.contains(index));
     taken.extend((0..completions).filter(|index| failed(*index)));
     let mut manage = Manage::default();
     for index in taken.first_missing(count, completions) {
@@ -140,8 +147,13 @@ fn indexed(view: &View, index: i32) -> Pod {
     annotations.insert(INDEX.to_owned(), index.to_string());
     if view.failed_indexes.is_some() {
         let (failures, ignored) = view.delayed.get(&index).map_or((0, 0), |last| {
-            let (failures, ignored) = (backoff::count(last, FAILURES), backoff::count(last, IGNORED_FAILURES));
-            if policy::judge(&view.job, last).counts() { (failures + 1, ignored) } else { (failures, ignored + 1) }
+            let (failures, ignored) =
+                (backoff::count(last, FAILURES), backoff::count(last, IGNORED_FAILURES));
+            if policy::judge(&view.job, last).counts() {
+                (failures + 1, ignored)
+            } else {
+                (failures, ignored + 1)
+            }
         });
         annotations.insert(FAILURES.to_owned(), failures.to_string());
         if ignored > 0 {
@@ -225,12 +237,9 @@ mod tests {
             backoff_limit_per_index: per_index,
             ..Default::default()
         };
-        for (have, create, delete) in [
-            ("", vec![0, 1, 2], 0),
-            ("s0 r2", vec![1, 3], 0),
-            ("r0 r0 r1", vec![], 1),
-            ("r7 r0", vec![], 1),
-        ] {
+        for (have, create, delete) in
+            [("", vec![0, 1, 2], 0), ("s0 r2", vec![1, 3], 0), ("r0 r0 r1", vec![], 1), ("r7 r0", vec![], 1)]
+        {
             let (created, deleted, _) = managed(spec(None), have);
             assert_eq!((created, deleted), (create.into_iter().map(Some).collect(), delete), "{have}");
         }

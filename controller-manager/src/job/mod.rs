@@ -90,12 +90,15 @@ fn enqueue_for_pods(
         for pod in states(event) {
             let namespace = meta::namespace(&pod.metadata);
             match meta::controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == "Job" => queue.add(ObjectKey::new(namespace, owner.name.as_str())),
+                Some(owner) if owner.kind == "Job" => {
+                    queue.add(ObjectKey::new(namespace, owner.name.as_str()))
+                }
                 Some(_) => {}
                 None if matches!(event, Event::Deleted(_)) => {}
                 None => {
                     let jobs = jobs.store().list_namespace(namespace);
-                    let wanting = jobs.iter().filter(|job| selector(job).matches(meta::labels(&pod.metadata)));
+                    let wanting =
+                        jobs.iter().filter(|job| selector(job).matches(meta::labels(&pod.metadata)));
                     wanting.for_each(|job| queue.add(meta::key(&job.metadata)));
                 }
             }
@@ -288,7 +291,11 @@ impl Controller {
         }
     }
 
-    async fn release_all(&self, key: &ObjectKey, pods: &[Arc<Pod>]) -> (HashSet<String>, Option<kube::Error>) {
+    async fn release_all(
+        &self,
+        key: &ObjectKey,
+        pods: &[Arc<Pod>],
+    ) -> (HashSet<String>, Option<kube::Error>) {
         let results = join_all(pods.iter().map(|pod| self.release(key, pod))).await;
         let mut released = HashSet::new();
         let mut failure = None;
@@ -307,7 +314,8 @@ impl Controller {
     async fn release_orphan(&self, key: ObjectKey) -> anyhow::Result<Action> {
         let Some(pod) = self.pods.store().get(&key) else { return Ok(Action::Done) };
         let foreign = meta::controller_of(&pod.metadata).is_some_and(|owner| owner.kind != "Job");
-        let counted = owner(&self.jobs, &pod).is_some_and(|job| !is_finished(&job) || is_managed_elsewhere(&job));
+        let counted =
+            owner(&self.jobs, &pod).is_some_and(|job| !is_finished(&job) || is_managed_elsewhere(&job));
         if !foreign && !counted {
             self.release(&key, &pod).await?;
             self.written.forget(&key);

@@ -123,7 +123,8 @@ mod tests {
             vec![disrupted, exit_rule("FailJob", "In", &[42]), exit_rule("FailIndex", "NotIn", &[1, 42])];
         let spec = JobSpec { pod_failure_policy: Some(PodFailurePolicy { rules }), ..Default::default() };
         let job = Job { spec: Some(spec), ..Default::default() };
-        let message = "Container c for pod default/p failed with exit code 42 matching FailJob rule at index 1";
+        let message =
+            "Container c for pod default/p failed with exit code 42 matching FailJob rule at index 1";
         for (code, is_disrupted, expected) in [
             (1, false, Failure::Count),
             (1, true, Failure::Ignore),
@@ -159,7 +160,8 @@ mod tests {
             (None, Some(3), "5,6", false),
             (None, Some(1), "", false),
         ] {
-            let rule = SuccessPolicyRule { succeeded_indexes: indexes.map(str::to_owned), succeeded_count: count };
+            let rule =
+                SuccessPolicyRule { succeeded_indexes: indexes.map(str::to_owned), succeeded_count: count };
             let policy = SuccessPolicy { rules: vec![rule] };
             let spec = JobSpec { success_policy: Some(policy), ..Default::default() };
             let job = Job { spec: Some(spec), ..Default::default() };

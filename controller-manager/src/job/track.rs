@@ -60,10 +60,14 @@ pub fn track(view: &View, outcome: Outcome, finished: Option<JobCondition>) -> T
     let (release, full) = collect(view, finished.as_ref(), &mut status);
     if view::is_indexed(&view.job) {
         status.completed_indexes = Some(counted_indexes(view, &release)).filter(|text| !text.is_empty());
-        status.succeeded = Some(indexes::Indexes::parse(
-            status.completed_indexes.as_deref().unwrap_or_default(),
-            view::completions(&view.job),
-        ).len()).filter(|count| *count != 0);
+        status.succeeded = Some(
+            indexes::Indexes::parse(
+                status.completed_indexes.as_deref().unwrap_or_default(),
+                view::completions(&view.job),
+            )
+            .len(),
+        )
+        .filter(|count| *count != 0);
         status.failed_indexes = view.failed_indexes.as_ref().map(ToString::to_string);
     }
     finished = finished.map(|condition| announce(condition, &mut status, view.now));
@@ -85,7 +89,8 @@ fn complete(view: &View, active: usize) -> Option<JobCondition> {
         Some(completions) => view.succeeded >= completions,
     };
     let message = "Reached expected number of succeeded pods";
-    (done && active == 0).then(|| condition("SuccessCriteriaMet", "True", "CompletionsReached", message, view.now))
+    (done && active == 0)
+        .then(|| condition("SuccessCriteriaMet", "True", "CompletionsReached", message, view.now))
 }
 
 fn suspension(view: &View, status: &mut JobStatus, events: &mut Vec<(&'static str, &'static str)>) {
@@ -160,14 +165,17 @@ fn collect(view: &View, finished: Option<&JobCondition>, status: &mut JobStatus)
             if !indexed && !noted(&uncounted.succeeded) {
                 uncounted.succeeded.get_or_insert_default().push(uid);
             }
-        } else if (failed || (finished.is_some() && !ended_well)) && !noted(&uncounted.failed) && valid
+        } else if (failed || (finished.is_some() && !ended_well))
+            && !noted(&uncounted.failed)
+            && valid
             && policy::judge(&view.job, &pod).counts()
         {
             uncounted.failed.get_or_insert_default().push(uid);
         }
         release.push(pod);
         let noted = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
-        let in_status = if indexed { release.len() } else { noted(&uncounted.succeeded) } + noted(&uncounted.failed);
+        let in_status =
+            if indexed { release.len() } else { noted(&uncounted.succeeded) } + noted(&uncounted.failed);
         if in_status >= MAX_UNCOUNTED {
             return (release, true);
         }
@@ -181,7 +189,9 @@ fn may_release(view: &View, pod: &Pod, failed: bool, finished: bool) -> bool {
     }
     let delayed = || {
         let index = indexes::of(pod);
-        index.and_then(|index| view.delayed.get(&index)).is_some_and(|held| held.metadata.uid == pod.metadata.uid)
+        index
+            .and_then(|index| view.delayed.get(&index))
+            .is_some_and(|held| held.metadata.uid == pod.metadata.uid)
     };
     failed && !delayed()
 }
@@ -211,7 +221,12 @@ fn announce(found: JobCondition, status: &mut JobStatus, now: Timestamp) -> JobC
 
 /// The status after the finalizers of `released` pods are gone: their UIDs become numbers, and the job is finished
 /// if nothing is left. Returns whether it is.
-pub fn settle(job: &Job, view: &View, released: &HashSet<String>, finish: Option<&JobCondition>) -> (JobStatus, bool) {
+pub fn settle(
+    job: &Job,
+    view: &View,
+    released: &HashSet<String>,
+    finish: Option<&JobCondition>,
+) -> (JobStatus, bool) {
     let mut status = view::status(job);
     let held: HashSet<_> = view
         .pods
@@ -272,7 +287,10 @@ mod tests {
     fn ended_pods_are_noted_released_and_counted() {
         let (first, released, settled, done) = pass(job(spec(3)), "s f r");
         let uncounted = first.uncounted_terminated_pods.expect("noted");
-        assert_eq!((uncounted.succeeded.map(|l| l.len()), uncounted.failed.map(|l| l.len())), (Some(1), Some(1)));
+        assert_eq!(
+            (uncounted.succeeded.map(|l| l.len()), uncounted.failed.map(|l| l.len())),
+            (Some(1), Some(1))
+        );
         assert_eq!((first.succeeded, first.failed, released), (None, None, 2));
         assert_eq!((settled.succeeded, settled.failed, done), (Some(1), Some(1), false));
         assert_eq!((settled.active, settled.ready), (Some(1), Some(1)));
@@ -304,7 +322,8 @@ mod tests {
     fn failed_job_names_its_reason() {
         let limited = JobSpec { backoff_limit: Some(0), ..spec(2) };
         let (first, _, settled, done) = pass(job(limited), "f");
-        let said: Vec<_> = settled.conditions.iter().flatten().map(|c| (c.type_.as_str(), c.reason.as_deref())).collect();
+        let said: Vec<_> =
+            settled.conditions.iter().flatten().map(|c| (c.type_.as_str(), c.reason.as_deref())).collect();
         let reason = Some("BackoffLimitExceeded");
         assert_eq!(said, [("FailureTarget", reason), ("Failed", reason)]);
         assert!(done && first.completion_time.is_none());

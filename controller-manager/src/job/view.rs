@@ -193,12 +193,13 @@ impl View {
             let (reason, message) = (reason.unwrap_or_default(), message.unwrap_or_default());
             self.finished = Some(condition("Failed", "True", reason, message, self.now));
         } else {
-            let fatal = self.pods.iter().filter(|pod| is_failed(pod, &self.job)).find_map(|pod| {
-                match policy::judge(&self.job, pod) {
+            let fatal =
+                self.pods.iter().filter(|pod| is_failed(pod, &self.job)).find_map(|pod| match policy::judge(
+                    &self.job, pod,
+                ) {
                     Failure::FailJob(message) => Some(message),
                     _ => None,
-                }
-            });
+                });
             self.finished = fatal.map(|message| self.failure("PodFailurePolicy", &message));
         }
     }
@@ -217,7 +218,8 @@ impl View {
             self.finished = Some(self.failure("BackoffLimitExceeded", message));
             return;
         }
-        let (Some(deadline), false) = (spec(&self.job).active_deadline_seconds, is_suspended(&self.job)) else {
+        let (Some(deadline), false) = (spec(&self.job).active_deadline_seconds, is_suspended(&self.job))
+        else {
             return;
         };
         let Some(start) = status(&self.job).start_time else { return };
@@ -239,7 +241,9 @@ impl View {
         let living = self.pods.iter().filter(|pod| matches!(pods::phase(pod), "Running" | "Pending"));
         let statuses = living.filter_map(|pod| pod.status.as_ref());
         let restarts: i32 = statuses
-            .flat_map(|status| status.container_statuses.iter().chain(&status.init_container_statuses).flatten())
+            .flat_map(|status| {
+                status.container_statuses.iter().chain(&status.init_container_statuses).flatten()
+            })
             .map(|container| container.restart_count)
             .sum();
         if limit == 0 { restarts > 0 } else { restarts >= limit }
@@ -248,7 +252,8 @@ impl View {
     fn count_indexes(&mut self) {
         let status = status(&self.job);
         let completions = completions(&self.job);
-        self.counted_indexes = Indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions);
+        self.counted_indexes =
+            Indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions);
         let tracked = |view: &Self, matches: &dyn Fn(&Pod) -> bool| -> Vec<i32> {
             let pods = view.pods.iter().filter(|pod| is_tracked(pod) && matches(pod));
             pods.filter_map(|pod| view.index(pod)).collect()
@@ -257,7 +262,8 @@ impl View {
         self.succeeded_indexes.extend(tracked(self, &|pod| pods::phase(pod) == "Succeeded"));
         self.succeeded = self.succeeded_indexes.len();
         if let Some(limit) = spec(&self.job).backoff_limit_per_index {
-            let mut failed = Indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), completions);
+            let mut failed =
+                Indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), completions);
             failed.extend(tracked(self, &|pod| self.index_has_failed(pod, limit)));
             self.end_by_failed_indexes(&failed, completions);
             self.failed_indexes = Some(failed);
@@ -266,7 +272,8 @@ impl View {
         if self.finished.is_none()
             && let Some(message) = policy::success(&self.job, &self.succeeded_indexes, completions)
         {
-            self.finished = Some(condition("SuccessCriteriaMet", "True", "SuccessPolicy", &message, self.now));
+            self.finished =
+                Some(condition("SuccessCriteriaMet", "True", "SuccessPolicy", &message, self.now));
         }
     }
 
@@ -388,7 +395,8 @@ pub mod tests {
 
     #[test]
     fn indexes_are_counted_once() {
-        let spec = JobSpec { completion_mode: Some("Indexed".into()), completions: Some(5), ..Default::default() };
+        let spec =
+            JobSpec { completion_mode: Some("Indexed".into()), completions: Some(5), ..Default::default() };
         let mut job = job(spec);
         job.status = Some(JobStatus { completed_indexes: Some("0".into()), ..Default::default() });
         let view = View::new(job, pods("s0 s1 s1 s9 r2"), at(1));

@@ -9,7 +9,11 @@ use std::collections::BTreeMap;
 /// Type, reason and message when all is well.
 const FINE: [(&str, &str, &str); 5] = [
     ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
-    ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
+    (
+        "NamespaceDeletionGroupVersionParsingFailure",
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    ),
     (
         "NamespaceDeletionContentFailure",
         "ContentDeleted",
@@ -58,14 +62,18 @@ fn trouble(kind: &str, left: &Left) -> Option<(&'static str, String)> {
         )),
         "NamespaceFinalizersRemaining" if !left.finalizers.is_empty() => Some((
             "SomeFinalizersRemain",
-            format!("Some content in the namespace has finalizers remaining: {}", counted(&left.finalizers, "in")),
+            format!(
+                "Some content in the namespace has finalizers remaining: {}",
+                counted(&left.finalizers, "in")
+            ),
         )),
         _ => None,
     }
 }
 
 fn counted(counts: &BTreeMap<String, usize>, word: &str) -> String {
-    let parts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {word} {count} resource instances")).collect();
+    let parts: Vec<_> =
+        counts.iter().map(|(name, count)| format!("{name} {word} {count} resource instances")).collect();
     parts.join(", ")
 }
 
@@ -99,7 +107,8 @@ mod tests {
         let namespace = Namespace { status: before, ..Default::default() };
         let status = with(&namespace, left).expect("there is a status");
         let bad = status.conditions.iter().flatten().filter(|condition| condition.status == "True");
-        let lines = bad.map(|c| format!("{}: {}", c.type_, c.message.as_deref().unwrap_or_default())).collect();
+        let lines =
+            bad.map(|c| format!("{}: {}", c.type_, c.message.as_deref().unwrap_or_default())).collect();
         (status, lines)
     }
 

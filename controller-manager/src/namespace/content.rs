@@ -117,7 +117,8 @@ async fn delete_one_kind(
     namespace: &str,
 ) -> Result<Vec<PartialObjectMeta<DynamicObject>>, kube::Error> {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource.api);
-    let unsupported = |error: &kube::Error| errors::is_method_not_supported(error) || errors::is_not_found(error);
+    let unsupported =
+        |error: &kube::Error| errors::is_method_not_supported(error) || errors::is_not_found(error);
     let background = DeleteParams::background();
     if resource.supports(&["list"]) {
         // Most resources have nothing in most namespaces: look before deleting.
@@ -162,7 +163,8 @@ async fn pod_estimate(client: &Client, namespace: &Namespace) -> Result<u64, kub
     let api: Api<Pod> = Api::namespaced(client.clone(), meta::name(&namespace.metadata));
     let pods = api.list(&ListParams::default()).await?;
     let running = pods.items.iter().filter(|pod| !crate::common::pods::is_terminal(pod));
-    let grace = running.filter_map(|pod| pod.spec.as_ref()?.termination_grace_period_seconds).max().unwrap_or(0);
+    let grace =
+        running.filter_map(|pod| pod.spec.as_ref()?.termination_grace_period_seconds).max().unwrap_or(0);
     let deleted = namespace.metadata.deletion_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     let since = Timestamp::now().as_second() - deleted;
     Ok(if since >= grace { 0 } else { u64::try_from(grace).unwrap_or(0) })

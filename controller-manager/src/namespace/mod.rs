@@ -53,7 +53,8 @@ fn wake_when_pods_are_gone(cx: &Context, namespaces: &Informer<Namespace>, queue
         let Event::Deleted(pod) = event else { return };
         let name = meta::namespace(&pod.metadata);
         let key = ObjectKey::new("", name);
-        let deleting = namespaces.store().get(&key).is_some_and(|namespace| meta::is_deleting(&namespace.metadata));
+        let deleting =
+            namespaces.store().get(&key).is_some_and(|namespace| meta::is_deleting(&namespace.metadata));
         if deleting && store.store().list_namespace(name).is_empty() {
             queue.add(key);
         }
@@ -62,7 +63,8 @@ fn wake_when_pods_are_gone(cx: &Context, namespaces: &Informer<Namespace>, queue
 
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> anyhow::Result<Action> {
-        if !self.namespaces.store().get(&key).is_some_and(|namespace| meta::is_deleting(&namespace.metadata)) {
+        if !self.namespaces.store().get(&key).is_some_and(|namespace| meta::is_deleting(&namespace.metadata))
+        {
             return Ok(Action::Done);
         }
         let api: Api<Namespace> = Api::all(self.client.clone());
@@ -111,5 +113,8 @@ async fn finalize(client: &Client, mut namespace: Namespace) -> Result<(), kube:
         finalizers.retain(|finalizer| finalizer != FINALIZER);
     }
     let api: Api<Namespace> = Api::all(client.clone());
-    api.replace_subresource("finalize", &name, &PostParams::default(), &namespace).await.ignore_not_found().map(drop)
+    api.replace_subresource("finalize", &name, &PostParams::default(), &namespace)
+        .await
+        .ignore_not_found()
+        .map(drop)
 }

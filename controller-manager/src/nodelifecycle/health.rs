@@ -125,8 +125,10 @@ pub mod tests {
             last_heartbeat_time: Some(Time(at(0))),
             ..Default::default()
         };
-        node.status =
-            Some(NodeStatus { conditions: ready.map(|status| vec![condition(status)]), ..Default::default() });
+        node.status = Some(NodeStatus {
+            conditions: ready.map(|status| vec![condition(status)]),
+            ..Default::default()
+        });
         node
     }
 

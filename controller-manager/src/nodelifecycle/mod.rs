@@ -60,7 +60,10 @@ pub fn start(cx: &Context) {
             large_cluster: flags.large_cluster_size_threshold,
             unhealthy: flags.unhealthy_zone_threshold,
         })),
-        grace: health::Grace { running: flags.node_monitor_grace_period, starting: flags.node_startup_grace_period },
+        grace: health::Grace {
+            running: flags.node_monitor_grace_period,
+            starting: flags.node_startup_grace_period,
+        },
         nodes: nodes.clone(),
         pods: pods.clone(),
     });
@@ -88,7 +91,12 @@ fn follow_nodes(
         match event {
             Event::Added(_) => {
                 health.lock().entry(name.to_owned()).or_default().observe_node(node, Timestamp::now());
-                node_event(&recorder, node, "RegisteredNode", &format!("Registered Node {name} in Controller"));
+                node_event(
+                    &recorder,
+                    node,
+                    "RegisteredNode",
+                    &format!("Registered Node {name} in Controller"),
+                );
             }
             Event::Updated { old, new } => {
                 health.lock().entry(name.to_owned()).or_default().observe_node(new, Timestamp::now());
@@ -110,7 +118,10 @@ fn follow_leases(leases: &Informer<Lease>, health: &Arc<Mutex<HashMap<String, He
     leases.subscribe(move |event| {
         if let Event::Added(lease) | Event::Updated { new: lease, .. } = event {
             let mut health = health.lock();
-            health.entry(meta::name(&lease.metadata).to_owned()).or_default().observe_lease(lease, Timestamp::now());
+            health
+                .entry(meta::name(&lease.metadata).to_owned())
+                .or_default()
+                .observe_lease(lease, Timestamp::now());
         }
     });
 }
@@ -124,7 +135,8 @@ fn follow_pods(pods: &Informer<Pod>, nodes: &Informer<Node>, queue: &WorkQueue<O
             return;
         }
         let key = ObjectKey::new("", pods::node_name(pod));
-        let silent = nodes.store().get(&key).is_some_and(|node| nodes::condition(&node, "Ready") == Some("Unknown"));
+        let silent =
+            nodes.store().get(&key).is_some_and(|node| nodes::condition(&node, "Ready") == Some("Unknown"));
         if silent {
             queue.add(key);
         }
@@ -211,7 +223,8 @@ impl Controller {
                 ready.last_transition_time = conditions::time(now);
             }
             let api: Api<Pod> = Api::namespaced(self.client.clone(), meta::namespace(&pod.metadata));
-            let written = api.replace_status(meta::name(&pod.metadata), &PostParams::default(), &changed).await;
+            let written =
+                api.replace_status(meta::name(&pod.metadata), &PostParams::default(), &changed).await;
             if written.ignore_not_found()?.is_some() {
                 self.recorder.object_event(&*pod, EventType::Warning, "NodeNotReady", "Node is not ready");
             }

@@ -69,12 +69,15 @@ pub fn plan(node: &Node, evict: Evict, now: Timestamp) -> Option<Vec<Taint>> {
     }
     let ready_known = nodes::condition(node, "Ready").is_some();
     let ours = |taint: &Taint| match taint.effect.as_str() {
-        "NoSchedule" => taint.key == UNSCHEDULABLE || BY_CONDITION.iter().any(|(_, _, key)| *key == taint.key),
+        "NoSchedule" => {
+            taint.key == UNSCHEDULABLE || BY_CONDITION.iter().any(|(_, _, key)| *key == taint.key)
+        }
         "NoExecute" => ready_known && [NOT_READY, UNREACHABLE].contains(&taint.key.as_str()),
         _ => false,
     };
     let is_wanted = |taint: &Taint| wanted.contains(&(taint.key.as_str(), taint.effect.as_str()));
-    let mut taints: Vec<Taint> = have.iter().filter(|taint| !ours(taint) || is_wanted(taint)).cloned().collect();
+    let mut taints: Vec<Taint> =
+        have.iter().filter(|taint| !ours(taint) || is_wanted(taint)).cloned().collect();
     for (key, effect) in wanted {
         if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
             taints.push(Taint {
@@ -106,7 +109,12 @@ mod tests {
     use k8s_openapi::api::core::v1::NodeSpec;
 
     /// Taints as `key:effect`, without the common prefix.
-    fn planned(ready: Option<&str>, have: &[(&str, &str)], unschedulable: bool, evict: Evict) -> Option<Vec<String>> {
+    fn planned(
+        ready: Option<&str>,
+        have: &[(&str, &str)],
+        unschedulable: bool,
+        evict: Evict,
+    ) -> Option<Vec<String>> {
         let mut node = node("n", ready);
         let taint = |(key, effect): &(&str, &str)| Taint {
             key: if key.contains('.') { (*key).into() } else { format!("node.kubernetes.io/{key}") },
@@ -130,7 +138,13 @@ mod tests {
         let some = |taints: &[&str]| Some(taints.iter().map(|taint| (*taint).to_owned()).collect::<Vec<_>>());
         for (ready, have, unschedulable, evict, expected) in [
             (Some("True"), vec![], false, Evict::Yes, None),
-            (Some("False"), vec![], false, Evict::Yes, some(&["not-ready:NoSchedule", "not-ready:NoExecute"])),
+            (
+                Some("False"),
+                vec![],
+                false,
+                Evict::Yes,
+                some(&["not-ready:NoSchedule", "not-ready:NoExecute"]),
+            ),
             (Some("Unknown"), vec![], false, Evict::Later, some(&["unreachable:NoSchedule"])),
             (
                 Some("Unknown"),
@@ -139,8 +153,20 @@ mod tests {
                 Evict::Later,
                 some(&["unreachable:NoSchedule", "unreachable:NoExecute"]),
             ),
-            (Some("True"), vec![("unreachable", schedule), ("unreachable", execute)], false, Evict::Yes, some(&[])),
-            (Some("Unknown"), vec![("unreachable", schedule), ("unreachable", execute)], false, Evict::Never, some(&["unreachable:NoSchedule"])),
+            (
+                Some("True"),
+                vec![("unreachable", schedule), ("unreachable", execute)],
+                false,
+                Evict::Yes,
+                some(&[]),
+            ),
+            (
+                Some("Unknown"),
+                vec![("unreachable", schedule), ("unreachable", execute)],
+                false,
+                Evict::Never,
+                some(&["unreachable:NoSchedule"]),
+            ),
             (Some("True"), vec![], true, Evict::Yes, some(&["unschedulable:NoSchedule"])),
             (Some("True"), vec![("example.com/mine", execute)], false, Evict::Yes, None),
             (None, vec![("not-ready", schedule)], false, Evict::Yes, some(&[])),

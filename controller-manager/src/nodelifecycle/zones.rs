@@ -101,7 +101,8 @@ impl Zones {
         let mut changed = false;
         for (zone, (ready, total)) in counts {
             let state = self.state(ready, total);
-            let known = self.zones.entry(zone).or_insert(Zone { state: State::Normal, size: total, next: None });
+            let known =
+                self.zones.entry(zone).or_insert(Zone { state: State::Normal, size: total, next: None });
             changed |= known.state != state;
             known.state = state;
             known.size = total;
@@ -166,7 +167,8 @@ mod tests {
     const LIMITS: Limits = Limits { rate: 0.1, secondary_rate: 0.01, large_cluster: 5, unhealthy: 0.55 };
 
     fn cluster(ready: usize, unready: usize) -> Vec<Arc<Node>> {
-        let named = |status: &'static str| move |i: usize| Arc::new(node(&format!("{status}{i}"), Some(status)));
+        let named =
+            |status: &'static str| move |i: usize| Arc::new(node(&format!("{status}{i}"), Some(status)));
         (0..ready).map(named("True")).chain((0..unready).map(named("Unknown"))).collect()
     }
 
@@ -181,7 +183,11 @@ mod tests {
             let mut zones = Zones::new(LIMITS);
             zones.update(&cluster(ready, unready));
             for permit in expected {
-                assert_eq!(zones.permit(&node("x", Some("Unknown")), at(100)), permit, "{ready} of {unready}");
+                assert_eq!(
+                    zones.permit(&node("x", Some("Unknown")), at(100)),
+                    permit,
+                    "{ready} of {unready}"
+                );
             }
         }
     }

@@ -58,7 +58,9 @@ impl Replicated for ReplicaSet {
         View {
             replicas: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             min_ready_seconds: spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0),
-            selector: spec.and_then(|spec| Selector::new(Some(&spec.selector)).ok()).unwrap_or(Selector::Nothing),
+            selector: spec
+                .and_then(|spec| Selector::new(Some(&spec.selector)).ok())
+                .unwrap_or(Selector::Nothing),
             template: spec.and_then(|spec| spec.template.as_ref()).unwrap_or(&NO_TEMPLATE),
             generation: self.metadata.generation.unwrap_or(0),
             reports_terminating: true,

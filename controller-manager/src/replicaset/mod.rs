@@ -33,7 +33,11 @@ pub fn start_replicasets(cx: &Context) {
 
 /// Starts the controller of ReplicationControllers.
 pub fn start_replication_controllers(cx: &Context) {
-    start::<ReplicationController>(cx, "replicationcontroller-controller", cx.config.concurrent.replication_controllers);
+    start::<ReplicationController>(
+        cx,
+        "replicationcontroller-controller",
+        cx.config.concurrent.replication_controllers,
+    );
 }
 
 struct Controller<K> {
@@ -74,7 +78,9 @@ fn enqueue_owners<K: Replicated>(pods: &Informer<Pod>, sets: &Informer<K>, queue
         for pod in states(event) {
             let namespace = meta::namespace(&pod.metadata);
             match meta::controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == K::kind(&()) => queue.add(ObjectKey::new(namespace, owner.name.as_str())),
+                Some(owner) if owner.kind == K::kind(&()) => {
+                    queue.add(ObjectKey::new(namespace, owner.name.as_str()))
+                }
                 Some(_) => {}
                 None if matches!(event, Event::Deleted(_)) => {}
                 None => {
@@ -100,10 +106,8 @@ impl<K: Replicated> Controller<K> {
         }
         let view = set.view();
         let pods = self.claimed(&*set, &view.selector).await?;
-        let (active, terminating): (Vec<_>, Vec<_>) = pods
-            .into_iter()
-            .filter(|pod| !pods::is_terminal(pod))
-            .partition(|pod| pods::is_active(pod));
+        let (active, terminating): (Vec<_>, Vec<_>) =
+            pods.into_iter().filter(|pod| !pods::is_terminal(pod)).partition(|pod| pods::is_active(pod));
         let now = Timestamp::now();
         let plan = if meta::is_deleting(set.meta()) {
             Plan::Keep
@@ -135,7 +139,8 @@ impl<K: Replicated> Controller<K> {
             Some(owner) => self.sets.store().indexed(refs::CONTROLLER_INDEX, &owner.uid),
             None => return self.pods.store().indexed(refs::CONTROLLER_INDEX, meta::uid(set)),
         };
-        let of = |sibling: &Arc<K>| self.pods.store().indexed(refs::CONTROLLER_INDEX, meta::uid(sibling.meta()));
+        let of =
+            |sibling: &Arc<K>| self.pods.store().indexed(refs::CONTROLLER_INDEX, meta::uid(sibling.meta()));
         siblings.iter().flat_map(of).collect()
     }
 
@@ -144,7 +149,11 @@ impl<K: Replicated> Controller<K> {
         match plan {
             Plan::Keep => Ok(()),
             Plan::Create(count) => {
-                let pod = pods::from_template(view.template, meta::name(set.meta()), meta::controller_reference(set));
+                let pod = pods::from_template(
+                    view.template,
+                    meta::name(set.meta()),
+                    meta::controller_reference(set),
+                );
                 let create = async |()| self.control.create(&owner, &pod).await.map(drop);
                 match batch::slow_start(vec![(); count], create).await.error {
                     Some(error) => Err(error),
@@ -173,7 +182,13 @@ impl<K: Replicated> Controller<K> {
         Ok(())
     }
 
-    fn next_look(&self, view: &View<'_>, status: &status::Status, active: &[Arc<Pod>], now: Timestamp) -> Action {
+    fn next_look(
+        &self,
+        view: &View<'_>,
+        status: &status::Status,
+        active: &[Arc<Pod>],
+        now: Timestamp,
+    ) -> Action {
         if view.min_ready_seconds <= 0 || status.ready == status.available {
             return Action::Done;
         }

@@ -18,11 +18,18 @@ pub enum Plan {
 }
 
 /// Compares the pods that count with the number wanted. `related` is asked only when pods must go.
-pub fn plan(replicas: i32, active: Vec<Arc<Pod>>, related: impl FnOnce() -> Vec<Arc<Pod>>, now: Timestamp) -> Plan {
+pub fn plan(
+    replicas: i32,
+    active: Vec<Arc<Pod>>,
+    related: impl FnOnce() -> Vec<Arc<Pod>>,
+    now: Timestamp,
+) -> Plan {
     let wanted = usize::try_from(replicas).unwrap_or(0);
     match active.len() {
         have if have < wanted => Plan::Create((wanted - have).min(BURST)),
-        have if have > wanted => Plan::Delete(pods::to_delete(active, &related(), (have - wanted).min(BURST), now)),
+        have if have > wanted => {
+            Plan::Delete(pods::to_delete(active, &related(), (have - wanted).min(BURST), now))
+        }
         _ => Plan::Keep,
     }
 }
@@ -38,7 +45,9 @@ mod tests {
 
     #[test]
     fn difference_decides() {
-        for (wanted, have, expected) in [(0, 0, 0), (2, 2, 0), (2, 0, 2), (600, 1, 500), (0, 3, -3), (1, 700, -500)] {
+        for (wanted, have, expected) in
+            [(0, 0, 0), (2, 2, 0), (2, 0, 2), (600, 1, 500), (0, 3, -3), (1, 700, -500)]
+        {
             let made = match plan(wanted, pods(have), Vec::new, at(9)) {
                 Plan::Keep => 0,
                 Plan::Create(count) => count as i64,

@@ -86,7 +86,11 @@ mod tests {
     use crate::common::pods::tests::{at, pod};
     use k8s_openapi::api::core::v1::PodTemplateSpec;
 
-    fn view<'a>(template: &'a PodTemplateSpec, replicas: i32, conditions: Vec<ReplicaSetCondition>) -> View<'a> {
+    fn view<'a>(
+        template: &'a PodTemplateSpec,
+        replicas: i32,
+        conditions: Vec<ReplicaSetCondition>,
+    ) -> View<'a> {
         View {
             replicas,
             min_ready_seconds: 10,

@@ -69,12 +69,17 @@ pub fn is_stale(claim: &PersistentVolumeClaim, set: &StatefulSet, pod: &Pod) -> 
 }
 
 /// The claim with the owners that the policy asks for; `None` when it has them, or when it is not ours to change.
-pub fn with_owners(claim: &PersistentVolumeClaim, set: &StatefulSet, pod: &Pod) -> Option<PersistentVolumeClaim> {
+pub fn with_owners(
+    claim: &PersistentVolumeClaim,
+    set: &StatefulSet,
+    pod: &Pod,
+) -> Option<PersistentVolumeClaim> {
     let policy = policy(set);
     let owners = claim.metadata.owner_references.clone().unwrap_or_default();
     let ours = |owner: &OwnerReference| refers(owner, set) || refers(owner, pod);
     let ours_by_uid = |owner: &OwnerReference| {
-        owner.uid == meta::uid(&set.metadata) || (pod.metadata.uid.is_some() && owner.uid == meta::uid(&pod.metadata))
+        owner.uid == meta::uid(&set.metadata)
+            || (pod.metadata.uid.is_some() && owner.uid == meta::uid(&pod.metadata))
     };
     if owners.iter().any(|owner| ours(owner) && !ours_by_uid(owner)) {
         return None;
@@ -100,7 +105,9 @@ pub fn with_owners(claim: &PersistentVolumeClaim, set: &StatefulSet, pod: &Pod) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::apps::v1::{StatefulSetPersistentVolumeClaimRetentionPolicy as Retention, StatefulSetSpec};
+    use k8s_openapi::api::apps::v1::{
+        StatefulSetPersistentVolumeClaimRetentionPolicy as Retention, StatefulSetSpec,
+    };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
     fn named(name: &str, uid: &str) -> ObjectMeta {
@@ -148,7 +155,9 @@ mod tests {
             let (set, pod) = (set(deleted, scaled), pod(pod_name));
             let claim = for_pod(&set, &pod).remove(0);
             let owned = with_owners(&claim, &set, &pod);
-            let uid = owned.as_ref().and_then(|claim| Some(claim.metadata.owner_references.as_ref()?.first()?.uid.as_str()));
+            let uid = owned
+                .as_ref()
+                .and_then(|claim| Some(claim.metadata.owner_references.as_ref()?.first()?.uid.as_str()));
             assert_eq!(uid, owner, "{deleted} {scaled} {pod_name}");
             if let Some(owned) = owned {
                 assert_eq!(with_owners(&owned, &set, &pod), None, "a second time changes nothing");

@@ -73,7 +73,10 @@ fn set_storage(set: &StatefulSet, pod: &mut Pod) {
     volumes.retain(|volume| !claims.iter().any(|(name, _)| *name == volume.name));
     let of_claim = |(name, claim): (String, String)| Volume {
         name,
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim, read_only: None }),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim,
+            read_only: None,
+        }),
         ..Default::default()
     };
     volumes.splice(0..0, claims.into_iter().map(of_claim));

@@ -75,7 +75,8 @@ fn enqueue_for_pods(pods: &Informer<Pod>, sets: &Informer<StatefulSet>, queue: &
                 None if matches!(event, Event::Deleted(_)) => {}
                 None => {
                     let sets = sets.store().list_namespace(namespace);
-                    let wanting = sets.iter().filter(|set| selector(set).matches(meta::labels(&pod.metadata)));
+                    let wanting =
+                        sets.iter().filter(|set| selector(set).matches(meta::labels(&pod.metadata)));
                     wanting.for_each(|set| queue.add(meta::key(&set.metadata)));
                 }
             }
@@ -113,10 +114,15 @@ impl Controller {
             self.written.deleted(&key, &*old);
         }
         let min_ready = plan::min_ready_seconds(&set);
-        Ok(pods::next_available(&pods, min_ready, now).map_or(Action::Done, |wait: Duration| Action::RequeueAfter(wait)))
+        Ok(pods::next_available(&pods, min_ready, now)
+            .map_or(Action::Done, |wait: Duration| Action::RequeueAfter(wait)))
     }
 
-    async fn claimed_pods(&self, set: &StatefulSet, selector: &Selector) -> Result<Vec<Arc<Pod>>, kube::Error> {
+    async fn claimed_pods(
+        &self,
+        set: &StatefulSet,
+        selector: &Selector,
+    ) -> Result<Vec<Arc<Pod>>, kube::Error> {
         let mut pods = self.pods.store().indexed(refs::CONTROLLER_INDEX, meta::uid(&set.metadata));
         let orphans = refs::orphans_of(meta::namespace(&set.metadata));
         pods.extend(self.pods.store().indexed(refs::CONTROLLER_INDEX, &orphans));
@@ -209,7 +215,9 @@ impl Controller {
         for claim in claims::for_pod(set, pod) {
             let name = meta::name(&claim.metadata);
             match self.claim(key, name) {
-                Some(held) if meta::is_deleting(&held.metadata) => anyhow::bail!("pvc {name} is being deleted"),
+                Some(held) if meta::is_deleting(&held.metadata) => {
+                    anyhow::bail!("pvc {name} is being deleted")
+                }
                 Some(_) => {}
                 None => {
                     let created = api.create(&PostParams::default(), &claim).await;
@@ -243,7 +251,9 @@ impl Controller {
         let name = meta::name(&set.metadata);
         let (kind, outcome, end) = match error {
             None => (EventType::Normal, "Successful", "successful".to_owned()),
-            Some(error) => (EventType::Warning, "Failed", format!("failed error: {}", errors::message(error))),
+            Some(error) => {
+                (EventType::Warning, "Failed", format!("failed error: {}", errors::message(error)))
+            }
         };
         let message = format!("{verb} Pod {pod} in StatefulSet {name} {end}");
         self.recorder.object_event(set, kind, &format!("{outcome}{verb}"), message);
@@ -269,7 +279,12 @@ impl Controller {
         self.recorder.object_event(set, kind, reason, message);
     }
 
-    async fn write_status(&self, key: &ObjectKey, set: &StatefulSet, status: StatefulSetStatus) -> anyhow::Result<()> {
+    async fn write_status(
+        &self,
+        key: &ObjectKey,
+        set: &StatefulSet,
+        status: StatefulSetStatus,
+    ) -> anyhow::Result<()> {
         let before = set.status.clone().unwrap_or_default();
         if plan::same_status(&before, &status) {
             return Ok(());

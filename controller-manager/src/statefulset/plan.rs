@@ -68,9 +68,11 @@ pub fn plan(
     now: Timestamp,
 ) -> Plan {
     let min_ready = min_ready_seconds(set);
-    let parallel = set.spec.as_ref().and_then(|spec| spec.pod_management_policy.as_deref()) == Some("Parallel");
+    let parallel =
+        set.spec.as_ref().and_then(|spec| spec.pod_management_policy.as_deref()) == Some("Parallel");
     let mut plan = Plan { steps: Vec::new(), in_order: !parallel, status: status(set, all, revisions, now) };
-    let unavailable = |pod: &Pod| !pods::is_available(pod, min_ready, now) || meta::is_deleting(&pod.metadata);
+    let unavailable =
+        |pod: &Pod| !pods::is_available(pod, min_ready, now) || meta::is_deleting(&pod.metadata);
     if !meta::is_deleting(&set.metadata) {
         let (places, condemned) = places(set, all);
         let work = Work { set, revisions, in_order: !parallel, unavailable: &unavailable, claim: &claim };
@@ -79,7 +81,8 @@ pub fn plan(
             && plan.steps.iter().all(|step| !matches!(step, Step::Create(_) | Step::Delete(_)))
         {
             let updated = work.outdated(&places);
-            let current = plan.status.current_replicas.unwrap_or(0) - i32::try_from(updated.len()).unwrap_or(0);
+            let current =
+                plan.status.current_replicas.unwrap_or(0) - i32::try_from(updated.len()).unwrap_or(0);
             plan.status.current_replicas = Some(current.max(0));
             plan.steps.extend(updated.into_iter().map(Step::Delete));
         }
@@ -95,7 +98,8 @@ fn places(set: &StatefulSet, all: &[Arc<Pod>]) -> (Vec<(i32, Place)>, Vec<Arc<Po
     let places = (start..start + replicas(set))
         .map(|ordinal| (ordinal, held(ordinal).map_or(Place::Empty, Place::Held)))
         .collect();
-    let beyond = |pod: &&Arc<Pod>| identity::ordinal(pod).is_some_and(|ordinal| !identity::in_range(set, ordinal));
+    let beyond =
+        |pod: &&Arc<Pod>| identity::ordinal(pod).is_some_and(|ordinal| !identity::in_range(set, ordinal));
     let mut condemned: Vec<_> = all.iter().filter(beyond).cloned().collect();
     condemned.sort_by_key(|pod| std::cmp::Reverse(identity::ordinal(pod)));
     (places, condemned)
@@ -126,9 +130,9 @@ impl Work<'_> {
 
     fn empty(&self, ordinal: i32, steps: &mut Vec<Step>) -> bool {
         let pod = self.new_pod(ordinal);
-        let stale = claims::names(self.set, &pod)
-            .iter()
-            .any(|(_, name)| (self.claim)(name).is_some_and(|claim| claims::is_stale(&claim, self.set, &pod)));
+        let stale = claims::names(self.set, &pod).iter().any(|(_, name)| {
+            (self.claim)(name).is_some_and(|claim| claims::is_stale(&claim, self.set, &pod))
+        });
         if !stale {
             steps.push(Step::Create(Box::new(pod)));
         }
@@ -142,8 +146,7 @@ impl Work<'_> {
             }
             return true;
         }
-        let missing =
-            || claims::names(self.set, pod).iter().any(|(_, name)| (self.claim)(name).is_none());
+        let missing = || claims::names(self.set, pod).iter().any(|(_, name)| (self.claim)(name).is_none());
         if pods::phase(pod) == "Pending" && !meta::is_deleting(&pod.metadata) && missing() {
             steps.push(Step::EnsureClaims(pod.clone()));
         }
@@ -172,7 +175,8 @@ impl Work<'_> {
     fn new_pod(&self, ordinal: i32) -> Pod {
         let (rolling, parameters) = strategy(self.set);
         let start = identity::start(self.set);
-        let current_replicas = self.set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0);
+        let current_replicas =
+            self.set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0);
         let old = match parameters {
             Some(parameters) => ordinal < start + parameters.partition.unwrap_or(0),
             None => rolling && ordinal < start + current_replicas,
@@ -240,7 +244,9 @@ fn status(set: &StatefulSet, all: &[Arc<Pod>], revisions: &Revisions, now: Times
     };
     let created = |pod: &Pod| !pods::phase(pod).is_empty();
     let ready = |pod: &Pod| pods::phase(pod) == "Running" && pods::is_ready(pod);
-    let of = |pod: &Pod, name: &str| created(pod) && !meta::is_deleting(&pod.metadata) && identity::revision(pod) == name;
+    let of = |pod: &Pod, name: &str| {
+        created(pod) && !meta::is_deleting(&pod.metadata) && identity::revision(pod) == name
+    };
     let min_ready = min_ready_seconds(set);
     StatefulSetStatus {
         observed_generation: set.metadata.generation,
@@ -324,7 +330,8 @@ mod tests {
                 _ => pod(&name, "n", "Running", Some(1)),
             };
             pod.metadata.labels = Some(
-                [(identity::REVISION.to_owned(), revision.to_owned()), (identity::POD_NAME.to_owned(), name)].into(),
+                [(identity::REVISION.to_owned(), revision.to_owned()), (identity::POD_NAME.to_owned(), name)]
+                    .into(),
             );
             pod.metadata.deletion_timestamp = (mark == "t").then(|| Time(at(5)));
             Arc::new(pod)
@@ -334,8 +341,7 @@ mod tests {
 
     fn steps(set: &StatefulSet, text: &str) -> String {
         let revision = |name: &str| Revision { name: name.into(), ..Default::default() };
-        let revisions =
-            Revisions { current: revision("old"), update: revision("new"), collision_count: 0 };
+        let revisions = Revisions { current: revision("old"), update: revision("new"), collision_count: 0 };
         let plan = plan(set, &pods(text), &revisions, |_| None, at(100));
         let word = |step: &Step| match step {
             Step::Create(pod) => {
@@ -371,11 +377,9 @@ mod tests {
     #[test]
     fn parallel_pods_come_and_go_at_once() {
         let parallel = set(3, "Parallel", 0, 1);
-        for (have, expected) in [
-            ("", "+0new +1new +2new"),
-            ("1-new", "+0new +2new"),
-            ("0+new 1+new 2+new 3+new 4-new", "-4 -3"),
-        ] {
+        for (have, expected) in
+            [("", "+0new +1new +2new"), ("1-new", "+0new +2new"), ("0+new 1+new 2+new 3+new 4-new", "-4 -3")]
+        {
             assert_eq!(steps(&parallel, have), expected, "{have}");
         }
     }
@@ -400,8 +404,7 @@ mod tests {
     #[test]
     fn completed_update_becomes_current() {
         let revision = |name: &str| Revision { name: name.into(), ..Default::default() };
-        let revisions =
-            Revisions { current: revision("old"), update: revision("new"), collision_count: 0 };
+        let revisions = Revisions { current: revision("old"), update: revision("new"), collision_count: 0 };
         let status = |text: &str| {
             plan(&set(2, "OrderedReady", 0, 1), &pods(text), &revisions, |_| None, at(100)).status
         };

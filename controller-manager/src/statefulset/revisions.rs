@@ -55,7 +55,11 @@ pub async fn resolve(
         name: meta::name(&revision.metadata).to_owned(),
         template: history::template_of(revision).unwrap_or_else(|| template.clone()),
     };
-    Ok(Revisions { current: held(current.map_or(&update, Arc::as_ref)), update: held(&update), collision_count })
+    Ok(Revisions {
+        current: held(current.map_or(&update, Arc::as_ref)),
+        update: held(&update),
+        collision_count,
+    })
 }
 
 /// Revisions beyond the history limit that no pod has.

@@ -1,0 +1,137 @@
+//! Signs approved requests for the signers of Kubernetes itself.
+
+use super::authority::Authority;
+use super::{holds, is_issued, request};
+use crate::context::{Context, enqueue_all};
+use client::controller::Action;
+use client::kube::api::PostParams;
+use client::{Api, Client, Informer, ObjectKey, WorkQueue};
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::sync::Arc;
+use std::time::Duration;
+
+const SHORTEST: Duration = Duration::from_secs(600);
+
+struct Controller {
+    client: Client,
+    requests: Informer<CertificateSigningRequest>,
+    authority: Authority,
+    longest: Duration,
+}
+
+/// Starts the controller, if there is an authority to sign with.
+pub fn start(cx: &Context) {
+    let flags = &cx.config.flags;
+    let (Some(certificate), Some(key)) = (&flags.cluster_signing_cert_file, &flags.cluster_signing_key_file)
+    else {
+        tracing::info!("no --cluster-signing-cert-file and --cluster-signing-key-file, so nothing is signed");
+        return;
+    };
+    let read = |path: &std::path::Path| {
+        std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+    };
+    let authority = read(certificate)
+        .and_then(|certificate| Authority::new(&certificate, &read(key)?).map_err(|error| error.to_string()));
+    let authority = match authority {
+        Ok(authority) => authority,
+        Err(error) => {
+            tracing::error!(error, "cannot sign certificates");
+            return;
+        }
+    };
+    let requests = cx.informer::<CertificateSigningRequest>();
+    let queue = WorkQueue::new("csrsigning");
+    enqueue_all(&requests, &queue);
+    let controller = Arc::new(Controller {
+        client: cx.client.clone(),
+        authority,
+        longest: flags.cluster_signing_duration,
+        requests: requests.clone(),
+    });
+    let synced = async move { requests.synced().await };
+    cx.work("certificatesigningrequest-signing-controller", queue, 5, synced, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(key).await }
+    });
+}
+
+/// Whether the signer answers for such a request: `None` when it is not one of ours.
+fn check(signer: &str, request: &request::Request, usages: &[String]) -> Option<Result<(), String>> {
+    Some(match signer {
+        "kubernetes.io/kubelet-serving" => request::check_kubelet_serving(request, usages),
+        "kubernetes.io/kube-apiserver-client-kubelet" => request::check_kubelet_client(request, usages),
+        "kubernetes.io/kube-apiserver-client" => request::check_client(usages),
+        "kubernetes.io/legacy-unknown" => Ok(()),
+        _ => return None,
+    })
+}
+
+fn validity(asked: Option<i32>, longest: Duration) -> Duration {
+    match asked.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs) {
+        None => longest,
+        Some(asked) => asked.max(SHORTEST).min(longest),
+    }
+}
+
+impl Controller {
+    async fn reconcile(&self, key: ObjectKey) -> anyhow::Result<Action> {
+        let Some(csr) = self.requests.store().get(&key) else { return Ok(Action::Done) };
+        if is_issued(&csr) || holds(&csr, "Approved").is_none() {
+            return Ok(Action::Done);
+        }
+        if holds(&csr, "Denied").or(holds(&csr, "Failed")).is_some() {
+            return Ok(Action::Done);
+        }
+        let usages = csr.spec.usages.clone().unwrap_or_default();
+        let request = request::parse(&csr.spec.request.0)?;
+        let Some(checked) = check(&csr.spec.signer_name, &request, &usages) else { return Ok(Action::Done) };
+        let now = Timestamp::now();
+        let mut changed = CertificateSigningRequest::clone(&csr);
+        let status = changed.status.get_or_insert_default();
+        match checked {
+            Ok(()) => {
+                let validity = validity(csr.spec.expiration_seconds, self.longest);
+                let certificate = self.authority.sign(&request, &usages, validity, now)?;
+                status.certificate = Some(ByteString(certificate.into_bytes()));
+            }
+            Err(message) => {
+                status.conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
+                    type_: "Failed".to_owned(),
+                    status: "True".to_owned(),
+                    reason: Some("SignerValidationFailure".to_owned()),
+                    message: Some(message),
+                    last_update_time: Some(Time(now)),
+                    last_transition_time: Some(Time(now)),
+                })
+            }
+        }
+        let api: Api<CertificateSigningRequest> = Api::all(self.client.clone());
+        api.replace_status(&key.name, &PostParams::default(), &changed).await?;
+        Ok(Action::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validity_stays_within_bounds() {
+        let day = Duration::from_secs(86_400);
+        for (asked, expected) in
+            [(None, 86_400), (Some(60), 600), (Some(3600), 3600), (Some(999_999), 86_400)]
+        {
+            assert_eq!(validity(asked, day).as_secs(), expected);
+        }
+    }
+
+    #[test]
+    fn foreign_signers_are_left_alone() {
+        let request = request::Request::default();
+        assert!(check("example.com/mine", &request, &[]).is_none());
+        assert_eq!(check("kubernetes.io/legacy-unknown", &request, &[]), Some(Ok(())));
+    }
+}

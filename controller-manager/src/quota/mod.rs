@@ -1,0 +1,150 @@
+//! ResourceQuotas: adds up what a namespace uses. Admission compares; this keeps the sums right.
+//!
+//! `usage.rs` adds up. As upstream's pkg/controller/resourcequota.
+
+mod usage;
+
+use crate::common::{discovery, meta};
+use crate::context::{Context, enqueue_all, states};
+use api::quantity::Quantity;
+use client::controller::Action;
+use client::informer::PartialObject;
+use client::kube::api::PostParams;
+use client::{Api, Client, Informer, Object, ObjectKey, SharedInformerFactory, WorkQueue};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+struct Controller {
+    client: Client,
+    informers: SharedInformerFactory,
+    quotas: Informer<ResourceQuota>,
+    pods: Informer<Pod>,
+    services: Informer<Service>,
+    claims: Informer<PersistentVolumeClaim>,
+    /// Objects that are only counted, by `resource.group`.
+    counted: Mutex<HashMap<String, Option<Informer<PartialObject>>>>,
+    queue: WorkQueue<ObjectKey>,
+    resync: Duration,
+}
+
+/// Starts the controller.
+pub fn start(cx: &Context) {
+    let (quotas, pods) = (cx.informer::<ResourceQuota>(), cx.pods());
+    let (services, claims) = (cx.informer::<Service>(), cx.informer::<PersistentVolumeClaim>());
+    let queue = WorkQueue::new("resourcequota_primary");
+    enqueue_all(&quotas, &queue);
+    follow(&pods, &quotas, &queue);
+    follow(&services, &quotas, &queue);
+    follow(&claims, &quotas, &queue);
+    let controller = Arc::new(Controller {
+        client: cx.client.clone(),
+        informers: cx.informers.clone(),
+        counted: Mutex::default(),
+        queue: queue.clone(),
+        resync: cx.config.flags.resource_quota_sync_period,
+        quotas: quotas.clone(),
+        pods: pods.clone(),
+        services: services.clone(),
+        claims: claims.clone(),
+    });
+    let synced = async move {
+        quotas.synced().await;
+        pods.synced().await;
+        services.synced().await;
+        claims.synced().await;
+    };
+    cx.work("resourcequota-controller", queue, cx.config.concurrent.quotas, synced, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(key).await }
+    });
+}
+
+/// What comes, goes or changes its use wakes the quotas of its namespace.
+fn follow<K: Object>(objects: &Informer<K>, quotas: &Informer<ResourceQuota>, queue: &WorkQueue<ObjectKey>) {
+    let (quotas, queue) = (quotas.clone(), queue.clone());
+    objects.subscribe(move |event| {
+        for object in states(event) {
+            wake(&quotas, &queue, meta::namespace(object.meta()));
+        }
+    });
+}
+
+fn wake(quotas: &Informer<ResourceQuota>, queue: &WorkQueue<ObjectKey>, namespace: &str) {
+    let here = quotas.store().list_namespace(namespace);
+    here.iter().for_each(|quota| queue.add(meta::key(&quota.metadata)));
+}
+
+impl Controller {
+    async fn reconcile(&self, key: ObjectKey) -> anyhow::Result<Action> {
+        let Some(quota) = self.quotas.store().get(&key) else { return Ok(Action::Done) };
+        let hard = api::pod::read(quota.spec.as_ref().and_then(|spec| spec.hard.as_ref()));
+        let mut used: BTreeMap<String, Quantity> = BTreeMap::new();
+        let namespace = key.namespace.as_str();
+        let pods = self.pods.store().list_namespace(namespace);
+        usage::pods(&quota, &pods, Timestamp::now(), &mut used);
+        if usage::has_no_scopes(&quota) {
+            usage::services(&self.services.store().list_namespace(namespace), &mut used);
+            usage::claims(&self.claims.store().list_namespace(namespace), &mut used);
+            for name in hard.keys().filter_map(|name| usage::counted_resource(name)) {
+                if let Some(informer) = self.counter(&name).await? {
+                    informer.synced().await;
+                    let count = informer.store().list_namespace(namespace).len();
+                    usage::count(&name, count, &mut used);
+                }
+            }
+        }
+        // Only what is limited is reported, and what is limited is always reported.
+        let used: BTreeMap<_, _> =
+            hard.keys().map(|name| (name.clone(), used.remove(name).unwrap_or_default())).collect();
+        self.write(&key, &quota, &used).await?;
+        Ok(Action::RequeueAfter(self.resync))
+    }
+
+    /// The cache of the resource called `resource.group`; `None` when there is no such resource.
+    async fn counter(&self, name: &str) -> anyhow::Result<Option<Informer<PartialObject>>> {
+        if let Some(known) = self.counted.lock().get(name) {
+            return Ok(known.clone());
+        }
+        let discovered = discovery::discover(&self.client).await?;
+        let named = |resource: &&discovery::Resource| {
+            resource.namespaced && resource.supports(&["list", "watch"]) && resource.group_resource() == name
+        };
+        let Some(resource) = discovered.resources.iter().find(named) else { return Ok(None) };
+        let mut counted = self.counted.lock();
+        let informer = counted.entry(name.to_owned()).or_insert_with(|| {
+            let informer = self.informers.dynamic_informer(&resource.api);
+            let (quotas, queue) = (self.quotas.clone(), self.queue.clone());
+            informer.subscribe(move |event| {
+                if !matches!(event, client::Event::Updated { .. }) {
+                    wake(&quotas, &queue, meta::namespace(&event.object().metadata));
+                }
+            });
+            Some(informer)
+        });
+        Ok(informer.clone())
+    }
+
+    async fn write(
+        &self,
+        key: &ObjectKey,
+        quota: &ResourceQuota,
+        used: &BTreeMap<String, Quantity>,
+    ) -> anyhow::Result<()> {
+        let before = quota.status.clone().unwrap_or_default();
+        let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone());
+        let read = api::pod::read;
+        if read(before.hard.as_ref()) == read(hard.as_ref()) && read(before.used.as_ref()) == *used {
+            return Ok(());
+        }
+        let used = used.iter().map(|(name, amount)| (name.clone(), amount.into())).collect();
+        let changed =
+            ResourceQuota { status: Some(ResourceQuotaStatus { hard, used: Some(used) }), ..quota.clone() };
+        let quotas: Api<ResourceQuota> = Api::namespaced(self.client.clone(), &key.namespace);
+        quotas.replace_status(&key.name, &PostParams::default(), &changed).await?;
+        Ok(())
+    }
+}
