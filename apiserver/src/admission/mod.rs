@@ -9,6 +9,7 @@ mod default_tolerations;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 
 mod priority;
 
@@ -139,13 +140,14 @@ pub struct Deps<'a> {
 type Make = fn(&Deps<'_>) -> Arc<dyn Plugin>;
 
 /// Every plugin in the order they run, and whether it runs by default.
-const PLUGINS: [(&str, bool, Make); 17] = [
+const PLUGINS: [(&str, bool, Make); 18] = [
     ("NamespaceLifecycle", true, |deps| Arc::new(namespace_lifecycle::NamespaceLifecycle::new(deps))),
     ("LimitRanger", true, |deps| Arc::new(limit_ranger::LimitRanger::new(deps))),
     ("ServiceAccount", true, |deps| Arc::new(service_account::ServiceAccounts::new(deps))),
     ("NodeRestriction", false, |deps| Arc::new(node_restriction::NodeRestriction::new(deps))),
     ("TaintNodesByCondition", true, |_| Arc::new(taint_nodes::TaintNodes)),
     ("AlwaysPullImages", false, |_| Arc::new(default_tolerations::AlwaysPullImages)),
+    ("PodSecurity", true, |deps| Arc::new(pod_security::PodSecurity::new(deps))),
     ("Priority", true, |deps| Arc::new(priority::Priority::new(deps))),
     ("DefaultTolerationSeconds", true, |deps| Arc::new(default_tolerations::DefaultTolerations::new(deps))),
     ("DefaultStorageClass", true, |deps| Arc::new(storage::DefaultStorageClass::new(deps))),

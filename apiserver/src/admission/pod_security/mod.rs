@@ -1,0 +1,262 @@
+//! PodSecurity: what pods of a namespace may do, by the namespace's labels (upstream `pod-security-admission`).
+
+mod checks;
+mod policy;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::status::ApiError;
+use client::informer::Informer;
+use client::{Client, ObjectKey};
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodTemplateSpec};
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::Value;
+
+use self::checks::Violation;
+use self::policy::{Level, LevelVersion, Policy};
+use super::{Attributes, Deps, Operation, Plugin, decode, items, text};
+
+/// Pods of a namespace looked at when its level is raised, at most.
+const MAX_PODS: usize = 3000;
+
+/// Subresources of pods that do not change what the pod may do.
+const IGNORED: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
+
+/// The plugin.
+pub struct PodSecurity {
+    client: Client,
+    namespaces: Informer<Namespace>,
+}
+
+impl PodSecurity {
+    /// Watches namespaces.
+    pub fn new(deps: &Deps<'_>) -> Self {
+        Self { client: deps.client.clone(), namespaces: deps.informers.informer() }
+    }
+
+    async fn namespace(&self, name: &str) -> Result<Arc<Namespace>, ApiError> {
+        if let Some(found) = self.namespaces.store().get(&ObjectKey::new("", name)) {
+            return Ok(found);
+        }
+        let found = Api::<Namespace>::all(self.client.clone()).get(name).await;
+        found.map(Arc::new).map_err(|_| ApiError::internal(format!("failed to lookup namespace {name:?}")))
+    }
+
+    /// What the pods of a namespace would be refused for if its level were `enforce`.
+    async fn existing(&self, namespace: &str, enforce: LevelVersion) -> Vec<String> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace).list(&ListParams::default()).await;
+        match pods {
+            Ok(pods) => warn_of_existing(namespace, enforce, &pods.items),
+            Err(_) => vec!["failed to list pods while checking new PodSecurity enforce level".to_owned()],
+        }
+    }
+
+    async fn check_namespace(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        old: Option<&Value>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let labels = |object: &Value| serde_json::from_value(object["metadata"]["labels"].clone()).ok();
+        let (new, errors) = policy::read(labels(object).as_ref());
+        let invalid = |errors: &[api::field::Error]| {
+            Err(ApiError::invalid(attributes.kind, text(&object["metadata"], "name"), errors))
+        };
+        let Some(old) = old else {
+            return if errors.is_empty() { Ok(()) } else { invalid(&errors) };
+        };
+        let (before, old_errors) = policy::read(labels(old).as_ref());
+        if !errors.is_empty() && errors != old_errors {
+            return invalid(&errors);
+        }
+        let relaxed = new.enforce.version == before.enforce.version && new.enforce.level <= before.enforce.level;
+        if new.enforce != before.enforce && new.enforce.level != Level::Privileged && !relaxed {
+            warnings.extend(self.existing(text(&object["metadata"], "name"), new.enforce).await);
+        }
+        Ok(())
+    }
+}
+
+/// Warnings about pods that are there already: equal ones are told once.
+fn warn_of_existing(namespace: &str, enforce: LevelVersion, pods: &[Pod]) -> Vec<String> {
+    let controller = |pod: &Pod| {
+        let owners = pod.metadata.owner_references.iter().flatten();
+        owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone())
+    };
+    // One pod of each controller first: they are alike.
+    let mut seen = Vec::new();
+    let (mut first, mut alike) = (Vec::new(), Vec::new());
+    for pod in pods {
+        match controller(pod) {
+            Some(uid) if seen.contains(&uid) => alike.push(pod),
+            Some(uid) => {
+                seen.push(uid);
+                first.push(pod);
+            }
+            None => first.push(pod),
+        }
+    }
+    first.extend(alike);
+    let mut found: HashMap<String, (String, usize)> = HashMap::new();
+    for pod in first.iter().take(MAX_PODS) {
+        let Some(spec) = &pod.spec else { continue };
+        let violations = checks::evaluate(enforce, &checks::Pod::new(pod.metadata.annotations.as_ref(), spec));
+        if violations.is_empty() {
+            continue;
+        }
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let entry = found.entry(checks::reasons(&violations)).or_insert_with(|| (name.clone(), 0));
+        entry.0 = entry.0.clone().min(name);
+        entry.1 += 1;
+    }
+    let mut warnings = Vec::new();
+    if first.len() > MAX_PODS {
+        let total = first.len();
+        warnings.push(format!(
+            "new PodSecurity enforce level only checked against the first {MAX_PODS} of {total} existing pods"
+        ));
+    }
+    if !found.is_empty() {
+        warnings.push(format!(
+            "existing pods in namespace {namespace:?} violate the new PodSecurity enforce level \"{enforce}\""
+        ));
+    }
+    let mut lines: Vec<String> = found
+        .into_iter()
+        .map(|(why, (name, count))| match count {
+            1 => format!("{name}: {why}"),
+            2 => format!("{name} (and 1 other pod): {why}"),
+            more => format!("{name} (and {} other pods): {why}", more - 1),
+        })
+        .collect();
+    lines.sort();
+    warnings.extend(lines);
+    warnings
+}
+
+/// Resources that hold a pod template, and where.
+const TEMPLATES: [(&str, &str, &str); 8] = [
+    ("", "replicationcontrollers", "/spec/template"),
+    ("", "podtemplates", "/template"),
+    ("apps", "replicasets", "/spec/template"),
+    ("apps", "deployments", "/spec/template"),
+    ("apps", "daemonsets", "/spec/template"),
+    ("apps", "statefulsets", "/spec/template"),
+    ("batch", "jobs", "/spec/template"),
+    ("batch", "cronjobs", "/spec/jobTemplate/spec/template"),
+];
+
+fn template_path(attributes: &Attributes<'_>) -> Option<&'static str> {
+    let found = TEMPLATES.iter().find(|(group, resource, _)| attributes.is(group, resource));
+    found.map(|(_, _, path)| *path)
+}
+
+/// Whether an update of a pod changes an image or the set of containers.
+fn is_significant(pod: &Value, old: &Value) -> bool {
+    let images = |pod: &Value, list: &str| {
+        items(&pod["spec"], list).iter().map(|c| text(c, "image").to_owned()).collect::<Vec<_>>()
+    };
+    if ["containers", "initContainers"].iter().any(|list| images(pod, list) != images(old, list)) {
+        return true;
+    }
+    let before = items(&old["spec"], "ephemeralContainers");
+    items(&pod["spec"], "ephemeralContainers").iter().any(|container| {
+        let same = |other: &&Value| text(other, "name") == text(container, "name");
+        before.iter().find(same).is_none_or(|other| text(other, "image") != text(container, "image"))
+    })
+}
+
+/// Evaluates each demand once.
+struct Evaluation<'a> {
+    pod: checks::Pod<'a>,
+    done: Vec<(LevelVersion, Vec<Violation>)>,
+}
+
+impl Evaluation<'_> {
+    fn of(&mut self, demand: LevelVersion) -> &[Violation] {
+        let known = self.done.iter().position(|(done, _)| *done == demand);
+        let index = known.unwrap_or_else(|| {
+            self.done.push((demand, checks::evaluate(demand, &self.pod)));
+            self.done.len() - 1
+        });
+        &self.done[index].1
+    }
+}
+
+/// The refusal, or the warning.
+fn judge(policy: &Policy, pod: checks::Pod<'_>, enforce: bool) -> Result<Option<String>, String> {
+    let mut evaluation = Evaluation { pod, done: Vec::new() };
+    if enforce {
+        let violations = evaluation.of(policy.enforce);
+        if !violations.is_empty() {
+            return Err(format!("violates PodSecurity \"{}\": {}", policy.enforce, checks::details(violations)));
+        }
+    }
+    let audited = evaluation.of(policy.audit);
+    if !audited.is_empty() {
+        let details = checks::details(audited);
+        tracing::info!(policy = %policy.audit, details, "pod would violate the audited PodSecurity level");
+    }
+    let warned = evaluation.of(policy.warn);
+    let warning = || format!("would violate PodSecurity \"{}\": {}", policy.warn, checks::details(warned));
+    Ok((!warned.is_empty()).then(warning))
+}
+
+#[async_trait::async_trait]
+impl Plugin for PodSecurity {
+    fn name(&self) -> &'static str {
+        "PodSecurity"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        matches!(attributes.operation, Operation::Create | Operation::Update)
+            && (attributes.is("", "namespaces")
+                || (attributes.is_any("", "pods") && !IGNORED.contains(&attributes.subresource))
+                || template_path(attributes).is_some())
+    }
+
+    async fn validate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        old: Option<&Value>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        if attributes.is("", "namespaces") {
+            let old = old.filter(|_| attributes.operation == Operation::Update);
+            return self.check_namespace(attributes, object, old, warnings).await;
+        }
+        let namespace = self.namespace(attributes.namespace).await?;
+        let (policy, _) = policy::read(namespace.metadata.labels.as_ref());
+        let Some(path) = template_path(attributes) else {
+            if policy == Policy::default()
+                || [policy.enforce, policy.audit, policy.warn].iter().all(|demand| demand.level == Level::Privileged)
+                || old.is_some_and(|old| attributes.operation == Operation::Update && !is_significant(object, old))
+            {
+                return Ok(());
+            }
+            let pod: Pod = decode(object)?;
+            let spec = pod.spec.unwrap_or_default();
+            let judged = judge(&policy, checks::Pod::new(pod.metadata.annotations.as_ref(), &spec), true);
+            warnings.extend(judged.map_err(|why| attributes.forbidden(object, &why))?);
+            return Ok(());
+        };
+        if policy.warn.level == Level::Privileged && policy.audit.level == Level::Privileged {
+            return Ok(());
+        }
+        let Some(template) = object.pointer(path).filter(|template| !template.is_null()) else { return Ok(()) };
+        let template: PodTemplateSpec = decode(template)?;
+        let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
+        let spec = template.spec.unwrap_or_default();
+        if let Ok(Some(warning)) = judge(&policy, checks::Pod::new(annotations, &spec), false) {
+            warnings.push(warning);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
