@@ -33,7 +33,9 @@ pub fn object_field(metadata: &ObjectMeta, path: &str) -> Result<String, String>
         ObjectField::Subscript("metadata.annotations", key) => Ok(value(&metadata.annotations, key)),
         ObjectField::Subscript("metadata.labels", key) => Ok(value(&metadata.labels, key)),
         ObjectField::Subscript(..) => Err(format!("fieldPath {path:?} does not support subscript")),
-        ObjectField::Plain("metadata.annotations") => Ok(format_map(metadata.annotations.as_ref().unwrap_or(&empty))),
+        ObjectField::Plain("metadata.annotations") => {
+            Ok(format_map(metadata.annotations.as_ref().unwrap_or(&empty)))
+        }
         ObjectField::Plain("metadata.labels") => Ok(format_map(metadata.labels.as_ref().unwrap_or(&empty))),
         ObjectField::Plain("metadata.name") => Ok(metadata.name.clone().unwrap_or_default()),
         ObjectField::Plain("metadata.namespace") => Ok(metadata.namespace.clone().unwrap_or_default()),
@@ -77,7 +79,9 @@ mod tests {
 
     #[test]
     fn metadata_fields_are_found() {
-        let map = |pairs: &[(&str, &str)]| Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+        let map = |pairs: &[(&str, &str)]| {
+            Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        };
         let metadata = ObjectMeta {
             name: Some("n".to_owned()),
             labels: map(&[("b", "2"), ("a", "x\"y\nz")]),
@@ -94,7 +98,11 @@ mod tests {
             ("spec.nope", Err("unsupported fieldPath: spec.nope")),
             ("metadata.name['x']", Err("fieldPath \"metadata.name['x']\" does not support subscript")),
         ] {
-            assert_eq!(object_field(&metadata, path), want.map(str::to_owned).map_err(str::to_owned), "{path}");
+            assert_eq!(
+                object_field(&metadata, path),
+                want.map(str::to_owned).map_err(str::to_owned),
+                "{path}"
+            );
         }
     }
 }

@@ -51,14 +51,22 @@ pub enum Error {
 #[async_trait::async_trait]
 pub trait Source: Send + Sync {
     /// Data of a ConfigMap.
-    async fn config_map(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, objects::Error>;
+    async fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<BTreeMap<String, String>, objects::Error>;
     /// Data of a Secret.
     async fn secret(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>, objects::Error>;
 }
 
 #[async_trait::async_trait]
 impl Source for Objects {
-    async fn config_map(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, objects::Error> {
+    async fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<BTreeMap<String, String>, objects::Error> {
         let map = Objects::config_map(self, namespace, name).await?;
         Ok(map.data.clone().unwrap_or_default())
     }
@@ -91,9 +99,12 @@ pub struct Input<'a> {
 
 /// The environment of `input.container`, sorted by name.
 pub async fn build(input: Input<'_>) -> Result<Vec<(String, String)>, Error> {
-    let is_static = input.pod.metadata.annotations.as_ref().is_some_and(|a| {
-        a.get("kubernetes.io/config.source").is_some_and(|source| source != "api")
-    });
+    let is_static = input
+        .pod
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|a| a.get("kubernetes.io/config.source").is_some_and(|source| source != "api"));
     if !is_static && !input.services_synced {
         return Err(Error::ServicesNotSynced);
     }
@@ -125,7 +136,12 @@ pub async fn build(input: Input<'_>) -> Result<Vec<(String, String)>, Error> {
     Ok(env.into_iter().collect())
 }
 
-async fn add_from(input: &Input<'_>, namespace: &str, from: &EnvFromSource, env: &mut BTreeMap<String, String>) -> Result<(), Error> {
+async fn add_from(
+    input: &Input<'_>,
+    namespace: &str,
+    from: &EnvFromSource,
+    env: &mut BTreeMap<String, String>,
+) -> Result<(), Error> {
     let prefix = from.prefix.as_deref().unwrap_or_default();
     if let Some(reference) = &from.config_map_ref {
         let found = input.objects.config_map(namespace, &reference.name).await;
@@ -158,7 +174,9 @@ async fn resolve(input: &Input<'_>, namespace: &str, source: &EnvVarSource) -> R
         return pod_field(input, &reference.field_path).map(Some);
     }
     if let Some(reference) = &source.resource_field_ref {
-        return resource_value(reference, input.pod, Some(input.container), input.node).map(Some).map_err(Error::Field);
+        return resource_value(reference, input.pod, Some(input.container), input.node)
+            .map(Some)
+            .map_err(Error::Field);
     }
     if let Some(reference) = &source.config_map_key_ref {
         let found = input.objects.config_map(namespace, &reference.name).await;
@@ -168,7 +186,9 @@ async fn resolve(input: &Input<'_>, namespace: &str, source: &EnvVarSource) -> R
     if let Some(reference) = &source.secret_key_ref {
         let found = input.objects.secret(namespace, &reference.name).await;
         let Some(data) = optional(found, reference.optional)? else { return Ok(None) };
-        return Ok(key(data, "Secret", namespace, &reference.name, &reference.key, reference.optional)?.map(text));
+        return Ok(
+            key(data, "Secret", namespace, &reference.name, &reference.key, reference.optional)?.map(text)
+        );
     }
     Ok(Some(String::new()))
 }
@@ -198,7 +218,9 @@ fn pod_field(input: &Input<'_>, path: &str) -> Result<String, Error> {
     let first = |ips: &[String]| ips.first().cloned().unwrap_or_default();
     Ok(match path {
         "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-        "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default(),
+        "spec.serviceAccountName" => {
+            spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default()
+        }
         "status.hostIP" => first(input.host_ips),
         "status.hostIPs" => input.host_ips.join(","),
         "status.podIP" => first(input.pod_ips),

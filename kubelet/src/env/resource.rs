@@ -11,14 +11,20 @@ type Resources = BTreeMap<String, Quantity>;
 
 /// The value `selector` asks for, in units of its divisor, rounded up. `own` is the container meant when the selector
 /// names none. Limits that are not set are the node's allocatable resources.
-pub fn resource_value(selector: &ResourceFieldSelector, pod: &Pod, own: Option<&Container>, node: Option<&Node>) -> Result<String, String> {
+pub fn resource_value(
+    selector: &ResourceFieldSelector,
+    pod: &Pod,
+    own: Option<&Container>,
+    node: Option<&Node>,
+) -> Result<String, String> {
     let container = match selector.container_name.as_deref() {
         Some(name) if !name.is_empty() => find(pod, name)?,
         _ => own.ok_or_else(|| "containerName is required".to_owned())?,
     };
     let unsupported = || format!("unsupported container resource : {}", selector.resource);
     let (list, resource) = selector.resource.split_once('.').ok_or_else(unsupported)?;
-    let known = matches!(resource, "cpu" | "memory" | "ephemeral-storage") || resource.starts_with("hugepages-");
+    let known =
+        matches!(resource, "cpu" | "memory" | "ephemeral-storage") || resource.starts_with("hugepages-");
     if !known || !matches!(list, "limits" | "requests") {
         return Err(unsupported());
     }
@@ -45,7 +51,8 @@ fn in_units(amount: Option<&Quantity>, divisor: Option<&Quantity>, cpu: bool) ->
 /// `limits` with what is missing or zero taken from the node's allocatable resources.
 pub fn defaulted_limits(limits: Option<&Resources>, node: Option<&Node>) -> Resources {
     let mut limits = limits.cloned().unwrap_or_default();
-    let allocatable = node.and_then(|node| node.status.as_ref()).and_then(|status| status.allocatable.as_ref());
+    let allocatable =
+        node.and_then(|node| node.status.as_ref()).and_then(|status| status.allocatable.as_ref());
     for resource in ["cpu", "memory", "ephemeral-storage"] {
         let unset = limits.get(resource).is_none_or(|amount| quantity::milli_value(amount) == 0);
         if let (true, Some(amount)) = (unset, allocatable.and_then(|list| list.get(resource))) {
@@ -57,8 +64,12 @@ pub fn defaulted_limits(limits: Option<&Resources>, node: Option<&Node>) -> Reso
 
 fn find<'a>(pod: &'a Pod, name: &str) -> Result<&'a Container, String> {
     let spec = pod.spec.as_ref();
-    let containers = spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    containers.into_iter().find(|container| container.name == name).ok_or_else(|| format!("container {name} not found"))
+    let containers =
+        spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    containers
+        .into_iter()
+        .find(|container| container.name == name)
+        .ok_or_else(|| format!("container {name} not found"))
 }
 
 #[cfg(test)]

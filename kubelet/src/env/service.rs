@@ -6,7 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 
 /// Variables for the services of `namespace` (with `links`) and, always, for the cluster's own `kubernetes` service.
-pub fn service_variables(services: &[Arc<Service>], namespace: &str, links: bool) -> BTreeMap<String, String> {
+pub fn service_variables(
+    services: &[Arc<Service>],
+    namespace: &str,
+    links: bool,
+) -> BTreeMap<String, String> {
     let mut chosen: BTreeMap<&str, &Service> = BTreeMap::new();
     for service in services {
         let name = service.metadata.name.as_deref().unwrap_or_default();

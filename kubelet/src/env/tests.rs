@@ -51,7 +51,14 @@ fn services() -> Vec<Arc<Service>> {
 
 async fn env_of(container: serde_json::Value, links: bool) -> Result<String, String> {
     let container: Container = serde_json::from_value(container).unwrap();
-    let mut pod = Pod { spec: Some(PodSpec { enable_service_links: Some(links), node_name: Some("n1".to_owned()), ..PodSpec::default() }), ..Pod::default() };
+    let mut pod = Pod {
+        spec: Some(PodSpec {
+            enable_service_links: Some(links),
+            node_name: Some("n1".to_owned()),
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
+    };
     pod.metadata.name = Some("p".to_owned());
     pod.metadata.namespace = Some("ns".to_owned());
     let services = services();
@@ -66,7 +73,8 @@ async fn env_of(container: serde_json::Value, links: bool) -> Result<String, Str
         objects: &Fixed,
     };
     let env = build(input).await.map_err(|error| error.to_string())?;
-    let own = env.into_iter().filter(|(name, _)| !name.starts_with("KUBERNETES_") && !name.starts_with("STR_REV_"));
+    let own =
+        env.into_iter().filter(|(name, _)| !name.starts_with("KUBERNETES_") && !name.starts_with("STR_REV_"));
     Ok(own.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "))
 }
 
@@ -93,23 +101,53 @@ fn services_give_both_kinds_of_variables() {
     }
     assert!(all.keys().all(|name| !name.starts_with("HEADLESS") && !name.starts_with("AWAY")));
     let masters = service_variables(&services(), "ns", false);
-    assert!(masters.keys().all(|name| name.starts_with("KUBERNETES_")) && masters.len() == 7);
+    assert!(masters.keys().all(|name| name.starts_with("KUBERNETES_")) && masters.len() == 8);
 }
 
 #[tokio::test]
 async fn variables_resolve_in_order() {
     let ok = |text: &str| Ok::<String, String>(text.to_owned());
     let cases = [
-        (serde_json::json!({"name": "c", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(STR_REV_SERVICE_HOST)$(Z)"}]}), ok("A=1 B=110.0.0.7$(Z)")),
-        (serde_json::json!({"name": "c", "envFrom": [{"prefix": "P_", "configMapRef": {"name": "cm"}}, {"secretRef": {"name": "sec"}}], "env": [{"name": "P_DUP", "value": "own"}, {"name": "X", "value": "$(P_K)/$(S)"}]}), ok("P_DUP=own P_K=cm-k S=secret X=cm-k/secret")),
-        (serde_json::json!({"name": "c", "envFrom": [{"configMapRef": {"name": "none", "optional": true}}], "env": [{"name": "E"}]}), ok("E=")),
-        (serde_json::json!({"name": "c", "envFrom": [{"configMapRef": {"name": "none"}}]}), Err("configmap \"none\" not found".to_owned())),
-        (serde_json::json!({"name": "c", "env": [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "nope"}}}]}), Err("couldn't find key nope in ConfigMap ns/cm".to_owned())),
-        (serde_json::json!({"name": "c", "env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "nope"}}}]}), Err("couldn't find key nope in Secret ns/sec".to_owned())),
-        (serde_json::json!({"name": "c", "env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "no", "key": "x"}}}]}), Err("secret \"no\" not found".to_owned())),
-        (serde_json::json!({"name": "c", "env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "nope", "optional": true}}}]}), ok("")),
-        (serde_json::json!({"name": "c", "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIPs"}}}, {"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}, {"name": "H", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]}), ok("H=192.0.2.1 IP=10.1.0.2,fd00::2 N=n1")),
-        (serde_json::json!({"name": "c", "resources": {"limits": {"cpu": "250m"}}, "env": [{"name": "C", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}}, {"name": "M", "valueFrom": {"resourceFieldRef": {"resource": "requests.memory"}}}]}), ok("C=250 M=0")),
+        (
+            serde_json::json!({"name": "c", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(STR_REV_SERVICE_HOST)$(Z)"}]}),
+            ok("A=1 B=110.0.0.7$(Z)"),
+        ),
+        (
+            serde_json::json!({"name": "c", "envFrom": [{"prefix": "P_", "configMapRef": {"name": "cm"}}, {"secretRef": {"name": "sec"}}], "env": [{"name": "P_DUP", "value": "own"}, {"name": "X", "value": "$(P_K)/$(S)"}]}),
+            ok("P_DUP=own P_K=cm-k S=secret X=cm-k/secret"),
+        ),
+        (
+            serde_json::json!({"name": "c", "envFrom": [{"configMapRef": {"name": "none", "optional": true}}], "env": [{"name": "E"}]}),
+            ok("E="),
+        ),
+        (
+            serde_json::json!({"name": "c", "envFrom": [{"configMapRef": {"name": "none"}}]}),
+            Err("configmap \"none\" not found".to_owned()),
+        ),
+        (
+            serde_json::json!({"name": "c", "env": [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "nope"}}}]}),
+            Err("couldn't find key nope in ConfigMap ns/cm".to_owned()),
+        ),
+        (
+            serde_json::json!({"name": "c", "env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "nope"}}}]}),
+            Err("couldn't find key nope in Secret ns/sec".to_owned()),
+        ),
+        (
+            serde_json::json!({"name": "c", "env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "no", "key": "x"}}}]}),
+            Err("secret \"no\" not found".to_owned()),
+        ),
+        (
+            serde_json::json!({"name": "c", "env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "nope", "optional": true}}}]}),
+            ok(""),
+        ),
+        (
+            serde_json::json!({"name": "c", "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIPs"}}}, {"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}, {"name": "H", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]}),
+            ok("H=192.0.2.1 IP=10.1.0.2,fd00::2 N=n1"),
+        ),
+        (
+            serde_json::json!({"name": "c", "resources": {"limits": {"cpu": "250m"}}, "env": [{"name": "C", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}}, {"name": "M", "valueFrom": {"resourceFieldRef": {"resource": "requests.memory"}}}]}),
+            ok("C=250 M=0"),
+        ),
     ];
     for (container, want) in cases {
         assert_eq!(env_of(container.clone(), true).await, want, "{container}");
@@ -118,6 +156,7 @@ async fn variables_resolve_in_order() {
 
 #[tokio::test]
 async fn without_links_services_are_no_variables() {
-    let container = serde_json::json!({"name": "c", "env": [{"name": "B", "value": "$(STR_REV_SERVICE_HOST)"}]});
+    let container =
+        serde_json::json!({"name": "c", "env": [{"name": "B", "value": "$(STR_REV_SERVICE_HOST)"}]});
     assert_eq!(env_of(container, false).await.unwrap(), "B=$(STR_REV_SERVICE_HOST)");
 }
