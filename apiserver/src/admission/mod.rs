@@ -12,6 +12,7 @@ mod node_restriction;
 mod pod_security;
 
 mod priority;
+mod resource_quota;
 
 mod runtime_class;
 mod service_account;
@@ -140,7 +141,7 @@ pub struct Deps<'a> {
 type Make = fn(&Deps<'_>) -> Arc<dyn Plugin>;
 
 /// Every plugin in the order they run, and whether it runs by default.
-const PLUGINS: [(&str, bool, Make); 18] = [
+const PLUGINS: [(&str, bool, Make); 19] = [
     ("NamespaceLifecycle", true, |deps| Arc::new(namespace_lifecycle::NamespaceLifecycle::new(deps))),
     ("LimitRanger", true, |deps| Arc::new(limit_ranger::LimitRanger::new(deps))),
     ("ServiceAccount", true, |deps| Arc::new(service_account::ServiceAccounts::new(deps))),
@@ -159,6 +160,7 @@ const PLUGINS: [(&str, bool, Make); 18] = [
     ("CertificateSubjectRestriction", true, |_| Arc::new(certificates::SubjectRestriction)),
     ("DefaultIngressClass", true, |deps| Arc::new(default_ingress_class::DefaultIngressClass::new(deps))),
     ("PodTopologyLabels", true, |deps| Arc::new(taint_nodes::PodTopologyLabels::new(deps))),
+    ("ResourceQuota", true, |deps| Arc::new(resource_quota::ResourceQuotas::new(deps))),
 ];
 
 /// The plugins that are on, in order. Names of the configuration that are not known are returned.
