@@ -18,7 +18,6 @@ pub mod facts;
 pub mod flags;
 pub mod hosts;
 pub mod images;
-pub mod interim;
 pub mod layout;
 pub mod node_status;
 pub mod pleg;
@@ -37,4 +36,5 @@ pub mod objects;
 
 pub use flags::{Config, Flags};
 pub use run::run;
+pub mod probes;
 pub mod volumes;

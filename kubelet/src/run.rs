@@ -33,6 +33,7 @@ use crate::objects::Objects;
 use crate::pleg::Pleg;
 use crate::pod_workers::{Intervals, PodWorkers};
 use crate::pods::PodRegistry;
+use crate::probes::{self, ProbeManager};
 use crate::runtime::Runtime;
 use crate::static_pods::mirror::Mirrors;
 use crate::status::StatusManager;
@@ -153,10 +154,18 @@ impl Kubelet {
         let node = self.report_node(&facts, tasks);
         self.status.run(tasks);
         let environment = self.environment(tasks);
-        let agent = self.agent(environment.clone()).await;
+        let probes = ProbeManager::new(probes::Deps {
+            exec: Arc::new(self.runtime.clone()),
+            status: Arc::new(self.status.clone()),
+            events: self.events.clone(),
+            tasks: tasks.clone(),
+        });
+        let agent = self.agent(environment.clone(), probes.clone()).await;
         let intervals = Intervals { resync: self.settings.sync_frequency.0, ..Intervals::default() };
         let workers = agent.start_workers(intervals, tasks);
         self.follow_node(node, &environment);
+        let wake = workers.clone();
+        probes.subscribe(move |update| wake.wake(&update.pod_uid));
         self.evict(&workers, tasks)?;
         let wake = workers.clone();
         self.pleg.run(tasks, move |uid| wake.wake(uid));
@@ -249,11 +258,12 @@ impl Kubelet {
             },
             node,
             host_ips: RwLock::new(self.addresses.clone()),
+            runtime_classes: self.factory.as_ref().map(SharedInformerFactory::informer),
             on_sandbox: Box::new(|_| {}),
         })
     }
 
-    async fn agent(&self, environment: Arc<Environment>) -> Agent {
+    async fn agent(&self, environment: Arc<Environment>, probes: Arc<ProbeManager>) -> Agent {
         let name = self.runtime.version().await.map_or_else(|_| "containerd".to_owned(), |v| v.name);
         let parallel = match (self.settings.serialize_image_pulls, self.settings.max_parallel_image_pulls) {
             (true, _) => Some(1),
@@ -287,7 +297,7 @@ impl Kubelet {
             status: self.status.clone(),
             events: self.events.clone(),
             objects: self.objects.clone(),
-            probes: Arc::new(crate::interim::NoProbes),
+            probes,
             cgroups: self.cgroups.clone(),
             pleg: self.pleg.clone(),
             network: self.network.clone(),

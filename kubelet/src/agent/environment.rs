@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use client::{Informer, ObjectKey};
 use k8s_openapi::api::core::v1::{Container, Node, Pod, Secret};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use parking_lot::RwLock;
 use proto::cri;
 
@@ -38,6 +40,8 @@ pub struct Environment {
     pub node: NodeCell,
     /// Addresses of this node, primary first.
     pub host_ips: RwLock<Vec<IpAddr>>,
+    /// Runtime classes; `None` without an API.
+    pub runtime_classes: Option<Informer<RuntimeClass>>,
     /// Told when a sandbox is ready.
     pub on_sandbox: Box<dyn Fn(&Pod) + Send + Sync>,
 }
@@ -101,8 +105,11 @@ impl PodEnvironment for Environment {
     }
 
     fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
-        // The handler is the class's own name unless the class says otherwise; classes are not looked up yet.
-        Ok(types::spec(pod).runtime_class_name.clone().unwrap_or_default())
+        let Some(name) = types::spec(pod).runtime_class_name.as_deref().filter(|n| !n.is_empty()) else {
+            return Ok(String::new());
+        };
+        let class = self.runtime_classes.as_ref().and_then(|c| c.store().get(&ObjectKey::new("", name)));
+        class.map(|c| c.handler.clone()).ok_or_else(|| format!("RuntimeClass {name:?} not found"))
     }
 
     async fn container(

@@ -173,3 +173,6 @@ impl Agent {
         parts.status.set(uid, &carrier, status);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,11 +25,13 @@ impl PodSyncer for Agent {
         let parts = self.parts();
         let uid = types::uid(pod);
         let observed = self.inspect(pod).await?;
-        let (deadline, over) = deadline(pod, parts.status.pod_status(uid).as_deref(), Timestamp::now());
+        let now = Timestamp::now();
+        let (_, over) = deadline(pod, parts.status.pod_status(uid).as_deref(), now);
         let status = self.report(pod, &observed, false, over.as_ref());
         if is_terminal(&status) {
             return Ok(Synced { terminal: true, again: None });
         }
+        let (deadline, _) = deadline(pod, Some(&status), now);
         self.check_network(pod)?;
         self.prepare(pod, stop).await?;
         let synced = self.converge(pod, observed, stop).await?;
@@ -213,7 +215,7 @@ fn is_terminal(status: &PodStatus) -> bool {
 fn deadline(pod: &Pod, status: Option<&PodStatus>, now: Timestamp) -> (Option<Duration>, Option<Verdict>) {
     let Some(seconds) = types::spec(pod).active_deadline_seconds else { return (None, None) };
     let started = status.or(pod.status.as_ref()).and_then(|s| s.start_time.as_ref()).map(|t| t.0);
-    let Some(started) = started else { return (Some(Duration::from_secs(1)), None) };
+    let Some(started) = started else { return (None, None) };
     let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
     let active = Duration::try_from(now.duration_since(started)).unwrap_or_default();
     if active >= limit {

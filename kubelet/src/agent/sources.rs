@@ -157,7 +157,7 @@ impl Agent {
         };
         let others = self.active_pods(uid);
         let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
-        match admit(pod, &others, &node) {
+        match admit(pod, &others, &node, &self.parts().config.allowed_unsafe_sysctls) {
             Ok(()) => {
                 admission.admitted.insert(uid.to_owned());
                 true

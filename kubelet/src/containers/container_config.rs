@@ -5,9 +5,9 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use proto::cri;
 
+use super::labels;
 use super::resources::{LimitSettings, container_resources};
 use super::security::{self, ImageUser};
-use super::labels;
 use crate::layout::container_log_file;
 
 /// What the container needs from outside the pod's spec.
@@ -46,8 +46,13 @@ pub struct ContainerInput<'a> {
 pub fn container_config(input: ContainerInput<'_>) -> Result<cri::ContainerConfig, security::Error> {
     let ContainerInput { pod, container, .. } = input;
     security::verify_non_root(pod, container, &input.image_user)?;
-    let mut context =
-        security::container_context(pod, container, &input.image_user, input.seccomp_root, input.seccomp_default)?;
+    let mut context = security::container_context(
+        pod,
+        container,
+        &input.image_user,
+        input.seccomp_root,
+        input.seccomp_default,
+    )?;
     if let (Some(target), Some(options)) = (input.target_id, context.namespace_options.as_mut())
         && options.pid == cri::NamespaceMode::Container as i32
     {

@@ -6,9 +6,10 @@ use crate::types;
 
 /// FNV-1a, 64 bits: stable over versions of this program, unlike the standard library's hashers.
 fn fnv(parts: &[&[u8]]) -> u64 {
-    parts.iter().flat_map(|p| p.iter().chain(std::iter::once(&0))).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    parts
+        .iter()
+        .flat_map(|p| p.iter().chain(std::iter::once(&0)))
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Fingerprint of what makes a container another container. As upstream's `pickFieldsToHash`: name and image only,

@@ -57,7 +57,11 @@ fn pod_identity(pod: &Pod) -> [(String, String); 3] {
 
 /// Annotations of a container: what is needed to stop it properly when its pod is no longer known.
 #[must_use]
-pub fn container_annotations(pod: &Pod, container: &Container, restart_count: i32) -> HashMap<String, String> {
+pub fn container_annotations(
+    pod: &Pod,
+    container: &Container,
+    restart_count: i32,
+) -> HashMap<String, String> {
     let mut all = HashMap::from([
         (HASH.to_owned(), hash::container_hash(container)),
         (RESTART_COUNT.to_owned(), restart_count.to_string()),
@@ -74,7 +78,8 @@ pub fn container_annotations(pod: &Pod, container: &Container, restart_count: i3
     if let Some(text) = pre_stop.and_then(|h| serde_json::to_string(h).ok()) {
         all.insert(PRE_STOP.to_owned(), text);
     }
-    if let Some(text) = container.ports.as_ref().filter(|p| !p.is_empty()).and_then(|p| serde_json::to_string(p).ok())
+    if let Some(text) =
+        container.ports.as_ref().filter(|p| !p.is_empty()).and_then(|p| serde_json::to_string(p).ok())
     {
         all.insert(PORTS.to_owned(), text);
     }
@@ -151,7 +156,10 @@ mod tests {
             &container_labels(&pod, &container.name),
             &container_annotations(&pod, container, 2),
         );
-        assert_eq!((info.pod_name.as_str(), info.pod_namespace.as_str(), info.pod_uid.as_str()), ("p", "ns", "u"));
+        assert_eq!(
+            (info.pod_name.as_str(), info.pod_namespace.as_str(), info.pod_uid.as_str()),
+            ("p", "ns", "u")
+        );
         assert_eq!((info.name.as_str(), info.restart_count), ("c", Some(2)));
         assert_eq!((info.deletion_grace, info.termination_grace), (Some(5), Some(30)));
         assert_eq!(info.pre_stop, container.lifecycle.clone().and_then(|l| l.pre_stop));

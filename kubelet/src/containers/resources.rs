@@ -28,7 +28,11 @@ pub struct LimitSettings {
 /// CPU shares of that many thousandths of a CPU.
 #[must_use]
 pub fn milli_cpu_to_shares(milli: i64) -> i64 {
-    if milli == 0 { MIN_SHARES } else { (milli.saturating_mul(SHARES_PER_CPU) / 1000).clamp(MIN_SHARES, MAX_SHARES) }
+    if milli == 0 {
+        MIN_SHARES
+    } else {
+        (milli.saturating_mul(SHARES_PER_CPU) / 1000).clamp(MIN_SHARES, MAX_SHARES)
+    }
 }
 
 /// CPU quota per period for that many thousandths of a CPU; zero means none.
@@ -39,7 +43,11 @@ pub fn milli_cpu_to_quota(milli: i64, period: i64) -> i64 {
 
 /// The limits of one container.
 #[must_use]
-pub fn container_resources(pod: &Pod, container: &Container, settings: &LimitSettings) -> cri::LinuxContainerResources {
+pub fn container_resources(
+    pod: &Pod,
+    container: &Container,
+    settings: &LimitSettings,
+) -> cri::LinuxContainerResources {
     let own = container.resources.as_ref();
     let requests = own.and_then(|r| r.requests.as_ref());
     let limits = own.and_then(|r| r.limits.as_ref());
@@ -91,7 +99,10 @@ fn hugepage_limits(container: &Container) -> Vec<cri::HugepageLimit> {
                 b if b % (1 << 20) == 0 => format!("{}MB", b >> 20),
                 b => format!("{}KB", b >> 10),
             };
-            Some(cri::HugepageLimit { page_size, limit: u64::try_from(quantity::value(amount)).unwrap_or_default() })
+            Some(cri::HugepageLimit {
+                page_size,
+                limit: u64::try_from(quantity::value(amount)).unwrap_or_default(),
+            })
         })
         .collect()
 }
@@ -127,9 +138,14 @@ mod tests {
 
     #[test]
     fn shares_and_quotas_are_upstreams() {
-        for (milli, shares, quota) in
-            [(0, 2, 0), (1, 2, 1000), (5, 5, 1000), (100, 102, 10_000), (1500, 1536, 150_000), (400_000, 262_144, 40_000_000)]
-        {
+        for (milli, shares, quota) in [
+            (0, 2, 0),
+            (1, 2, 1000),
+            (5, 5, 1000),
+            (100, 102, 10_000),
+            (1500, 1536, 150_000),
+            (400_000, 262_144, 40_000_000),
+        ] {
             assert_eq!(milli_cpu_to_shares(milli), shares, "{milli}");
             assert_eq!(milli_cpu_to_quota(milli, 100_000), quota, "{milli}");
         }
@@ -155,9 +171,10 @@ mod tests {
 
     #[test]
     fn hugepages_are_named_as_the_kernel_names_them() {
-        let container: Container =
-            serde_saphyr::from_str("name: c\nresources: {limits: {hugepages-2Mi: 4Mi, hugepages-1Gi: 2Gi, cpu: 1}}")
-                .expect("valid");
+        let container: Container = serde_saphyr::from_str(
+            "name: c\nresources: {limits: {hugepages-2Mi: 4Mi, hugepages-1Gi: 2Gi, cpu: 1}}",
+        )
+        .expect("valid");
         let mut limits = hugepage_limits(&container);
         limits.sort_by_key(|l| l.limit);
         let named: Vec<_> = limits.iter().map(|l| (l.page_size.as_str(), l.limit)).collect();

@@ -5,6 +5,7 @@ use proto::cri;
 
 use super::resources::{LimitSettings, sandbox_resources};
 use super::{labels, security};
+use crate::admission::sysctl::normalize;
 use crate::layout::Layout;
 use crate::types;
 
@@ -34,7 +35,7 @@ pub fn sandbox_config(input: SandboxInput<'_>) -> Result<cri::PodSandboxConfig, 
     let linux = cri::LinuxPodSandboxConfig {
         cgroup_parent: input.cgroup_parent,
         security_context: Some(security::sandbox_context(pod)?),
-        sysctls: sysctls.into_iter().flatten().map(|s| (s.name.clone(), s.value.clone())).collect(),
+        sysctls: sysctls.into_iter().flatten().map(|s| (normalize(&s.name), s.value.clone())).collect(),
         overhead: None,
         resources: Some(sandbox_resources(pod, input.limits)),
     };
@@ -85,7 +86,8 @@ mod tests {
 
     fn config(spec: &str) -> cri::PodSandboxConfig {
         let pod: Pod =
-            serde_saphyr::from_str(&format!("metadata: {{name: p, namespace: ns, uid: u}}\nspec:\n{spec}")).expect("valid");
+            serde_saphyr::from_str(&format!("metadata: {{name: p, namespace: ns, uid: u}}\nspec:\n{spec}"))
+                .expect("valid");
         sandbox_config(SandboxInput {
             pod: &pod,
             attempt: 1,
@@ -122,7 +124,9 @@ mod tests {
 
     #[test]
     fn host_network_has_neither_hostname_nor_mappings() {
-        let c = config("  hostNetwork: true\n  containers: [{name: a, ports: [{containerPort: 80, hostPort: 80}]}]\n");
+        let c = config(
+            "  hostNetwork: true\n  containers: [{name: a, ports: [{containerPort: 80, hostPort: 80}]}]\n",
+        );
         assert!(c.hostname.is_empty() && c.port_mappings.is_empty());
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext,
+};
 use proto::cri;
 use proto::cri::security_profile::ProfileType;
 
@@ -299,7 +301,8 @@ mod tests {
             "{runAsUser: 5, runAsGroup: 6, fsGroup: 9, supplementalGroups: [10], seccompProfile: {type: RuntimeDefault}}",
             "{runAsUser: 7, allowPrivilegeEscalation: false, capabilities: {add: [NET_ADMIN], drop: [ALL]}}",
         );
-        let c = container_context(&pod, first(&pod), &ImageUser::default(), Path::new("/seccomp"), false).expect("valid");
+        let c = container_context(&pod, first(&pod), &ImageUser::default(), Path::new("/seccomp"), false)
+            .expect("valid");
         assert_eq!(c.run_as_user.map(|v| v.value), Some(7));
         assert_eq!(c.run_as_group.map(|v| v.value), Some(6));
         assert_eq!(c.supplemental_groups, [9, 10]);
@@ -318,7 +321,8 @@ mod tests {
             ("shareProcessNamespace: true", (0, 0, 0)),
         ];
         for (line, expected) in cases {
-            let pod: Pod = serde_saphyr::from_str(&format!("spec:\n  containers: []\n  {line}\n")).expect("valid");
+            let pod: Pod =
+                serde_saphyr::from_str(&format!("spec:\n  containers: []\n  {line}\n")).expect("valid");
             let n = namespace_options(&pod);
             assert_eq!((n.network, n.pid, n.ipc), expected, "{line}");
         }

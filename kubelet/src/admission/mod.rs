@@ -1,5 +1,7 @@
 //! Whether a pod may run on this node. Pure; reasons and messages as upstream's `lifecycle/predicate.go`.
 
+pub mod sysctl;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, Pod, Taint, Toleration};
@@ -15,12 +17,13 @@ pub struct Rejection {
     pub message: String,
 }
 
-fn reject(reason: impl Into<String>, message: impl Into<String>) -> Result<(), Rejection> {
+pub(crate) fn reject(reason: impl Into<String>, message: impl Into<String>) -> Result<(), Rejection> {
     Err(Rejection { reason: reason.into(), message: message.into() })
 }
 
 /// Admits `pod` beside `others`, the pods that run here already.
-pub fn admit(pod: &Pod, others: &[&Pod], node: &Node) -> Result<(), Rejection> {
+pub fn admit(pod: &Pod, others: &[&Pod], node: &Node, allowed_sysctls: &[String]) -> Result<(), Rejection> {
+    sysctl::check(pod, allowed_sysctls)?;
     check_os(pod, node)?;
     check_resources(pod, others, node)?;
     check_affinity(pod, node)?;
@@ -74,7 +77,9 @@ fn check_resources(pod: &Pod, others: &[&Pod], node: &Node) -> Result<(), Reject
 }
 
 fn insufficient(name: &str, requested: i64, used: i64, capacity: i64) -> String {
-    format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}")
+    format!(
+        "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+    )
 }
 
 fn check_affinity(pod: &Pod, node: &Node) -> Result<(), Rejection> {
@@ -126,7 +131,8 @@ fn host_ports(pod: &Pod) -> Vec<(String, String, i32)> {
     ports
         .filter_map(|p| {
             // On the node's network every port is the node's.
-            let port = p.host_port.filter(|p| *p > 0).or(types::host_network(pod).then_some(p.container_port))?;
+            let port =
+                p.host_port.filter(|p| *p > 0).or(types::host_network(pod).then_some(p.container_port))?;
             let ip = p.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned());
             Some((p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), ip, port))
         })
@@ -140,7 +146,10 @@ fn check_ports(pod: &Pod, others: &[&Pod]) -> Result<(), Rejection> {
         taken.iter().any(|(p, i, n)| p == protocol && n == port && (i == ip || any(i) || any(ip)))
     });
     if clash {
-        return reject("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports");
+        return reject(
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        );
     }
     Ok(())
 }
@@ -154,7 +163,10 @@ fn check_taints(pod: &Pod, node: &Node) -> Result<(), Rejection> {
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
     let hit = taints.iter().any(|t| t.effect == "NoExecute" && !tolerations.iter().any(|o| tolerates(o, t)));
     if hit {
-        return reject("TaintToleration", "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate");
+        return reject(
+            "TaintToleration",
+            "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate",
+        );
     }
     Ok(())
 }
@@ -199,7 +211,10 @@ mod tests {
             ("{containers: [{name: a}]}", Some("TaintToleration")),
             ("{tolerations: [{key: gone, operator: Exists, effect: NoExecute}], containers: []}", None),
             ("{os: {name: windows}, containers: []}", Some("PodOSNotSupported")),
-            ("{nodeSelector: {kubernetes.io/os: windows}, containers: []}", Some("PodOSSelectorNodeLabelDoesNotMatch")),
+            (
+                "{nodeSelector: {kubernetes.io/os: windows}, containers: []}",
+                Some("PodOSSelectorNodeLabelDoesNotMatch"),
+            ),
             ("{nodeSelector: {disk: hdd}, containers: []}", Some("NodeAffinity")),
             ("{containers: [{name: a, resources: {requests: {cpu: 600m}}}]}", Some("OutOfcpu")),
             ("{containers: [{name: a, resources: {requests: {memory: 2Gi}}}]}", Some("OutOfmemory")),
@@ -216,13 +231,21 @@ mod tests {
             ),
         ];
         for (spec, reason) in cases {
-            let result = admit(&pod(spec), &[&other], &node);
+            let result = admit(&pod(spec), &[&other], &node, &[]);
             assert_eq!(result.err().map(|r| r.reason).as_deref(), reason, "{spec}");
         }
-        let full = admit(&pod("{containers: []}"), &[&other, &other, &other], &node).expect_err("full");
+        let full = admit(&pod("{containers: []}"), &[&other, &other, &other], &node, &[]).expect_err("full");
         assert_eq!(full.reason, "OutOfpods");
-        assert_eq!(full.message, "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3");
-        let cpu = admit(&pod("{containers: [{name: a, resources: {requests: {cpu: 600m}}}]}"), &[&other], &node);
+        assert_eq!(
+            full.message,
+            "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3"
+        );
+        let cpu = admit(
+            &pod("{containers: [{name: a, resources: {requests: {cpu: 600m}}}]}"),
+            &[&other],
+            &node,
+            &[],
+        );
         assert_eq!(
             cpu.expect_err("full").message,
             "Node didn't have enough resource: cpu, requested: 600, used: 1500, capacity: 2000"
