@@ -13,19 +13,15 @@ use crate::containerd;
 use crate::layout::Layout;
 use crate::settings::Settings;
 
-/// Removes everything below `layout` and everything it left elsewhere. The server must have stopped.
+/// Removes everything below `layout` and everything it left elsewhere on this machine. The server must have
+/// stopped.
 ///
 /// # Errors
 /// Files cannot be removed. What cannot be undone otherwise is reported and left.
 pub async fn everything(layout: &Layout, keep_data: bool, progress: &dyn Fn(&str)) -> Result<()> {
-    let settings = fs::read_to_string(layout.settings()).ok();
-    let settings: Option<Settings> = settings.and_then(|text| serde_json::from_str(&text).ok());
-    if layout.containerd_config().exists() {
-        progress("removing pods");
-        if let Err(error) = remove_pods(layout).await {
-            warn!(error = %format!("{error:#}"), "pods could not all be removed");
-        }
-    }
+    progress("removing pods");
+    let settings = read_settings(layout);
+    node(layout).await?;
     progress("removing packet rules and the pod network");
     for outcome in [proxy::iptables::cleanup().await, network::apply::cleanup().await] {
         if let Err(error) = outcome {
@@ -33,19 +29,36 @@ pub async fn everything(layout: &Layout, keep_data: bool, progress: &dyn Fn(&str
         }
     }
     if let Some(settings) = &settings {
-        let delete =
-            Command::new("ip").args(["link", "delete", &settings.bridge]).stderr(Stdio::null()).status();
+        let delete = Command::new("ip").args(["link", "delete", &settings.bridge]).stderr(Stdio::null()).status();
         // It may never have been made.
         let _ = delete.await;
-        remove_cgroups(&settings.cgroup_root);
     }
-    unmount_below(&[&layout.data, &layout.run]);
-    remove_folder(&layout.run)?;
     if !keep_data {
         progress("removing data");
         remove_folder(&layout.data)?;
     }
     Ok(())
+}
+
+/// Removes the pods, their control groups and mounts, and what does not survive a reboot anyway.
+///
+/// # Errors
+/// Files cannot be removed.
+pub async fn node(layout: &Layout) -> Result<()> {
+    if layout.containerd_config().exists()
+        && let Err(error) = remove_pods(layout).await
+    {
+        warn!(error = %format!("{error:#}"), "pods could not all be removed");
+    }
+    if let Some(settings) = read_settings(layout) {
+        remove_cgroups(&settings.cgroup_root);
+    }
+    unmount_below(&[&layout.data, &layout.run]);
+    remove_folder(&layout.run)
+}
+
+fn read_settings(layout: &Layout) -> Option<Settings> {
+    serde_json::from_str(&fs::read_to_string(layout.settings()).ok()?).ok()
 }
 
 async fn remove_pods(layout: &Layout) -> Result<()> {

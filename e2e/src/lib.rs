@@ -1,1 +1,10 @@
-//! (crate documentation follows with its contents)
+//! Whole clusters for tests and benchmarks: real binaries, real containerd, in a network namespace of their own.
+//!
+//! [`cluster`] starts and stops them, [`network`] makes the namespace, [`process`] owns the processes, [`kubectl`]
+//! runs command-line clients, [`wait`] waits for named conditions.
+
+pub mod cluster;
+pub mod kubectl;
+pub mod network;
+pub mod process;
+pub mod wait;

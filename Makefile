@@ -1,0 +1,37 @@
+# The two commands of the README, and their opposites. Each may be repeated.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+.DELETE_ON_ERROR:
+.PHONY: up down test packages lint unit e2e bench
+
+up: packages
+	@echo "building (a few minutes the first time)"
+	$(CARGO) build --release --bins
+	target/release/coxswain up --images deploy/images
+	@deploy/link-kubectl.sh
+
+down:
+	@test -x target/release/coxswain || $(CARGO) build --release --bins
+	target/release/coxswain down
+
+# Everything the tests need, then all tests; the end-to-end tests come last.
+test: packages lint unit e2e
+
+packages:
+	@deploy/install-packages.sh
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+unit:
+	$(CARGO) test --workspace --exclude e2e
+
+e2e:
+	$(CARGO) build --workspace --bins
+	$(CARGO) test -p e2e
+
+bench: packages
+	$(CARGO) build --release --bins
+	$(CARGO) run --release -p e2e --bin bench

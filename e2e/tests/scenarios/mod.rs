@@ -1,0 +1,102 @@
+//! What users do with a cluster.
+
+mod failure;
+mod samples;
+mod workloads;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use e2e::cluster::Cluster;
+use e2e::kubectl::Kubectl;
+use e2e::wait;
+use tokio::sync::Mutex;
+
+/// What a scenario works with.
+pub struct Env {
+    /// Which cluster this is.
+    pub name: &'static str,
+    /// The command-line client under test.
+    pub kubectl: Kubectl,
+    /// The cluster; held by scenarios that hurt it.
+    pub cluster: Mutex<Cluster>,
+    /// Where scenarios run.
+    pub runtime: tokio::runtime::Handle,
+}
+
+type Run = fn(Arc<Env>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// One scenario. Its name is what it promises.
+pub struct Scenario {
+    /// The promise.
+    pub name: &'static str,
+    /// Keeps it, or fails.
+    pub run: Run,
+}
+
+macro_rules! scenario {
+    ($module:ident::$name:ident) => {
+        Scenario { name: stringify!($name), run: |env| Box::pin($module::$name(env)) }
+    };
+}
+
+/// All scenarios.
+pub const SCENARIOS: &[Scenario] = &[
+    scenario!(samples::deployment_serves_behind_its_service),
+    scenario!(samples::string_service_of_replication_controllers_answers),
+    scenario!(samples::string_service_of_deployments_answers),
+    scenario!(samples::consumer_gets_what_the_producer_queued),
+    scenario!(workloads::deleted_pod_is_replaced_and_scaling_scales),
+    scenario!(workloads::rolling_update_loses_no_request),
+    scenario!(workloads::memory_hog_is_killed_and_restarted),
+    scenario!(workloads::logs_follow_and_exec_returns_its_exit_code),
+    scenario!(failure::killed_components_come_back_and_no_pod_notices),
+];
+
+impl Env {
+    /// A namespace of its own for a scenario; removed by [`Env::done`].
+    pub async fn namespace(&self, name: &str) -> Result<Kubectl> {
+        let name = format!("{name}-{}", self.name);
+        self.kubectl.run(&format!("create namespace {name}")).await?;
+        Ok(self.kubectl.in_namespace(&name))
+    }
+
+    /// Removes the namespace, without waiting for the end of it.
+    pub async fn done(&self, kubectl: &Kubectl) -> Result<()> {
+        self.kubectl.run(&format!("delete namespace {} --wait=false", kubectl.namespace())).await.map(drop)
+    }
+
+    /// The node's address.
+    pub async fn address(&self) -> std::net::IpAddr {
+        self.cluster.lock().await.address()
+    }
+}
+
+/// The path of a sample.
+pub fn sample(name: &str) -> String {
+    e2e::cluster::repository().join("deploy/samples").join(name).display().to_string()
+}
+
+/// Waits until a selector matches exactly `count` pods and all are ready; returns their names.
+pub async fn ready_pods(kubectl: &Kubectl, selector: &str, count: usize) -> Result<Vec<String>> {
+    let words = format!("get pods -l {selector} -o json");
+    wait::until(&format!("{count} ready pods of {selector}"), || async {
+        let list: k8s_openapi::List<k8s_openapi::api::core::v1::Pod> = serde_json::from_str(&kubectl.run(&words).await?)?;
+        let live: Vec<_> = list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
+        let ready = live.iter().filter(|p| e2e::cluster::condition(p, "Ready")).count();
+        let states: Vec<_> = live.iter().map(|p| describe(p)).collect();
+        anyhow::ensure!(live.len() == count && ready == count, "{} pods: {}", live.len(), states.join("; "));
+        Ok(Some(live.iter().filter_map(|p| p.metadata.name.clone()).collect()))
+    })
+    .await
+    .with_context(|| format!("in {}", kubectl.namespace()))
+}
+
+fn describe(pod: &k8s_openapi::api::core::v1::Pod) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let waiting = status.container_statuses.into_iter().flatten().filter_map(|c| c.state?.waiting);
+    let reasons: Vec<_> = waiting.map(|w| format!("{:?}: {:?}", w.reason, w.message)).collect();
+    format!("{:?} {:?} {}", pod.metadata.name, status.phase, reasons.join(" "))
+}

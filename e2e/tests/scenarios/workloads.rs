@@ -1,0 +1,133 @@
+//! Pods and workloads at work.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::kubectl::Kubectl;
+use e2e::wait;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::{Env, ready_pods, sample};
+
+pub async fn deleted_pod_is_replaced_and_scaling_scales(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("replace").await?;
+    kubectl.run(&format!("apply -f {}", sample("deploy.yaml"))).await?;
+    let before = ready_pods(&kubectl, "app=hello", 2).await?;
+    kubectl.run(&format!("delete pod {} --wait=false", before[0])).await?;
+    wait::until("another pod replaces the deleted one", || async {
+        let now = ready_pods(&kubectl, "app=hello", 2).await?;
+        Ok((!now.contains(&before[0])).then_some(()))
+    })
+    .await?;
+    kubectl.run("scale deployment hello --replicas=4").await?;
+    ready_pods(&kubectl, "app=hello", 4).await?;
+    kubectl.run("scale deployment hello --replicas=1").await?;
+    ready_pods(&kubectl, "app=hello", 1).await?;
+    env.done(&kubectl).await
+}
+
+pub async fn rolling_update_loses_no_request(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("rolling").await?;
+    kubectl.run(&format!("apply -f {}", sample("deploy.yaml"))).await?;
+    ready_pods(&kubectl, "app=hello", 2).await?;
+    kubectl.run("expose deployment hello --name=outside --type=NodePort --port=80 --target-port=8080").await?;
+    let port = kubectl.run("get service outside -o jsonpath={.spec.ports[0].nodePort}").await?;
+    let server = std::net::SocketAddr::new(env.address().await, port.trim().parse().context("a node port")?);
+    wait::until("the node port answers", || async { get(server).await.map(Some) }).await?;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let stopped = stop.clone();
+    let requests = tokio::spawn(async move {
+        let mut answered = 0_u32;
+        while !stopped.is_cancelled() {
+            get(server).await.with_context(|| format!("after {answered} answered requests"))?;
+            answered += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(answered)
+    });
+    kubectl.run("set env deployment/hello VERSION=2").await.or(patch_template(&kubectl).await)?;
+    kubectl.run("rollout status deployment/hello --timeout=120s").await?;
+    stop.cancel();
+    let answered = requests.await??;
+    ensure!(answered > 20, "only {answered} requests were made");
+    env.done(&kubectl).await
+}
+
+/// For clients without `kubectl set`.
+async fn patch_template(kubectl: &Kubectl) -> Result<String> {
+    let patch = r#"{"spec":{"template":{"metadata":{"annotations":{"version":"2"}}}}}"#;
+    kubectl.run(&format!("patch deployment hello -p {patch}")).await
+}
+
+async fn get(server: std::net::SocketAddr) -> Result<()> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(server).await?;
+        stream.write_all(b"GET / HTTP/1.0\r\nHost: hello\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        ensure!(answer.contains("hello from"), "answered {answer:?}");
+        Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(5), exchange).await?
+}
+
+pub async fn memory_hog_is_killed_and_restarted(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("hog").await?;
+    let manifest = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"hog"},"spec":{"containers":[{"name":"hog",
+        "image":"docker.io/library/busybox:1.36","imagePullPolicy":"Never","command":["sh","-c","sleep 1; tail /dev/zero"],
+        "resources":{"limits":{"memory":"24Mi"}}}]}}"#;
+    pipe(&kubectl, "apply -f -", manifest).await?;
+    wait::until("the hog was killed for its memory and restarted", || async {
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_str(&kubectl.run("get pod hog -o json").await?)?;
+        let status = pod.status.and_then(|s| s.container_statuses?.into_iter().next()).context("no status yet")?;
+        let ended = status.last_state.and_then(|s| s.terminated).or(status.state.and_then(|s| s.terminated));
+        let reason = ended.and_then(|t| t.reason).unwrap_or_default();
+        ensure!(reason == "OOMKilled", "it ended by {reason:?}");
+        Ok((status.restart_count >= 1).then_some(()))
+    })
+    .await?;
+    env.done(&kubectl).await
+}
+
+async fn pipe(kubectl: &Kubectl, words: &str, input: &str) -> Result<()> {
+    let mut child = kubectl.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no stdin")?.write_all(input.as_bytes()).await?;
+    let output = child.wait_with_output().await?;
+    ensure!(output.status.success(), "kubectl {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+pub async fn logs_follow_and_exec_returns_its_exit_code(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("streams").await?;
+    let manifest = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"talker","labels":{"app":"talker"}},"spec":{
+        "terminationGracePeriodSeconds":1,"containers":[{"name":"talker","image":"docker.io/library/busybox:1.36",
+        "imagePullPolicy":"Never","command":["sh","-c","n=0; while true; do n=$((n+1)); echo line-$n; sleep 0.2; done"]}]}}"#;
+    pipe(&kubectl, "apply -f -", manifest).await?;
+    ready_pods(&kubectl, "app=talker", 1).await?;
+    let mut follow = kubectl.command("logs -f talker").stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(follow.stdout.take().context("no stdout")?).lines();
+    let seen = async {
+        while let Some(line) = lines.next_line().await? {
+            if line == "line-12" {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the log ended")
+    };
+    tokio::time::timeout(wait::PATIENCE, seen).await.context("the log stands still")??;
+    follow.kill().await?;
+
+    let mut exec = kubectl.command("exec -i talker -- cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut stdin = exec.stdin.take().context("no stdin")?;
+    stdin.write_all(b"over and back\n").await?;
+    drop(stdin);
+    let output = tokio::time::timeout(wait::PATIENCE, exec.wait_with_output()).await.context("cat does not end")??;
+    ensure!(output.stdout == b"over and back\n", "{:?}", String::from_utf8_lossy(&output.stdout));
+    let output = kubectl.command("exec talker -- sh").args(["-c", "echo out; echo err >&2; exit 7"]).output().await?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.code() == Some(7) && text == "out\n", "{:?} {text:?}", output.status);
+    env.done(&kubectl).await
+}
