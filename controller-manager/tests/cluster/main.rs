@@ -1,0 +1,475 @@
+//! All controllers together against a small API server in memory, with a node that runs every pod at once.
+//!
+//! Time is paused, so waiting for something to happen costs nothing, and "nothing happens for ten minutes" can be
+//! asked too.
+
+mod server;
+mod store;
+
+use clap::Parser;
+use client::Client;
+use controller_manager::Flags;
+use serde_json::{Value, json};
+use server::Log;
+use std::time::Duration;
+use store::{Key, Store, text};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A cluster with one node.
+struct Cluster {
+    store: Store,
+    writes: Log,
+    token: CancellationToken,
+    running: JoinHandle<()>,
+    node: JoinHandle<()>,
+}
+
+fn key(group_version: &str, plural: &str, name: &str) -> Key {
+    let namespaced = !matches!(plural, "namespaces" | "nodes" | "clusterroles");
+    let namespace = if namespaced { "default" } else { "" };
+    (group_version.to_owned(), plural.to_owned(), namespace.to_owned(), name.to_owned())
+}
+
+impl Cluster {
+    /// Starts with these flags beyond the usual.
+    async fn start(flags: &'static [&'static str]) -> Self {
+        let store = Store::new();
+        let (client, writes) = server::connect(&store);
+        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "labels": {} } });
+        store.create(key("v1", "nodes", "n1"), node).expect("a node");
+        store
+            .create(key("v1", "namespaces", "default"), json!({ "apiVersion": "v1", "kind": "Namespace" }))
+            .expect("a namespace");
+        let node = tokio::spawn(run_node(store.clone(), vec!["n1"]));
+        let token = CancellationToken::new();
+        let running = tokio::spawn(run(client, flags, token.clone()));
+        Self { store, writes, token, running, node }
+    }
+
+    fn create(&self, group_version: &str, plural: &str, object: Value) {
+        let name = text(&object, "/metadata/name").to_owned();
+        let mut object = object;
+        object["apiVersion"] = json!(group_version);
+        self.store.create(key(group_version, plural, &name), object).expect("it is new");
+    }
+
+    /// Changes an object as a user would.
+    fn change(&self, group_version: &str, plural: &str, name: &str, patch: Value) {
+        self.store.patch(&key(group_version, plural, name), "", &patch).expect("it is there");
+    }
+
+    fn delete(&self, group_version: &str, plural: &str, name: &str, options: Value) {
+        self.store.delete(&key(group_version, plural, name), &options).expect("it is there");
+    }
+
+    fn get(&self, group_version: &str, plural: &str, name: &str) -> Value {
+        self.store.get(&key(group_version, plural, name)).unwrap_or_default()
+    }
+
+    fn list(&self, group_version: &str, plural: &str) -> Vec<Value> {
+        self.store.list(group_version, plural, "default").1
+    }
+
+    /// Waits until a condition holds; a day without it is a failure.
+    async fn wait(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let mut head = self.store.head();
+        let waiting = async {
+            while !holds(self) {
+                head.changed().await.expect("the store lives");
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(86_400), waiting).await.is_err() {
+            panic!("{what} did not happen");
+        }
+    }
+
+    /// Nothing is written any more for ten minutes, beyond what is under way.
+    async fn rests(&self) {
+        let mut seen = usize::MAX;
+        for _ in 0..100 {
+            let now = self.writes.lock().len();
+            if now == seen {
+                return;
+            }
+            seen = now;
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
+        let last: Vec<_> = self.writes.lock().iter().rev().take(5).cloned().collect();
+        panic!("writes go on: {last:?}");
+    }
+
+    async fn stop(self) {
+        self.token.cancel();
+        self.running.await.expect("it stops in good order");
+        self.node.abort();
+    }
+}
+
+async fn run(client: Client, flags: &'static [&'static str], token: CancellationToken) {
+    let usual = ["kube-controller-manager", "--secure-port=0", "--leader-elect=false"];
+    let flags = Flags::try_parse_from(usual.iter().chain(flags)).expect("flags are valid");
+    let config = flags.into_config().expect("configuration is valid");
+    controller_manager::run(config, client, token).await.expect("no controller fails");
+}
+
+/// Runs every pod: binds it, makes it ready with an address, and ends it when it is deleted. Pods of jobs succeed.
+async fn run_node(store: Store, nodes: Vec<&'static str>) {
+    let mut head = store.head();
+    let mut address = 0;
+    loop {
+        for pod in store.list("v1", "pods", "").1 {
+            let key = (
+                "v1".to_owned(),
+                "pods".to_owned(),
+                text(&pod, "/metadata/namespace").to_owned(),
+                text(&pod, "/metadata/name").to_owned(),
+            );
+            let phase = text(&pod, "/status/phase");
+            let (_, existing) = store.list("v1", "nodes", "");
+            let wanted = pod.pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0");
+            let node = wanted.and_then(Value::as_str).unwrap_or(nodes[0]).to_owned();
+            let there = existing.iter().any(|held| text(held, "/metadata/name") == node);
+            if pod["metadata"]["deletionTimestamp"].is_string() {
+                if pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
+                    let _ = store.delete(&key, &json!({ "gracePeriodSeconds": 0 }));
+                }
+            } else if phase == "Pending" && text(&pod, "/spec/nodeName").is_empty() && there {
+                let _ = store.patch(&key, "", &json!({ "spec": { "nodeName": node } }));
+            } else if phase == "Pending" && there {
+                address += 1;
+                let job = text(&pod, "/metadata/ownerReferences/0/kind") == "Job";
+                let status = if job {
+                    json!({ "phase": "Succeeded" })
+                } else {
+                    json!({
+                        "phase": "Running",
+                        "podIPs": [{ "ip": format!("10.1.{}.{}", address / 250, address % 250 + 1) }],
+                        "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" }],
+                    })
+                };
+                let _ = store.patch(&key, "status", &json!({ "status": status }));
+            }
+        }
+        if head.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn template(image: &str) -> Value {
+    json!({
+        "metadata": { "labels": { "app": "web" } },
+        "spec": { "containers": [{ "name": "c", "image": image }], "restartPolicy": "Always" },
+    })
+}
+
+fn deployment(replicas: i32) -> Value {
+    json!({
+        "kind": "Deployment",
+        "metadata": { "name": "web" },
+        "spec": {
+            "replicas": replicas,
+            "selector": { "matchLabels": { "app": "web" } },
+            "template": template("one"),
+            "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } },
+            "progressDeadlineSeconds": 600,
+            "revisionHistoryLimit": 10,
+        },
+    })
+}
+
+fn number(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+}
+
+fn available(cluster: &Cluster, wanted: i64) -> bool {
+    let web = cluster.get("apps/v1", "deployments", "web");
+    number(&web, "/status/availableReplicas") == wanted
+        && number(&web, "/status/updatedReplicas") == wanted
+        && number(&web, "/status/replicas") == wanted
+        && number(&web, "/status/observedGeneration") == number(&web, "/metadata/generation")
+}
+
+#[tokio::test(start_paused = true)]
+async fn deployment_rolls_out_scales_and_rests() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.create("apps/v1", "deployments", deployment(3));
+    cluster.wait("the first rollout", |cluster| available(cluster, 3)).await;
+    cluster.rests().await;
+    let image =
+        json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": "two" }] } } } });
+    cluster.change("apps/v1", "deployments", "web", image);
+    cluster
+        .wait("the second rollout", |cluster| {
+            let images: Vec<_> = cluster
+                .list("v1", "pods")
+                .iter()
+                .map(|pod| text(pod, "/spec/containers/0/image").to_owned())
+                .collect();
+            available(cluster, 3) && images == ["two", "two", "two"]
+        })
+        .await;
+    assert_eq!(cluster.list("apps/v1", "replicasets").len(), 2);
+    let web = cluster.get("apps/v1", "deployments", "web");
+    assert_eq!(web["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "2");
+    cluster.change("apps/v1", "deployments", "web", json!({ "spec": { "replicas": 5 } }));
+    cluster.wait("scaling up", |cluster| available(cluster, 5)).await;
+    cluster.change("apps/v1", "deployments", "web", json!({ "spec": { "replicas": 1 } }));
+    cluster
+        .wait("scaling down", |cluster| available(cluster, 1) && cluster.list("v1", "pods").len() == 1)
+        .await;
+    cluster.rests().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_pod_is_replaced_once() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.create("apps/v1", "deployments", deployment(3));
+    cluster.wait("the rollout", |cluster| available(cluster, 3)).await;
+    cluster.rests().await;
+    let created = |cluster: &Cluster| {
+        cluster.writes.lock().iter().filter(|call| *call == "POST /api/v1/namespaces/default/pods").count()
+    };
+    let before = created(&cluster);
+    let victim = text(&cluster.list("v1", "pods")[0], "/metadata/name").to_owned();
+    cluster.delete("v1", "pods", &victim, json!({}));
+    cluster
+        .wait("the replacement", |cluster| {
+            available(cluster, 3)
+                && !cluster.list("v1", "pods").iter().any(|pod| text(pod, "/metadata/name") == victim)
+        })
+        .await;
+    cluster.rests().await;
+    assert_eq!(created(&cluster) - before, 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dependents_go_with_their_owner_or_stay_as_orphans() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.create("apps/v1", "deployments", deployment(2));
+    cluster.wait("the rollout", |cluster| available(cluster, 2)).await;
+    cluster.delete("apps/v1", "deployments", "web", json!({ "propagationPolicy": "Orphan" }));
+    cluster
+        .wait("the orphaning", |cluster| {
+            cluster.get("apps/v1", "deployments", "web").is_null()
+                && cluster
+                    .list("apps/v1", "replicasets")
+                    .iter()
+                    .all(|set| set["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty))
+        })
+        .await;
+    assert_eq!(cluster.list("v1", "pods").len(), 2);
+    cluster.create("apps/v1", "deployments", deployment(2));
+    cluster
+        .wait("the adoption", |cluster| {
+            available(cluster, 2) && cluster.list("apps/v1", "replicasets").len() == 1
+        })
+        .await;
+    cluster.delete("apps/v1", "deployments", "web", json!({ "propagationPolicy": "Foreground" }));
+    cluster
+        .wait("the end of everything", |cluster| {
+            cluster.list("apps/v1", "deployments").is_empty()
+                && cluster.list("apps/v1", "replicasets").is_empty()
+                && cluster.list("v1", "pods").is_empty()
+        })
+        .await;
+    cluster.create("apps/v1", "deployments", deployment(2));
+    cluster.wait("the rollout", |cluster| available(cluster, 2)).await;
+    cluster.delete("apps/v1", "deployments", "web", json!({ "propagationPolicy": "Background" }));
+    cluster
+        .wait("the collection", |cluster| {
+            cluster.list("apps/v1", "replicasets").is_empty() && cluster.list("v1", "pods").is_empty()
+        })
+        .await;
+    cluster.rests().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_namespace_is_emptied() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.wait("the account", |cluster| !cluster.get("v1", "serviceaccounts", "default").is_null()).await;
+    cluster.create("apps/v1", "deployments", deployment(2));
+    cluster.create("v1", "configmaps", json!({ "kind": "ConfigMap", "metadata": { "name": "settings" } }));
+    cluster.wait("the rollout", |cluster| available(cluster, 2)).await;
+    cluster.delete("v1", "namespaces", "default", json!({}));
+    cluster
+        .wait("the end of the namespace", |cluster| cluster.get("v1", "namespaces", "default").is_null())
+        .await;
+    for (group_version, plural) in
+        [("v1", "pods"), ("v1", "configmaps"), ("apps/v1", "replicasets"), ("v1", "serviceaccounts")]
+    {
+        assert!(cluster.list(group_version, plural).is_empty(), "{plural} are left");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_has_endpoints_of_its_ready_pods() {
+    let cluster = Cluster::start(&[]).await;
+    let service = json!({
+        "kind": "Service",
+        "metadata": { "name": "web" },
+        "spec": {
+            "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"], "selector": { "app": "web" },
+            "ports": [{ "port": 80, "targetPort": 8080, "protocol": "TCP" }],
+        },
+    });
+    cluster.create("v1", "services", service);
+    cluster.create("apps/v1", "deployments", deployment(3));
+    let count = |cluster: &Cluster| {
+        let slices = cluster.list("discovery.k8s.io/v1", "endpointslices");
+        slices.iter().map(|slice| slice["endpoints"].as_array().map_or(0, Vec::len)).sum::<usize>()
+    };
+    cluster.wait("three endpoints", |cluster| count(cluster) == 3).await;
+    cluster
+        .wait("endpoints", |cluster| {
+            let endpoints = cluster.get("v1", "endpoints", "web");
+            endpoints["subsets"][0]["addresses"].as_array().map_or(0, Vec::len) == 3
+                && endpoints["subsets"][0]["ports"][0]["port"] == 8080
+        })
+        .await;
+    cluster.change("apps/v1", "deployments", "web", json!({ "spec": { "replicas": 1 } }));
+    cluster.wait("one endpoint", |cluster| count(cluster) == 1).await;
+    cluster.rests().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn statefulset_keeps_names_and_updates_from_the_top() {
+    let cluster = Cluster::start(&[]).await;
+    let set = json!({
+        "kind": "StatefulSet",
+        "metadata": { "name": "db" },
+        "spec": {
+            "replicas": 3, "serviceName": "db", "podManagementPolicy": "OrderedReady",
+            "selector": { "matchLabels": { "app": "web" } }, "template": template("one"),
+            "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } },
+            "volumeClaimTemplates": [{ "metadata": { "name": "data" }, "spec": {} }],
+        },
+    });
+    cluster.create("apps/v1", "statefulsets", set);
+    let done = |cluster: &Cluster, image: &str| {
+        let pods = cluster.list("v1", "pods");
+        let names: Vec<_> = pods.iter().map(|pod| text(pod, "/metadata/name")).collect();
+        let set = cluster.get("apps/v1", "statefulsets", "db");
+        names == ["db-0", "db-1", "db-2"]
+            && pods.iter().all(|pod| text(pod, "/spec/containers/0/image") == image)
+            && number(&set, "/status/readyReplicas") == 3
+            && text(&set, "/status/currentRevision") == text(&set, "/status/updateRevision")
+    };
+    cluster.wait("three pods", |cluster| done(cluster, "one")).await;
+    assert_eq!(cluster.list("v1", "persistentvolumeclaims").len(), 3);
+    let image =
+        json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": "two" }] } } } });
+    cluster.change("apps/v1", "statefulsets", "db", image);
+    cluster.wait("the update", |cluster| done(cluster, "two")).await;
+    cluster.change("apps/v1", "statefulsets", "db", json!({ "spec": { "replicas": 1 } }));
+    cluster
+        .wait("one pod", |cluster| {
+            cluster.list("v1", "pods").len() == 1 && !cluster.get("v1", "pods", "db-0").is_null()
+        })
+        .await;
+    cluster.rests().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn daemonset_follows_the_nodes() {
+    let cluster = Cluster::start(&[]).await;
+    let set = json!({
+        "kind": "DaemonSet",
+        "metadata": { "name": "agent" },
+        "spec": {
+            "selector": { "matchLabels": { "app": "web" } }, "template": template("one"),
+            "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } },
+        },
+    });
+    cluster.create("apps/v1", "daemonsets", set);
+    let ready = |cluster: &Cluster, count: i64| {
+        let set = cluster.get("apps/v1", "daemonsets", "agent");
+        number(&set, "/status/numberReady") == count
+            && number(&set, "/status/desiredNumberScheduled") == count
+    };
+    cluster.wait("one pod", |cluster| ready(cluster, 1)).await;
+    cluster.create("v1", "nodes", json!({ "kind": "Node", "metadata": { "name": "n2" } }));
+    cluster.wait("two pods", |cluster| ready(cluster, 2)).await;
+    let image =
+        json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": "two" }] } } } });
+    cluster.change("apps/v1", "daemonsets", "agent", image);
+    cluster
+        .wait("the update", |cluster| {
+            let pods = cluster.list("v1", "pods");
+            ready(cluster, 2) && pods.iter().all(|pod| text(pod, "/spec/containers/0/image") == "two")
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn job_counts_every_pod_once() {
+    let cluster = Cluster::start(&[]).await;
+    let job = json!({
+        "kind": "Job",
+        "metadata": { "name": "sum" },
+        "spec": {
+            "completions": 5, "parallelism": 2, "backoffLimit": 6, "completionMode": "NonIndexed",
+            "selector": { "matchLabels": { "app": "web" } },
+            "template": {
+                "metadata": { "labels": { "app": "web" } },
+                "spec": { "containers": [{ "name": "c", "image": "one" }], "restartPolicy": "Never" },
+            },
+        },
+    });
+    cluster.create("batch/v1", "jobs", job);
+    cluster
+        .wait("the completion", |cluster| {
+            let job = cluster.get("batch/v1", "jobs", "sum");
+            let conditions = job["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Complete" && condition["status"] == "True")
+        })
+        .await;
+    let job = cluster.get("batch/v1", "jobs", "sum");
+    assert_eq!(number(&job, "/status/succeeded"), 5);
+    let pods = cluster.list("v1", "pods");
+    assert_eq!(pods.len(), 5);
+    assert!(pods.iter().all(|pod| pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)));
+    cluster.rests().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn replication_controller_keeps_its_pods() {
+    let cluster = Cluster::start(&[]).await;
+    let controller = json!({
+        "kind": "ReplicationController",
+        "metadata": { "name": "rc" },
+        "spec": { "replicas": 2, "selector": { "app": "web" }, "template": template("one") },
+    });
+    cluster.create("v1", "replicationcontrollers", controller);
+    cluster
+        .wait("two pods", |cluster| {
+            number(&cluster.get("v1", "replicationcontrollers", "rc"), "/status/readyReplicas") == 2
+        })
+        .await;
+    cluster.change("v1", "replicationcontrollers", "rc", json!({ "spec": { "replicas": 0 } }));
+    cluster.wait("no pods", |cluster| cluster.list("v1", "pods").is_empty()).await;
+    cluster.rests().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_gets_addresses() {
+    let cluster = Cluster::start(&["--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16"]).await;
+    cluster
+        .wait("a range", |cluster| {
+            text(&cluster.get("v1", "nodes", "n1"), "/spec/podCIDR") == "10.244.0.0/24"
+        })
+        .await;
+    cluster.stop().await;
+}

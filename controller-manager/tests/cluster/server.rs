@@ -1,0 +1,253 @@
+//! The HTTP side of the small API server: paths, verbs, watches, discovery.
+
+use super::store::{Key, Refused, Store, text};
+use bytes::Bytes;
+use client::Client;
+use client::kube::client::Body;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// Group and version, kind, plural, whether in namespaces.
+const RESOURCES: &[(&str, &str, &str, bool)] = &[
+    ("v1", "Namespace", "namespaces", false),
+    ("v1", "Node", "nodes", false),
+    ("v1", "Pod", "pods", true),
+    ("v1", "Service", "services", true),
+    ("v1", "Endpoints", "endpoints", true),
+    ("v1", "ConfigMap", "configmaps", true),
+    ("v1", "Secret", "secrets", true),
+    ("v1", "ServiceAccount", "serviceaccounts", true),
+    ("v1", "ReplicationController", "replicationcontrollers", true),
+    ("v1", "ResourceQuota", "resourcequotas", true),
+    ("v1", "PersistentVolumeClaim", "persistentvolumeclaims", true),
+    ("v1", "PersistentVolume", "persistentvolumes", false),
+    ("v1", "Event", "events", true),
+    ("apps/v1", "Deployment", "deployments", true),
+    ("apps/v1", "ReplicaSet", "replicasets", true),
+    ("apps/v1", "StatefulSet", "statefulsets", true),
+    ("apps/v1", "DaemonSet", "daemonsets", true),
+    ("apps/v1", "ControllerRevision", "controllerrevisions", true),
+    ("batch/v1", "Job", "jobs", true),
+    ("batch/v1", "CronJob", "cronjobs", true),
+    ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", true),
+    ("coordination.k8s.io/v1", "Lease", "leases", true),
+    ("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", false),
+    ("certificates.k8s.io/v1", "CertificateSigningRequest", "certificatesigningrequests", false),
+    ("networking.k8s.io/v1", "ServiceCIDR", "servicecidrs", false),
+    ("networking.k8s.io/v1", "IPAddress", "ipaddresses", false),
+];
+
+/// The write calls that were made: verb and path.
+pub type Log = Arc<Mutex<Vec<String>>>;
+
+/// A client of the store, and the log of its writes.
+pub fn connect(store: &Store) -> (Client, Log) {
+    let log = Log::default();
+    let (store, calls) = (store.clone(), log.clone());
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (store, calls) = (store.clone(), calls.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            if parts.method != Method::GET && !parts.uri.path().contains("/events") {
+                calls.lock().push(format!("{} {}", parts.method, parts.uri.path()));
+            }
+            Ok::<_, Infallible>(answer(&store, &parts.method, &parts.uri, body))
+        }
+    });
+    (Client::new(service, "default"), log)
+}
+
+type Stream = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+
+fn respond(code: u16, value: &Value) -> Response<Stream> {
+    let frame = Frame::data(Bytes::from(value.to_string()));
+    let body = StreamBody::new(stream::once(async move { Ok(frame) }).boxed());
+    Response::builder().status(code).body(body).expect("a response")
+}
+
+fn refuse((code, reason, message): Refused) -> Response<Stream> {
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure",
+        "code": code, "reason": reason, "message": message,
+    });
+    respond(code, &status)
+}
+
+struct Path {
+    group_version: String,
+    plural: String,
+    namespace: String,
+    name: String,
+    part: String,
+}
+
+/// `api` or `apis`, group and version, perhaps a namespace, resource, name, subresource.
+fn parse(path: &str) -> Option<Path> {
+    let mut words = path.trim_matches('/').split('/').map(str::to_owned);
+    let group_version = match words.next()?.as_str() {
+        "api" => words.next()?,
+        "apis" => format!("{}/{}", words.next()?, words.next()?),
+        _ => return None,
+    };
+    let rest: Vec<_> = words.collect();
+    let (namespace, rest) = match rest.as_slice() {
+        [first, namespace, plural, rest @ ..]
+            if first == "namespaces" && !["status", "finalize"].contains(&plural.as_str()) =>
+        {
+            (namespace.clone(), [&[plural.clone()], rest].concat())
+        }
+        other => (String::new(), other.to_vec()),
+    };
+    let mut rest = rest.into_iter();
+    let mut next = || rest.next().unwrap_or_default();
+    Some(Path { group_version, plural: next(), namespace, name: next(), part: next() })
+}
+
+fn answer(store: &Store, method: &Method, uri: &http::Uri, body: Value) -> Response<Stream> {
+    if let Some(found) = discovery(uri.path()) {
+        return respond(200, &found);
+    }
+    let Some(path) = parse(uri.path()) else {
+        return refuse((404, "NotFound", "no such path".to_owned()));
+    };
+    let Some(resource) = RESOURCES.iter().find(|r| r.0 == path.group_version && r.2 == path.plural) else {
+        return refuse((404, "NotFound", format!("no resource {}", path.plural)));
+    };
+    let query: HashMap<String, String> = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.replace("%3D", "=").replace("%2F", "/")))
+        .collect();
+    let key: Key =
+        (path.group_version.clone(), path.plural.clone(), path.namespace.clone(), path.name.clone());
+    if *method == Method::GET && path.name.is_empty() {
+        return if query.get("watch").is_some_and(|watch| watch == "true") {
+            watch(store, &path, &query)
+        } else {
+            respond(200, &list(store, resource, &path, &query))
+        };
+    }
+    let done = match *method {
+        Method::GET => store.get(&key).ok_or((404, "NotFound", format!("{} not found", path.name))),
+        Method::POST => {
+            let name = text(&body, "/metadata/name").to_owned();
+            store.create((key.0, key.1, key.2, name), body)
+        }
+        Method::PUT => store.update(&key, &path.part, body),
+        Method::PATCH => store.patch(&key, &path.part, &body),
+        Method::DELETE if path.name.is_empty() => {
+            for object in store.list(&path.group_version, &path.plural, &path.namespace).1 {
+                let name = text(&object, "/metadata/name").to_owned();
+                let one = (key.0.clone(), key.1.clone(), key.2.clone(), name);
+                let _ = store.delete(&one, &body);
+            }
+            Ok(json!({ "apiVersion": "v1", "kind": "Status", "status": "Success", "code": 200 }))
+        }
+        Method::DELETE => store.delete(&key, &body),
+        _ => Err((405, "MethodNotAllowed", "no such verb".to_owned())),
+    };
+    match done {
+        Ok(object) => respond(if *method == Method::POST { 201 } else { 200 }, &object),
+        Err(refused) => refuse(refused),
+    }
+}
+
+fn selects(query: &HashMap<String, String>, object: &Value) -> bool {
+    let Some((field, value)) = query.get("fieldSelector").and_then(|text| text.split_once('=')) else {
+        return true;
+    };
+    text(object, &format!("/{}", field.replace('.', "/"))) == value
+}
+
+fn list(
+    store: &Store,
+    resource: &(&str, &str, &str, bool),
+    path: &Path,
+    query: &HashMap<String, String>,
+) -> Value {
+    let (version, mut items) = store.list(&path.group_version, &path.plural, &path.namespace);
+    items.retain(|object| selects(query, object));
+    json!({
+        "apiVersion": resource.0, "kind": format!("{}List", resource.1),
+        "metadata": { "resourceVersion": version.to_string() }, "items": items,
+    })
+}
+
+/// Sends changes as they come, until the client goes.
+fn watch(store: &Store, path: &Path, query: &HashMap<String, String>) -> Response<Stream> {
+    let from: u64 = query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
+    let (store, query) = (store.clone(), query.clone());
+    let of = (path.group_version.clone(), path.plural.clone(), path.namespace.clone());
+    let head = store.head();
+    let events = stream::unfold((from, head), move |(seen, mut head)| {
+        let (store, query, of) = (store.clone(), query.clone(), of.clone());
+        async move {
+            head.wait_for(|version| *version > seen).await.ok()?;
+            let mut lines = String::new();
+            let mut seen = seen;
+            for change in store.changes(seen) {
+                seen = change.version;
+                let key = &change.key;
+                if key.0 == of.0
+                    && key.1 == of.1
+                    && (of.2.is_empty() || key.2 == of.2)
+                    && selects(&query, &change.object)
+                {
+                    lines.push_str(&json!({ "type": change.kind, "object": change.object }).to_string());
+                    lines.push('\n');
+                }
+            }
+            Some((Ok(Frame::data(Bytes::from(lines))), (seen, head)))
+        }
+    });
+    Response::builder().status(200).body(StreamBody::new(events.boxed())).expect("a response")
+}
+
+fn discovery(path: &str) -> Option<Value> {
+    let list = |group_version: &str| {
+        let resources: Vec<_> = RESOURCES
+            .iter()
+            .filter(|resource| resource.0 == group_version)
+            .map(|resource| {
+                json!({
+                    "name": resource.2, "singularName": "", "kind": resource.1, "namespaced": resource.3,
+                    "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+                })
+            })
+            .collect();
+        json!({
+            "apiVersion": "v1", "kind": "APIResourceList", "groupVersion": group_version, "resources": resources,
+        })
+    };
+    let words: Vec<_> = path.trim_matches('/').split('/').collect();
+    match words.as_slice() {
+        ["api", "v1"] => Some(list("v1")),
+        ["apis", group, version] => Some(list(&format!("{group}/{version}"))),
+        ["apis"] => {
+            let mut versions: Vec<_> =
+                RESOURCES.iter().map(|resource| resource.0).filter(|v| *v != "v1").collect();
+            versions.dedup();
+            let group = |version: &&str| {
+                let (name, short) = version.split_once('/').expect("a group");
+                let version = json!({ "groupVersion": version, "version": short });
+                json!({ "name": name, "versions": [version], "preferredVersion": version })
+            };
+            let groups: Vec<_> = versions.iter().map(group).collect();
+            Some(json!({ "apiVersion": "v1", "kind": "APIGroupList", "groups": groups }))
+        }
+        _ => None,
+    }
+}
