@@ -4,3 +4,5 @@
 
 pub mod json;
 pub mod media;
+pub mod protobuf;
+pub mod yaml;

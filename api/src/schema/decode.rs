@@ -233,7 +233,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// What the encoder writes for a field that holds `value`; `None` when it leaves the field out.
-pub(super) fn settle(field: &Field, node: NodeRef<'_>, value: Option<Value>) -> Option<Value> {
+pub(crate) fn settle(field: &Field, node: NodeRef<'_>, value: Option<Value>) -> Option<Value> {
     let value = value.filter(|value| !value.is_null());
     match field.go {
         GoKind::Pointer => match value {
@@ -631,6 +631,6 @@ impl<'de> Visitor<'de> for NodeSeed<'_, '_> {
 }
 
 /// A number as Go prints a float64: without a fraction when it is whole.
-pub(super) fn plain_number(value: f64) -> Value {
+pub(crate) fn plain_number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 9e15 { Value::from(value as i64) } else { Value::from(value) }
 }

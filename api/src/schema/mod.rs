@@ -20,6 +20,7 @@ mod tests;
 
 pub use builtin::{builtin, kinds, type_for, type_named};
 pub use decode::{DecodeError, Decoded, strict_message};
+pub(crate) use decode::{fill_absent, plain_number, settle};
 pub use scalar::{format_micro_time, format_time, parse_duration, parse_time};
 pub use unstructured::{decode_unstructured, decode_unstructured_value};
 
