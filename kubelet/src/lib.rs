@@ -15,6 +15,8 @@ pub mod env;
 pub mod events;
 pub mod eviction;
 pub mod facts;
+#[cfg(test)]
+mod fake_api;
 pub mod flags;
 pub mod hosts;
 pub mod images;
@@ -36,5 +38,6 @@ pub mod objects;
 
 pub use flags::{Config, Flags};
 pub use run::run;
+pub mod logs;
 pub mod probes;
 pub mod volumes;

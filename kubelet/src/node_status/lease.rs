@@ -41,7 +41,12 @@ pub fn run(client: Client, node_name: String, seconds: i32, tasks: &Tasks) {
 }
 
 /// Renews the lease with one request; makes it first when there is none.
-async fn renew(client: &Client, node_name: &str, seconds: i32, exists: &mut bool) -> Result<(), client::kube::Error> {
+async fn renew(
+    client: &Client,
+    node_name: &str,
+    seconds: i32,
+    exists: &mut bool,
+) -> Result<(), client::kube::Error> {
     let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     if *exists {
         let patch = json!({ "spec": {
@@ -92,5 +97,44 @@ fn lease(node_name: &str, seconds: i32, owner: Option<OwnerReference>) -> Lease 
             renew_time: Some(MicroTime(Timestamp::now())),
             ..LeaseSpec::default()
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_api::FakeApi;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_lease_is_made_once_and_renewed() {
+        let (api, tasks) = (FakeApi::default(), Tasks::new());
+        api.refuse(404, "NotFound");
+        run(api.client(), "n1".into(), 40, &tasks);
+        let asked = api.asked(4).await;
+        let what: Vec<_> = asked.iter().map(|a| a.what.as_str()).collect();
+        const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+        assert_eq!(
+            what,
+            [
+                "GET /api/v1/nodes/n1".to_owned(),
+                format!("POST {LEASES}"),
+                format!("PATCH {LEASES}/n1"),
+                format!("PATCH {LEASES}/n1"),
+            ]
+        );
+        assert_eq!(asked[1].body["spec"]["holderIdentity"], "n1");
+        assert_eq!(asked[2].body["spec"]["leaseDurationSeconds"], 40);
+        tasks.shut_down().await.expect("no failure");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_was_deleted_is_made_again() {
+        let (api, tasks) = (FakeApi::default(), Tasks::new());
+        run(api.client(), "n1".into(), 40, &tasks);
+        api.asked(2).await;
+        api.refuse(404, "NotFound");
+        let asked = api.asked(5).await;
+        assert!(asked[4].what.starts_with("POST "), "{asked:?}");
+        tasks.shut_down().await.expect("no failure");
     }
 }

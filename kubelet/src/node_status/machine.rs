@@ -46,7 +46,8 @@ pub fn machine() -> Machine {
     let memory = read("/proc/meminfo");
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Machine {
-        cores: online_cpus(&read("/sys/devices/system/cpu/online")).unwrap_or(i64::try_from(cores).unwrap_or(1)),
+        cores: online_cpus(&read("/sys/devices/system/cpu/online"))
+            .unwrap_or(i64::try_from(cores).unwrap_or(1)),
         memory: meminfo(&memory, "MemTotal").unwrap_or_default(),
         swap: meminfo(&memory, "SwapTotal").unwrap_or_default(),
         huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
@@ -86,7 +87,8 @@ fn huge_pages(directory: &Path) -> BTreeMap<String, i64> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let kilobytes = name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")?.parse::<i64>().ok());
+        let kilobytes =
+            name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")?.parse::<i64>().ok());
         let Some(kilobytes) = kilobytes else { continue };
         let count: i64 = std::fs::read_to_string(entry.path().join("nr_hugepages"))
             .ok()
@@ -205,7 +207,10 @@ mod tests {
     #[test]
     fn given_addresses_come_first() {
         let ip = |t: &str| t.parse::<IpAddr>().expect("valid");
-        assert_eq!(node_addresses(&[ip("10.0.0.1"), ip("fd00::1")], "n", "n"), Ok(vec![ip("10.0.0.1"), ip("fd00::1")]));
+        assert_eq!(
+            node_addresses(&[ip("10.0.0.1"), ip("fd00::1")], "n", "n"),
+            Ok(vec![ip("10.0.0.1"), ip("fd00::1")])
+        );
         assert_eq!(node_addresses(&[], "n", "10.0.0.2"), Ok(vec![ip("10.0.0.2")]));
     }
 }

@@ -25,8 +25,13 @@ const ATTACH_ANNOTATION: &str = "volumes.kubernetes.io/controller-managed-attach
 const REGISTER_RETRY: Duration = Duration::from_millis(100);
 const REGISTER_RETRY_MAX: Duration = Duration::from_secs(7);
 /// Labels the kubelet sets again when somebody changed them.
-const DEFAULT_LABELS: [&str; 5] =
-    ["kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch", "beta.kubernetes.io/os", "beta.kubernetes.io/arch"];
+const DEFAULT_LABELS: [&str; 5] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+];
 
 /// How this node registers.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +131,10 @@ impl NodeReporter {
                         self.tell(&events);
                     }
                     Err(error) => {
-                        tracing::error!(error = client::chain(&error), "error updating node status, will retry");
+                        tracing::error!(
+                            error = client::chain(&error),
+                            "error updating node status, will retry"
+                        );
                         if client::is_not_found(&error) {
                             node = self.register_until_done().await;
                         }
@@ -150,7 +158,12 @@ impl NodeReporter {
 
     async fn patch(&self, status: &NodeStatus) -> Result<Node, client::kube::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
-        api.patch_status(&self.registration.name, &PatchParams::default(), &Patch::Strategic(status_patch(status))).await
+        api.patch_status(
+            &self.registration.name,
+            &PatchParams::default(),
+            &Patch::Strategic(status_patch(status)),
+        )
+        .await
     }
 
     async fn register_until_done(&self) -> Node {
@@ -193,7 +206,8 @@ impl NodeReporter {
                 match label_patch(&wanted, &existing) {
                     None => Ok(existing),
                     Some(patch) => {
-                        api.patch(&self.registration.name, &PatchParams::default(), &Patch::Merge(patch)).await
+                        api.patch(&self.registration.name, &PatchParams::default(), &Patch::Merge(patch))
+                            .await
                     }
                 }
             }
@@ -203,19 +217,22 @@ impl NodeReporter {
 }
 
 fn newer(a: &Node, b: &Node) -> bool {
-    client::object::resource_version(a) > client::object::resource_version(b) || a.metadata.uid != b.metadata.uid
+    client::object::resource_version(a) > client::object::resource_version(b)
+        || a.metadata.uid != b.metadata.uid
 }
 
 /// The default labels and the annotation that the node in the API lacks.
 fn label_patch(wanted: &Node, existing: &Node) -> Option<Value> {
     let empty = BTreeMap::new();
-    let (want, have) = (wanted.metadata.labels.as_ref()?, existing.metadata.labels.as_ref().unwrap_or(&empty));
+    let (want, have) =
+        (wanted.metadata.labels.as_ref()?, existing.metadata.labels.as_ref().unwrap_or(&empty));
     let labels: BTreeMap<_, _> = DEFAULT_LABELS
         .iter()
         .filter_map(|key| want.get(*key).map(|value| (*key, value)))
         .filter(|(key, value)| have.get(*key) != Some(*value))
         .collect();
-    let annotation = |node: &Node| node.metadata.annotations.as_ref().and_then(|a| a.get(ATTACH_ANNOTATION).cloned());
+    let annotation =
+        |node: &Node| node.metadata.annotations.as_ref().and_then(|a| a.get(ATTACH_ANNOTATION).cloned());
     let mut metadata = serde_json::Map::new();
     if !labels.is_empty() {
         metadata.insert("labels".to_owned(), json!(labels));
@@ -239,6 +256,7 @@ fn status_patch(status: &NodeStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake_api::FakeApi;
 
     #[test]
     fn a_node_registers_with_labels_and_taints() {
@@ -267,10 +285,78 @@ mod tests {
         });
         let mut existing = wanted.clone();
         assert_eq!(label_patch(&wanted, &existing), None);
-        existing.metadata.labels = Some(BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]));
+        existing.metadata.labels =
+            Some(BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]));
         let patch = label_patch(&wanted, &existing).expect("differs");
         let labels = patch["metadata"]["labels"].as_object().expect("labels");
         assert!(labels.contains_key("kubernetes.io/hostname"));
         assert!(!labels.contains_key("mine") && !labels.contains_key("kubernetes.io/os"));
+    }
+
+    struct Still;
+
+    #[async_trait::async_trait]
+    impl FactSource for Still {
+        async fn facts(&self) -> Facts {
+            Facts { max_pods: 9, ..Facts::default() }
+        }
+    }
+
+    fn reporter(api: &FakeApi, poke: &Arc<Notify>) -> NodeReporter {
+        NodeReporter {
+            client: api.client(),
+            registration: Registration {
+                name: "n1".into(),
+                hostname: "n1".into(),
+                ..Registration::default()
+            },
+            source: Arc::new(Still),
+            events: Events::new(crate::events::testing::Recorded::default()),
+            update: Duration::from_secs(10),
+            report: Duration::from_secs(300),
+            register: true,
+            poke: poke.clone(),
+            current: Box::new(|| None),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_registers_until_it_can_and_then_reports_rarely() {
+        let (api, poke, tasks) = (FakeApi::default(), Arc::new(Notify::new()), Tasks::new());
+        api.refuse(503, "ServiceUnavailable");
+        reporter(&api, &poke).run(&tasks);
+        let asked = api.asked(3).await;
+        let what: Vec<_> = asked.iter().map(|a| a.what.as_str()).collect();
+        assert_eq!(what, ["POST /api/v1/nodes", "POST /api/v1/nodes", "PATCH /api/v1/nodes/n1/status"]);
+        assert_eq!(asked[1].body["status"]["capacity"]["pods"], "9");
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!(api.asked(3).await.len(), 3, "nothing changed");
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(api.asked(4).await.len(), 4);
+        tasks.shut_down().await.expect("no failure");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_exists_keeps_what_it_has() {
+        let (api, poke, tasks) = (FakeApi::default(), Arc::new(Notify::new()), Tasks::new());
+        api.refuse(409, "AlreadyExists");
+        let labels: BTreeMap<_, _> =
+            initial_node(&Registration { hostname: "n1".into(), ..Registration::default() })
+                .metadata
+                .labels
+                .unwrap_or_default();
+        api.answer(
+            200,
+            json!({
+                "metadata": {"name": "n1", "uid": "x", "resourceVersion": "7", "labels": labels},
+                "status": {"capacity": {"example.com/dongle": "4"}},
+            }),
+        );
+        reporter(&api, &poke).run(&tasks);
+        let asked = api.asked(3).await;
+        assert_eq!(asked[1].what, "GET /api/v1/nodes/n1");
+        assert_eq!(asked[2].what, "PATCH /api/v1/nodes/n1/status");
+        assert_eq!(asked[2].body["status"]["allocatable"]["example.com/dongle"], "4");
+        tasks.shut_down().await.expect("no failure");
     }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
-    NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -125,7 +125,9 @@ fn set_resources(status: &mut NodeStatus, facts: &Facts) {
 fn minus(name: &str, amount: &Quantity, reserved: Option<&Quantity>) -> Quantity {
     let Some(reserved) = reserved else { return amount.clone() };
     if name == "cpu" {
-        return quantity::from_milli((quantity::milli_value(amount) - quantity::milli_value(reserved)).max(0));
+        return quantity::from_milli(
+            (quantity::milli_value(amount) - quantity::milli_value(reserved)).max(0),
+        );
     }
     let left = (quantity::value(amount) - quantity::value(reserved)).max(0);
     // As upstream, which keeps the amount's own notation: storage is reported in plain bytes once something is taken.
@@ -200,8 +202,16 @@ struct Words {
 const PRESSURES: [Words; 3] = [
     Words {
         kind: "MemoryPressure",
-        yes: ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "NodeHasInsufficientMemory"],
-        no: ["KubeletHasSufficientMemory", "kubelet has sufficient memory available", "NodeHasSufficientMemory"],
+        yes: [
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+            "NodeHasInsufficientMemory",
+        ],
+        no: [
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+            "NodeHasSufficientMemory",
+        ],
     },
     Words {
         kind: "DiskPressure",
@@ -210,12 +220,22 @@ const PRESSURES: [Words; 3] = [
     },
     Words {
         kind: "PIDPressure",
-        yes: ["KubeletHasInsufficientPID", "kubelet has insufficient PID available", "NodeHasInsufficientPID"],
+        yes: [
+            "KubeletHasInsufficientPID",
+            "kubelet has insufficient PID available",
+            "NodeHasInsufficientPID",
+        ],
         no: ["KubeletHasSufficientPID", "kubelet has sufficient PID available", "NodeHasSufficientPID"],
     },
 ];
 
-fn set_conditions(status: &mut NodeStatus, facts: &Facts, name: &str, now: Timestamp, events: &mut Vec<NodeEvent>) {
+fn set_conditions(
+    status: &mut NodeStatus,
+    facts: &Facts,
+    name: &str,
+    now: Timestamp,
+    events: &mut Vec<NodeEvent>,
+) {
     let conditions = status.conditions.get_or_insert_default();
     let happened = [facts.pressure.memory, facts.pressure.disk, facts.pressure.pid];
     for (words, yes) in PRESSURES.iter().zip(happened) {
@@ -230,8 +250,11 @@ fn set_conditions(status: &mut NodeStatus, facts: &Facts, name: &str, now: Times
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
     };
-    let (reason, message) =
-        if ready { ("KubeletReady", "kubelet is posting ready status") } else { ("KubeletNotReady", fault.as_str()) };
+    let (reason, message) = if ready {
+        ("KubeletReady", "kubelet is posting ready status")
+    } else {
+        ("KubeletNotReady", fault.as_str())
+    };
     let changed = set_condition(conditions, "Ready", ready, reason, message, now);
     // As upstream: the first Ready of a node is no change, and says nothing.
     if changed && before.is_some() {
@@ -240,11 +263,22 @@ fn set_conditions(status: &mut NodeStatus, facts: &Facts, name: &str, now: Times
 }
 
 fn node_event(name: &str, event: &str) -> NodeEvent {
-    NodeEvent { reason: event.to_owned(), message: format!("Node {name} status is now: {event}"), warning: false }
+    NodeEvent {
+        reason: event.to_owned(),
+        message: format!("Node {name} status is now: {event}"),
+        warning: false,
+    }
 }
 
 /// Sets a condition; whether its status changed.
-fn set_condition(all: &mut Vec<NodeCondition>, kind: &str, yes: bool, reason: &str, message: &str, now: Timestamp) -> bool {
+fn set_condition(
+    all: &mut Vec<NodeCondition>,
+    kind: &str,
+    yes: bool,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) -> bool {
     let status = if yes { "True" } else { "False" };
     let new = |since: Option<Time>| NodeCondition {
         type_: kind.to_owned(),
@@ -312,7 +346,8 @@ mod tests {
 
     #[test]
     fn resources_of_others_survive() {
-        let mut node = node("{capacity: {example.com/dongle: '4', cpu: '9'}, allocatable: {example.com/gone: '1'}}");
+        let mut node =
+            node("{capacity: {example.com/dongle: '4', cpu: '9'}, allocatable: {example.com/gone: '1'}}");
         set_status(&mut node, &facts(), at(0));
         let status = node.status.expect("set");
         let (capacity, allocatable) = (status.capacity.expect("set"), status.allocatable.expect("set"));
@@ -337,13 +372,19 @@ mod tests {
             pressure: Pressure { memory: true, ..Pressure::default() },
             ..facts()
         };
-        assert_eq!(reasons(set_status(&mut node, &faulty, at(9))), ["NodeHasInsufficientMemory", "NodeNotReady"]);
+        assert_eq!(
+            reasons(set_status(&mut node, &faulty, at(9))),
+            ["NodeHasInsufficientMemory", "NodeNotReady"]
+        );
         let status = node.status.clone().expect("set");
         let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready").expect("set");
         assert_eq!(ready.message.as_deref(), Some("container runtime is down"));
         assert_eq!(ready.reason.as_deref(), Some("KubeletNotReady"));
         assert_eq!(ready.last_transition_time, Some(Time(at(9))));
-        assert_eq!(reasons(set_status(&mut node, &facts(), at(12))), ["NodeHasSufficientMemory", "NodeReady"]);
+        assert_eq!(
+            reasons(set_status(&mut node, &facts(), at(12))),
+            ["NodeHasSufficientMemory", "NodeReady"]
+        );
     }
 
     #[test]
@@ -369,8 +410,14 @@ mod tests {
 
     #[test]
     fn the_largest_images_are_listed() {
-        let image = |id: &str, size| cri::Image { id: id.into(), size, repo_tags: vec![id.into()], ..Default::default() };
-        let facts = Facts { images: vec![image("s", 1), image("l", 9), image("m", 5)], max_images: 2, ..facts() };
+        let image = |id: &str, size| cri::Image {
+            id: id.into(),
+            size,
+            repo_tags: vec![id.into()],
+            ..Default::default()
+        };
+        let facts =
+            Facts { images: vec![image("s", 1), image("l", 9), image("m", 5)], max_images: 2, ..facts() };
         let names: Vec<_> = images(&facts).into_iter().flat_map(|i| i.names.unwrap_or_default()).collect();
         assert_eq!(names, ["l", "m"]);
     }

@@ -221,6 +221,7 @@ fn carries(api: Option<&PodStatus>, generated: &PodStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake_api::FakeApi;
 
     fn pod(status: &str) -> Arc<Pod> {
         Arc::new(
@@ -261,5 +262,45 @@ mod tests {
         for (api, expected) in cases {
             assert_eq!(carries(pod(api).status.as_ref(), &generated), expected, "{api}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_finished_pod_is_reported_once_more_and_deleted() {
+        let api = FakeApi::default();
+        let manager = StatusManager::new(Some(api.client()));
+        let tasks = Tasks::new();
+        manager.run(&tasks);
+        let running = pod("{phase: Running}");
+        manager.set("u", &running, status("{phase: Succeeded}"));
+        assert_eq!(api.asked(1).await[0].what, "PATCH /api/v1/namespaces/ns/pods/p/status");
+        manager.finish("u", &running);
+        let mut deleting = (*running).clone();
+        deleting.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+        deleting.status = Some(status("{phase: Succeeded}"));
+        manager.observe("u", &Arc::new(deleting));
+        let asked = api.asked(2).await;
+        assert_eq!(asked[1].what, "DELETE /api/v1/namespaces/ns/pods/p");
+        assert_eq!(asked[1].body["gracePeriodSeconds"], 0);
+        assert_eq!(asked[1].body["preconditions"]["uid"], "u");
+        tasks.shut_down().await.expect("no failure");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_tried_again_and_gone_pods_are_not() {
+        let api = FakeApi::default();
+        api.refuse(500, "InternalError");
+        let manager = StatusManager::new(Some(api.client()));
+        let tasks = Tasks::new();
+        manager.run(&tasks);
+        let pod = pod("{}");
+        manager.set("u", &pod, status("{phase: Running}"));
+        api.asked(2).await;
+        api.refuse(404, "NotFound");
+        manager.set("u", &pod, status("{phase: Failed}"));
+        api.asked(3).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(api.asked(3).await.len(), 3);
+        tasks.shut_down().await.expect("no failure");
     }
 }
