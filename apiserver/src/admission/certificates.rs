@@ -132,7 +132,11 @@ fn organizations(request: &str) -> Result<Vec<String>, String> {
     let (_, request) = x509_parser::certification_request::X509CertificationRequest::from_der(&der)
         .map_err(|error| error.to_string())?;
     let subject = &request.certification_request_info.subject;
-    Ok(subject.iter_organization().filter_map(|attribute| attribute.as_str().ok()).map(str::to_owned).collect())
+    Ok(subject
+        .iter_organization()
+        .filter_map(|attribute| attribute.as_str().ok())
+        .map(str::to_owned)
+        .collect())
 }
 
 #[async_trait::async_trait]

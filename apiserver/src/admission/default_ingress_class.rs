@@ -25,7 +25,9 @@ impl DefaultIngressClass {
 fn default_class(classes: &[Arc<IngressClass>]) -> Option<&Arc<IngressClass>> {
     let marked = |class: &&Arc<IngressClass>| {
         let annotations = class.metadata.annotations.as_ref();
-        annotations.and_then(|all| all.get("ingressclass.kubernetes.io/is-default-class")).is_some_and(|v| v == "true")
+        annotations
+            .and_then(|all| all.get("ingressclass.kubernetes.io/is-default-class"))
+            .is_some_and(|v| v == "true")
     };
     classes.iter().filter(marked).min_by(|a, b| {
         let made = |class: &IngressClass| class.metadata.creation_timestamp.as_ref().map(|time| time.0);

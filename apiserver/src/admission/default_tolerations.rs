@@ -106,8 +106,14 @@ mod tests {
         for (given, added) in [
             (json!([]), 2),
             (json!([{"operator": "Exists"}]), 0),
-            (json!([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}]), 1),
-            (json!([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule"}]), 2),
+            (
+                json!([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}]),
+                1,
+            ),
+            (
+                json!([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule"}]),
+                2,
+            ),
         ] {
             let mut pod = json!({"spec": {"tolerations": given}});
             let before = items(&pod["spec"], "tolerations").len();

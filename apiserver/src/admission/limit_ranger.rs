@@ -10,7 +10,9 @@ use api::quantity::Quantity;
 use api::status::ApiError;
 use client::Client;
 use client::informer::Informer;
-use k8s_openapi::api::core::v1::{Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod, PodSpec,
+};
 use kube::Api;
 use kube::api::ListParams;
 use parking_lot::Mutex;
@@ -47,7 +49,8 @@ impl LimitRanger {
         if self.without.lock().get(namespace).is_some_and(|until| *until > now) {
             return Ok(known);
         }
-        let list = Api::<LimitRange>::namespaced(self.client.clone(), namespace).list(&ListParams::default()).await;
+        let list =
+            Api::<LimitRange>::namespaced(self.client.clone(), namespace).list(&ListParams::default()).await;
         let list = list.map_err(crate::authz::from_client)?.items;
         if list.is_empty() {
             let mut without = self.without.lock();
@@ -68,7 +71,9 @@ fn items(range: &LimitRange) -> &[LimitRangeItem] {
 fn defaults(range: &LimitRange) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
     for item in items(range).iter().filter(|item| item.type_ == "Container") {
-        let texts = |list: &Option<BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>| {
+        let texts = |list: &Option<
+            BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+        >| {
             list.iter().flatten().map(|(name, amount)| (name.clone(), amount.0.clone())).collect::<Vec<_>>()
         };
         requests.extend(texts(&item.default_request));
@@ -123,7 +128,9 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn min(&self, name: &str, bound: &Quantity) -> Option<String> {
         let start = format!("minimum {name} usage per {} is {bound}", self.kind);
-        let Some(request) = self.requests.get(name) else { return Some(format!("{start}.  No request is specified")) };
+        let Some(request) = self.requests.get(name) else {
+            return Some(format!("{start}.  No request is specified"));
+        };
         if request < bound {
             return Some(format!("{start}, but request is {request}"));
         }
@@ -133,7 +140,9 @@ impl Asked<'_> {
 
     fn max(&self, name: &str, bound: &Quantity) -> Option<String> {
         let start = format!("maximum {name} usage per {} is {bound}", self.kind);
-        let Some(limit) = self.limits.get(name) else { return Some(format!("{start}.  No limit is specified")) };
+        let Some(limit) = self.limits.get(name) else {
+            return Some(format!("{start}.  No limit is specified"));
+        };
         if limit > bound {
             return Some(format!("{start}, but limit is {limit}"));
         }
@@ -152,7 +161,8 @@ impl Asked<'_> {
 
     fn ratio(&self, name: &str, bound: &Quantity) -> Option<String> {
         let start = format!("{name} max limit to request ratio per {} is {bound}", self.kind);
-        let amount = |list: &Resources| list.get(name).filter(|amount| !amount.is_zero()).map(Quantity::as_f64);
+        let amount =
+            |list: &Resources| list.get(name).filter(|amount| !amount.is_zero()).map(Quantity::as_f64);
         let Some(request) = amount(self.requests) else {
             return Some(format!("{start}, but no request is specified or request is 0"));
         };
@@ -221,7 +231,9 @@ fn check_claim(range: &LimitRange, claim: &PersistentVolumeClaim) -> Vec<String>
     let asked = Asked { kind, requests: &requests, limits: &none };
     for item in items(range).iter().filter(|item| item.type_ == kind) {
         errors.extend(pod::read(item.min.as_ref()).iter().filter_map(|(name, bound)| asked.min(name, bound)));
-        errors.extend(pod::read(item.max.as_ref()).iter().filter_map(|(name, bound)| asked.max_request(name, bound)));
+        errors.extend(
+            pod::read(item.max.as_ref()).iter().filter_map(|(name, bound)| asked.max_request(name, bound)),
+        );
     }
     errors
 }
@@ -314,13 +326,21 @@ mod tests {
 
     #[test]
     fn defaults_are_set_and_noted() {
-        let range = range(json!({"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m", "memory": "1Gi"}}));
+        let range = range(
+            json!({"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m", "memory": "1Gi"}}),
+        );
         let mut object = json!({"metadata": {}, "spec": {"containers": [
             {"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}}]}});
         set_defaults(&range, &mut object);
         let containers = &object["spec"]["containers"];
-        assert_eq!(containers[0]["resources"], json!({"limits": {"cpu": "1"}, "requests": {"cpu": "100m", "memory": "1Gi"}}));
-        assert_eq!(containers[1]["resources"], json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1", "memory": "1Gi"}}));
+        assert_eq!(
+            containers[0]["resources"],
+            json!({"limits": {"cpu": "1"}, "requests": {"cpu": "100m", "memory": "1Gi"}})
+        );
+        assert_eq!(
+            containers[1]["resources"],
+            json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1", "memory": "1Gi"}})
+        );
         assert_eq!(
             object["metadata"]["annotations"][ANNOTATION],
             "LimitRanger plugin set: cpu, memory request for container a; cpu limit for container a; memory request for \
@@ -375,7 +395,9 @@ mod tests {
 
     #[test]
     fn claims_are_bound() {
-        let range = range(json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "5Gi"}}));
+        let range = range(
+            json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "5Gi"}}),
+        );
         for (size, expected) in [
             ("2Gi", None),
             ("500Mi", Some("minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 500Mi")),

@@ -168,13 +168,15 @@ pub fn chain(deps: &Deps<'_>) -> (Vec<Arc<dyn Plugin>>, Vec<String>) {
     let (on, off) = (&deps.config.enable_admission_plugins, &deps.config.disable_admission_plugins);
     let names = |list: &[String], name: &str| list.iter().any(|other| other == name);
     let unknown = on.iter().chain(off).filter(|name| !PLUGINS.iter().any(|(known, ..)| known == name));
-    let enabled = PLUGINS.iter().filter(|(name, default, _)| (*default || names(on, name)) && !names(off, name));
+    let enabled =
+        PLUGINS.iter().filter(|(name, default, _)| (*default || names(on, name)) && !names(off, name));
     (enabled.map(|(_, _, make)| make(deps)).collect(), unknown.cloned().collect())
 }
 
 /// The object in its typed form.
 fn decode<K: DeserializeOwned>(object: &Value) -> Result<K, ApiError> {
-    K::deserialize(object).map_err(|error| ApiError::bad_request(format!("object cannot be decoded: {error}")))
+    K::deserialize(object)
+        .map_err(|error| ApiError::bad_request(format!("object cannot be decoded: {error}")))
 }
 
 /// A member of an object that is made if it is absent (or null).

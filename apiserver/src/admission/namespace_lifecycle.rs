@@ -53,7 +53,8 @@ impl NamespaceLifecycle {
 
     /// Whether the namespace is going away; an error if it does not exist. Asks the API where the cache may be behind.
     async fn is_terminating(&self, namespace: &str) -> Result<bool, ApiError> {
-        let cached = self.namespaces.store().get(&ObjectKey::new("", namespace)).map(|found| terminating(&found));
+        let cached =
+            self.namespaces.store().get(&ObjectKey::new("", namespace)).map(|found| terminating(&found));
         match cached {
             Some(true) => return Ok(true),
             Some(false) if !self.recently_deleted(namespace) => return Ok(false),
@@ -108,7 +109,8 @@ impl Plugin for NamespaceLifecycle {
         if !terminating || attributes.operation != Operation::Create {
             return Ok(());
         }
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
         let cause = StatusCause {
             reason: Some("NamespaceTerminating".to_owned()),
             message: Some(format!("namespace {namespace} is being terminated")),

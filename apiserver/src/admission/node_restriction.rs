@@ -42,14 +42,24 @@ impl NodeRestriction {
         Self { client: deps.client.clone(), pods, nodes, authorizer: deps.authorizer.clone() }
     }
 
-    async fn check(&self, node: &str, attributes: &Attributes<'_>, object: &Value, old: Option<&Value>) -> Checked {
+    async fn check(
+        &self,
+        node: &str,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> Checked {
         let quoted = go_quote(node);
         let resource = (attributes.resource.group.as_ref(), attributes.resource.resource.as_ref());
         match (resource, attributes.subresource) {
             (("", "pods"), "") => self.pod(node, attributes, object).await,
             (("", "pods"), "status") => pod_status(node, attributes, object, old),
             (("", "pods"), "eviction") => {
-                let name = if attributes.name.is_empty() { text(&object["metadata"], "name") } else { attributes.name };
+                let name = if attributes.name.is_empty() {
+                    text(&object["metadata"], "name")
+                } else {
+                    attributes.name
+                };
                 let on = self.node_of_pod(attributes.namespace, name).await?;
                 if on == node {
                     return Ok(());
@@ -58,7 +68,9 @@ impl NodeRestriction {
             }
             (("", "pods"), other) => {
                 let other = go_quote(other);
-                refuse(format!("unexpected pod subresource {other}, only 'status' and 'eviction' are allowed"))
+                refuse(format!(
+                    "unexpected pod subresource {other}, only 'status' and 'eviction' are allowed"
+                ))
             }
             (("", "nodes"), _) => own_node(node, attributes, object, old),
             (("", "persistentvolumeclaims"), "status") => claim_status(node, object, old),
@@ -70,17 +82,33 @@ impl NodeRestriction {
                 if attributes.namespace != "kube-node-lease" {
                     return refuse("can only access leases in the \"kube-node-lease\" system namespace");
                 }
-                same_name(node, attributes, object, "can only access node lease with the same name as the requesting node")
+                same_name(
+                    node,
+                    attributes,
+                    object,
+                    "can only access node lease with the same name as the requesting node",
+                )
             }
-            (("storage.k8s.io", "csinodes"), _) => {
-                same_name(node, attributes, object, "can only access CSINode with the same name as the requesting node")
-            }
+            (("storage.k8s.io", "csinodes"), _) => same_name(
+                node,
+                attributes,
+                object,
+                "can only access CSINode with the same name as the requesting node",
+            ),
             (("resource.k8s.io", "resourceslices"), _) => {
                 let slice = if attributes.operation == Operation::Create { Some(object) } else { old };
                 let own = slice.is_none_or(|slice| text(&slice["spec"], "nodeName") == node);
-                if own { Ok(()) } else { refuse(format!("can only access ResourceSlice with the same node name as the requesting node {quoted}")) }
+                if own {
+                    Ok(())
+                } else {
+                    refuse(format!(
+                        "can only access ResourceSlice with the same node name as the requesting node {quoted}"
+                    ))
+                }
             }
-            (("certificates.k8s.io", "certificatesigningrequests"), "") if attributes.operation == Operation::Create => {
+            (("certificates.k8s.io", "certificatesigningrequests"), "")
+                if attributes.operation == Operation::Create =>
+            {
                 certificate_request(node, object)
             }
             _ => Ok(()),
@@ -123,7 +151,9 @@ impl NodeRestriction {
             }
             other => {
                 let operation = go_quote(operation_name(other));
-                refuse(format!("unexpected operation {operation}, node {quoted} can only create and delete mirror pods"))
+                refuse(format!(
+                    "unexpected operation {operation}, node {quoted} can only create and delete mirror pods"
+                ))
             }
         }
     }
@@ -238,21 +268,33 @@ fn mirror_pod(node: &str, pod: &Value) -> Checked {
     let quoted = go_quote(node);
     let meta = &pod["metadata"];
     if meta["annotations"].get(MIRROR).is_none() {
-        return refuse(format!("pod does not have \"{MIRROR}\" annotation, node {quoted} can only create mirror pods"));
+        return refuse(format!(
+            "pod does not have \"{MIRROR}\" annotation, node {quoted} can only create mirror pods"
+        ));
     }
     if text(&pod["spec"], "nodeName") != node {
         return refuse(format!("node {quoted} can only create pods with spec.nodeName set to itself"));
     }
     let owner = match items(meta, "ownerReferences") {
         [owner] => owner,
-        [] => return refuse(format!("node {quoted} can only create pods with an owner reference set to itself")),
-        _ => return refuse(format!("node {quoted} can only create pods with a single owner reference set to itself")),
+        [] => {
+            return refuse(format!(
+                "node {quoted} can only create pods with an owner reference set to itself"
+            ));
+        }
+        _ => {
+            return refuse(format!(
+                "node {quoted} can only create pods with a single owner reference set to itself"
+            ));
+        }
     };
     if text(owner, "apiVersion") != "v1" || text(owner, "kind") != "Node" || text(owner, "name") != node {
         return refuse(format!("node {quoted} can only create pods with an owner reference set to itself"));
     }
     if owner["controller"] != true {
-        return refuse(format!("node {quoted} can only create pods with a controller owner reference set to itself"));
+        return refuse(format!(
+            "node {quoted} can only create pods with a controller owner reference set to itself"
+        ));
     }
     if owner["blockOwnerDeletion"] == true {
         return refuse(format!("node {quoted} must not set blockOwnerDeletion on an owner reference"));
@@ -281,7 +323,9 @@ fn pod_status(node: &str, attributes: &Attributes<'_>, pod: &Value, old: Option<
         return refuse(format!("unexpected operation {}", go_quote(operation_name(attributes.operation))));
     };
     if text(&old["spec"], "nodeName") != node {
-        return refuse(format!("node {quoted} can only update pod status for pods with spec.nodeName set to itself"));
+        return refuse(format!(
+            "node {quoted} can only update pod status for pods with spec.nodeName set to itself"
+        ));
     }
     if !same(&old["metadata"]["labels"], &pod["metadata"]["labels"]) {
         return refuse(format!("node {quoted} cannot update labels through pod status"));
@@ -324,19 +368,26 @@ fn own_node(node: &str, attributes: &Attributes<'_>, object: &Value, old: Option
     match attributes.operation {
         Operation::Create => {
             if object["spec"].get("configSource").is_some_and(|source| !source.is_null()) {
-                return refuse(format!("node {quoted} is not allowed to create pods with a non-nil configSource"));
+                return refuse(format!(
+                    "node {quoted} is not allowed to create pods with a non-nil configSource"
+                ));
             }
             let forbidden = forbidden_labels(&object["metadata"]["labels"], &Value::Null);
             if forbidden.is_empty() {
                 return Ok(());
             }
-            refuse(format!("node {quoted} is not allowed to set the following labels: {}", forbidden.join(", ")))
+            refuse(format!(
+                "node {quoted} is not allowed to set the following labels: {}",
+                forbidden.join(", ")
+            ))
         }
         Operation::Update => {
             let Some(old) = old else { return Ok(()) };
             let source = &object["spec"]["configSource"];
             if !source.is_null() && *source != old["spec"]["configSource"] {
-                return refuse(format!("node {quoted} is not allowed to update configSource to a new non-nil configSource"));
+                return refuse(format!(
+                    "node {quoted} is not allowed to update configSource to a new non-nil configSource"
+                ));
             }
             if !same(&object["spec"]["taints"], &old["spec"]["taints"]) {
                 return refuse(format!("node {quoted} is not allowed to modify taints"));
@@ -370,8 +421,11 @@ const KUBELET_LABELS: [&str; 11] = [
 
 /// Changed labels that kubelets may not change, sorted.
 fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
-    let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-    let mut changed: Vec<String> = keys(new).into_iter().chain(keys(old)).filter(|key| new[key] != old[key]).collect();
+    let keys = |value: &Value| {
+        value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default()
+    };
+    let mut changed: Vec<String> =
+        keys(new).into_iter().chain(keys(old)).filter(|key| new[key] != old[key]).collect();
     changed.sort();
     changed.dedup();
     changed.retain(|key| is_forbidden_label(key));
@@ -380,8 +434,11 @@ fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
 
 fn is_forbidden_label(key: &str) -> bool {
     let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    let within = |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
-    let kubelets = KUBELET_LABELS.contains(&key) || within("kubelet.kubernetes.io") || within("node.kubernetes.io");
+    let within = |parent: &str| {
+        domain == parent || domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'))
+    };
+    let kubelets =
+        KUBELET_LABELS.contains(&key) || within("kubelet.kubernetes.io") || within("node.kubernetes.io");
     within("node-restriction.kubernetes.io") || ((within("kubernetes.io") || within("k8s.io")) && !kubelets)
 }
 
@@ -402,7 +459,9 @@ fn claim_status(node: &str, object: &Value, old: Option<&Value>) -> Checked {
         return Ok(());
     }
     let quoted = go_quote(node);
-    refuse(format!("node {quoted} is not allowed to update fields other than status.quantity and status.conditions"))
+    refuse(format!(
+        "node {quoted} is not allowed to update fields other than status.quantity and status.conditions"
+    ))
 }
 
 /// A node's request for a client or serving certificate must be for its own name.
@@ -417,7 +476,8 @@ fn certificate_request(node: &str, request: &Value) -> Checked {
     let name = || {
         let pem = base64::engine::general_purpose::STANDARD.decode(text(&request["spec"], "request")).ok()?;
         let der = rustls::pki_types::CertificateSigningRequestDer::from_pem_slice(&pem).ok()?;
-        let (_, parsed) = x509_parser::certification_request::X509CertificationRequest::from_der(&der).ok()?;
+        let (_, parsed) =
+            x509_parser::certification_request::X509CertificationRequest::from_der(&der).ok()?;
         let subject = &parsed.certification_request_info.subject;
         let name = subject.iter_common_name().filter_map(|name| name.as_str().ok()).last().map(str::to_owned);
         name
@@ -427,9 +487,7 @@ fn certificate_request(node: &str, request: &Value) -> Checked {
     if name == own {
         return Ok(());
     }
-    refuse(format!(
-        "can only create a node CSR with CN={own}, found CN={name}"
-    ))
+    refuse(format!("can only create a node CSR with CN={own}, found CN={name}"))
 }
 
 #[async_trait::async_trait]
@@ -500,7 +558,8 @@ mod tests {
     fn nodes_leave_taints_and_others_alone() {
         let write = Write::new("", "Node", "nodes");
         let attributes = write.attributes(Operation::Update, "", "n1");
-        let old = json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+        let old =
+            json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
         let new = json!({"metadata": {"name": "n1"}, "spec": {}});
         assert_eq!(why(own_node("n1", &attributes, &old, Some(&old))), None);
         assert_eq!(
@@ -515,7 +574,8 @@ mod tests {
 
     #[test]
     fn mirror_pods_are_the_nodes_own() {
-        let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": true}]);
+        let owner =
+            json!([{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": true}]);
         let good = json!({
             "metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}, "ownerReferences": owner},
             "spec": {"nodeName": "n1", "containers": []}});

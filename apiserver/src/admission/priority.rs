@@ -122,14 +122,16 @@ impl Plugin for Priority {
         _old: Option<&Value>,
         _warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        let concerns = attributes.is("scheduling.k8s.io", "priorityclasses") && object["globalDefault"] == true;
+        let concerns =
+            attributes.is("scheduling.k8s.io", "priorityclasses") && object["globalDefault"] == true;
         if !concerns {
             return Ok(());
         }
         let Some(default) = default_class(&self.classes.store().list()) else { return Ok(()) };
         let name = default.metadata.name.as_deref().unwrap_or_default();
         if attributes.operation == Operation::Create || name != text(&object["metadata"], "name") {
-            let why = format!("PriorityClass {name} is already marked as default. Only one default can exist");
+            let why =
+                format!("PriorityClass {name} is already marked as default. Only one default can exist");
             return Err(attributes.forbidden(object, &why));
         }
         Ok(())
@@ -157,14 +159,18 @@ mod tests {
             (
                 json!({"priority": 7}),
                 Some(&high),
-                Err("the integer value of priority (7) must not be provided in pod spec; priority admission controller \
-                     computed 1000 from the given PriorityClass name"),
+                Err(
+                    "the integer value of priority (7) must not be provided in pod spec; priority admission controller \
+                     computed 1000 from the given PriorityClass name",
+                ),
             ),
             (
                 json!({"preemptionPolicy": "PreemptLowerPriority"}),
                 Some(&high),
-                Err("the string value of PreemptionPolicy (PreemptLowerPriority) must not be provided in pod spec; \
-                     priority admission controller computed Never from the given PriorityClass name"),
+                Err(
+                    "the string value of PreemptionPolicy (PreemptLowerPriority) must not be provided in pod spec; \
+                     priority admission controller computed Never from the given PriorityClass name",
+                ),
             ),
         ] {
             let mut spec = given;

@@ -25,7 +25,11 @@ impl RuntimeClasses {
         Self { client: deps.client.clone(), classes: deps.informers.informer() }
     }
 
-    async fn class(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Option<Arc<RuntimeClass>>, ApiError> {
+    async fn class(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+    ) -> Result<Option<Arc<RuntimeClass>>, ApiError> {
         let Some(name) = object["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
         if let Some(found) = self.classes.store().get(&ObjectKey::new("", name)) {
             return Ok(Some(found));
@@ -155,7 +159,9 @@ impl Plugin for RuntimeClasses {
         let given = given_overhead(object);
         let why = match (overhead_of(class.as_deref()), given) {
             (Some(wanted), given) if given.clone().unwrap_or_default() != wanted => DIFFERENT,
-            (None, Some(_)) => "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+            (None, Some(_)) => {
+                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+            }
             _ => return Ok(()),
         };
         Err(attributes.forbidden(object, why))

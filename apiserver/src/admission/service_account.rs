@@ -46,7 +46,8 @@ impl ServiceAccounts {
         }
         let api = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
         let refuse = |why: String| {
-            Err(attributes.forbidden(object, &format!("error looking up service account {namespace}/{name}: {why}")))
+            Err(attributes
+                .forbidden(object, &format!("error looking up service account {namespace}/{name}: {why}")))
         };
         let attempts = if name == DEFAULT { ATTEMPTS } else { 1 };
         let pause = Duration::from_millis(rand::rng().random_range(100..200));
@@ -69,10 +70,7 @@ fn is_mirror(pod: &Value) -> bool {
 }
 
 fn automounts(account: &ServiceAccount, spec: &Value) -> bool {
-    spec["automountServiceAccountToken"]
-        .as_bool()
-        .or(account.automount_service_account_token)
-        .unwrap_or(true)
+    spec["automountServiceAccountToken"].as_bool().or(account.automount_service_account_token).unwrap_or(true)
 }
 
 /// Mounts the token into every container that has nothing there yet.
@@ -93,13 +91,13 @@ fn mount_token(spec: &mut Value, new_name: &str) {
     }
     if needed && existing.is_none() {
         list_member(spec, "volumes").push(json!({"name": name, "projected": {
-            "defaultMode": 420,
-            "sources": [
-                {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
-                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-                {"downwardAPI": {"items": [{
-                    "path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
-            ]}}));
+        "defaultMode": 420,
+        "sources": [
+            {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{
+                "path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+        ]}}));
     }
 }
 
@@ -147,7 +145,10 @@ fn secret_refusal(account: &ServiceAccount, pod: &Pod, ephemeral_only: bool) -> 
         }
         for from in container.env_from.iter().flatten() {
             if let Some(secret) = from.secret_ref.as_ref().filter(|secret| refused(&secret.name)) {
-                return Some(format!("{title} with envFrom referencing secret.secretName=\"{}\" {end}", secret.name));
+                return Some(format!(
+                    "{title} with envFrom referencing secret.secretName=\"{}\" {end}",
+                    secret.name
+                ));
             }
         }
         None
@@ -164,10 +165,12 @@ fn secret_refusal(account: &ServiceAccount, pod: &Pod, ephemeral_only: bool) -> 
         }
     }
     let init = spec.init_containers.iter().flatten().find_map(|c| container_refusal("init container", c));
-    if let Some(why) = init.or_else(|| spec.containers.iter().find_map(|c| container_refusal("container", c))) {
+    if let Some(why) = init.or_else(|| spec.containers.iter().find_map(|c| container_refusal("container", c)))
+    {
         return Some(why);
     }
-    let pull: Vec<&str> = account.image_pull_secrets.iter().flatten().map(|secret| secret.name.as_str()).collect();
+    let pull: Vec<&str> =
+        account.image_pull_secrets.iter().flatten().map(|secret| secret.name.as_str()).collect();
     let mut asked = spec.image_pull_secrets.iter().flatten().enumerate();
     asked.find(|(_, secret)| !pull.contains(&secret.name.as_str())).map(|(index, secret)| {
         format!(
@@ -192,7 +195,8 @@ fn as_container(
 
 /// As Go's `strconv.ParseBool` reads it.
 fn enforces_mountable(account: &ServiceAccount) -> bool {
-    let value = account.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ENFORCE_MOUNTABLE));
+    let value =
+        account.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ENFORCE_MOUNTABLE));
     value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "TRUE" | "true" | "True"))
 }
 
@@ -205,7 +209,9 @@ impl Plugin for ServiceAccounts {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         match attributes.operation {
             Operation::Create => attributes.is("", "pods"),
-            Operation::Update => attributes.is_any("", "pods") && attributes.subresource == "ephemeralcontainers",
+            Operation::Update => {
+                attributes.is_any("", "pods") && attributes.subresource == "ephemeralcontainers"
+            }
             _ => false,
         }
     }
@@ -237,7 +243,8 @@ impl Plugin for ServiceAccounts {
         if automounts(&account, spec) {
             mount_token(spec, &format!("{VOLUME_PREFIX}{}", random_suffix()));
         }
-        let pull: Vec<_> = account.image_pull_secrets.iter().flatten().map(|secret| json!({"name": secret.name})).collect();
+        let pull: Vec<_> =
+            account.image_pull_secrets.iter().flatten().map(|secret| json!({"name": secret.name})).collect();
         if items(spec, "imagePullSecrets").is_empty() && !pull.is_empty() {
             spec["imagePullSecrets"] = Value::Array(pull);
         }
@@ -348,15 +355,21 @@ mod tests {
             (json!({"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "own"}}]}), None),
             (
                 json!({"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "x"}}]}),
-                Some("volume with secret.secretName=\"x\" is not allowed because service account sa does not reference that secret"),
+                Some(
+                    "volume with secret.secretName=\"x\" is not allowed because service account sa does not reference that secret",
+                ),
             ),
             (
                 json!({"containers": [{"name": "c", "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "x", "key": "k"}}}]}]}),
-                Some("container c with envVar E referencing secret.secretName=\"x\" is not allowed because service account sa does not reference that secret"),
+                Some(
+                    "container c with envVar E referencing secret.secretName=\"x\" is not allowed because service account sa does not reference that secret",
+                ),
             ),
             (
                 json!({"containers": [], "imagePullSecrets": [{"name": "pull"}, {"name": "x"}]}),
-                Some("imagePullSecrets[1].name=\"x\" is not allowed because service account sa does not reference that imagePullSecret"),
+                Some(
+                    "imagePullSecrets[1].name=\"x\" is not allowed because service account sa does not reference that imagePullSecret",
+                ),
             ),
         ] {
             let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("pod");

@@ -34,7 +34,8 @@ fn default_class(classes: &[Arc<StorageClass>]) -> Option<&Arc<StorageClass>> {
             value == "true"
                 && matches!(
                     key.as_str(),
-                    "storageclass.kubernetes.io/is-default-class" | "storageclass.beta.kubernetes.io/is-default-class"
+                    "storageclass.kubernetes.io/is-default-class"
+                        | "storageclass.beta.kubernetes.io/is-default-class"
                 )
         })
     };
@@ -45,7 +46,8 @@ fn default_class(classes: &[Arc<StorageClass>]) -> Option<&Arc<StorageClass>> {
 }
 
 fn has_class(claim: &Value) -> bool {
-    claim["metadata"]["annotations"].get(BETA_CLASS).is_some() || claim["spec"]["storageClassName"].is_string()
+    claim["metadata"]["annotations"].get(BETA_CLASS).is_some()
+        || claim["spec"]["storageClassName"].is_string()
 }
 
 #[async_trait::async_trait]

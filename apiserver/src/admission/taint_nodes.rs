@@ -32,7 +32,8 @@ impl Plugin for TaintNodes {
         _warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
         let spec = member(object, "spec");
-        let tainted = |taint: &Value| text(taint, "key") == NOT_READY && text(taint, "effect") == "NoSchedule";
+        let tainted =
+            |taint: &Value| text(taint, "key") == NOT_READY && text(taint, "effect") == "NoSchedule";
         if !items(spec, "taints").iter().any(tainted) {
             list_member(spec, "taints").push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
         }

@@ -49,7 +49,11 @@ fn user(secret: &Secret, id: &str, token_secret: &str, now: Timestamp) -> Option
     if !good {
         return None;
     }
-    Some(User { name: format!("system:bootstrap:{id}"), groups: groups(data("auth-extra-groups"))?, ..User::default() })
+    Some(User {
+        name: format!("system:bootstrap:{id}"),
+        groups: groups(data("auth-extra-groups"))?,
+        ..User::default()
+    })
 }
 
 /// An expiration that cannot be read counts as expired.
@@ -63,7 +67,9 @@ fn groups(extra: &str) -> Option<Vec<String>> {
     for group in extra.split(',').filter(|group| !group.is_empty()) {
         let rest = group.strip_prefix("system:bootstrappers:")?;
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let fine = rest.len() <= 256 && rest.chars().all(|c| inner(c) || matches!(c, ':' | '-')) && rest.ends_with(inner);
+        let fine = rest.len() <= 256
+            && rest.chars().all(|c| inner(c) || matches!(c, ':' | '-'))
+            && rest.ends_with(inner);
         if !fine {
             return None;
         }
@@ -76,7 +82,11 @@ fn groups(extra: &str) -> Option<Vec<String>> {
 
 #[async_trait::async_trait]
 impl TokenAuthenticator for BootstrapTokens {
-    async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<Option<TokenUser>, TokenError> {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<TokenUser>, TokenError> {
         let Some((id, token_secret)) = parse(token) else { return Ok(None) };
         let key = ObjectKey::new("kube-system", format!("bootstrap-token-{id}"));
         let Some(secret) = self.secrets.store().get(&key) else { return Ok(None) };
@@ -92,8 +102,16 @@ mod tests {
     use super::*;
 
     fn secret(fields: &[(&str, &str)]) -> Secret {
-        let base = [("token-id", "abcdef"), ("token-secret", "0123456789abcdef"), ("usage-bootstrap-authentication", "true")];
-        let data = base.iter().chain(fields).map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec()))).collect();
+        let base = [
+            ("token-id", "abcdef"),
+            ("token-secret", "0123456789abcdef"),
+            ("usage-bootstrap-authentication", "true"),
+        ];
+        let data = base
+            .iter()
+            .chain(fields)
+            .map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec())))
+            .collect();
         Secret { data: Some(data), type_: Some("bootstrap.kubernetes.io/token".into()), ..Secret::default() }
     }
 
@@ -101,7 +119,8 @@ mod tests {
     fn a_secret_decides_whether_its_token_is_good() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("time");
         let check = |fields: &[(&str, &str)]| user(&secret(fields), "abcdef", "0123456789abcdef", now);
-        let found = check(&[("auth-extra-groups", "system:bootstrappers:kubeadm:default-node-token")]).expect("good");
+        let found =
+            check(&[("auth-extra-groups", "system:bootstrappers:kubeadm:default-node-token")]).expect("good");
         assert_eq!(found.name, "system:bootstrap:abcdef");
         assert_eq!(found.groups, ["system:bootstrappers", "system:bootstrappers:kubeadm:default-node-token"]);
         assert!(check(&[("expiration", "2025-01-01T00:00:00Z")]).is_none(), "expired");

@@ -32,7 +32,12 @@ pub enum Error {
 
 impl Documents {
     /// Renders the documents. `external`: host and port for the URL of the key set if `keys_url` is empty.
-    pub fn new(issuer: &str, keys_url: Option<&str>, external: &str, keys: &[VerifyingKey]) -> Result<Self, Error> {
+    pub fn new(
+        issuer: &str,
+        keys_url: Option<&str>,
+        external: &str,
+        keys: &[VerifyingKey],
+    ) -> Result<Self, Error> {
         if !issuer.starts_with("https://") || issuer.contains(['?', '#']) {
             return Err(Error::Issuer(issuer.to_owned()));
         }
@@ -52,7 +57,10 @@ impl Documents {
             "id_token_signing_alg_values_supported": algorithms,
         });
         let keys: Vec<_> = keys.iter().map(|key| &key.jwk).collect();
-        Ok(Self { configuration: configuration.to_string(), keys: serde_json::json!({ "keys": keys }).to_string() })
+        Ok(Self {
+            configuration: configuration.to_string(),
+            keys: serde_json::json!({ "keys": keys }).to_string(),
+        })
     }
 }
 

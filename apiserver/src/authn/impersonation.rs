@@ -55,7 +55,11 @@ fn unescape(key: &str) -> String {
 /// As Go prints the value with `%#v`.
 fn show(user: &User) -> String {
     let strings = |list: &[String]| {
-        if list.is_empty() { "[]string(nil)".to_owned() } else { format!("[]string{{{}}}", go_strings(list, ", ")) }
+        if list.is_empty() {
+            "[]string(nil)".to_owned()
+        } else {
+            format!("[]string{{{}}}", go_strings(list, ", "))
+        }
     };
     let extra = if user.extra.is_empty() {
         "map[string][]string(nil)".to_owned()
@@ -202,7 +206,11 @@ impl Check<'_> {
     }
 
     fn verb(&self) -> String {
-        if self.mode == Mode::Legacy { "impersonate".to_owned() } else { format!("impersonate:{}", self.mode.name()) }
+        if self.mode == Mode::Legacy {
+            "impersonate".to_owned()
+        } else {
+            format!("impersonate:{}", self.mode.name())
+        }
     }
 
     fn about(&self, group: &str, resource: &str, subresource: &str, name: &str) -> RequestInfo {
@@ -300,7 +308,9 @@ fn bad_extra(extra: &BTreeMap<String, Vec<String>>) -> Option<String> {
             return Some("impersonating the empty string key in extra is not allowed".to_owned());
         }
         let prefixed = key.split_once('/').is_some_and(|(domain, path)| {
-            super::is_subdomain(domain) && !path.is_empty() && path.bytes().all(|b| b.is_ascii_graphic() && b != b'%')
+            super::is_subdomain(domain)
+                && !path.is_empty()
+                && path.bytes().all(|b| b.is_ascii_graphic() && b != b'%')
         });
         if !prefixed {
             let why = "Invalid value: {}: must be a domain-prefixed path (such as \"acme.io/foo\")";
@@ -330,8 +340,11 @@ mod tests {
 
     impl Authorizer for Listed {
         fn authorize(&self, _: &User, r: &RequestInfo) -> Decision {
-            let resource =
-                if r.subresource.is_empty() { r.resource.clone() } else { format!("{}/{}", r.resource, r.subresource) };
+            let resource = if r.subresource.is_empty() {
+                r.resource.clone()
+            } else {
+                format!("{}/{}", r.resource, r.subresource)
+            };
             let asked = format!("{} {resource} {}", r.verb, r.name);
             if self.0.contains(&asked.trim_end()) {
                 Decision::Allow { reason: String::new() }
@@ -404,7 +417,8 @@ mod tests {
     #[test]
     fn every_part_needs_permission() {
         let all = ["impersonate users bob", "impersonate groups dev", "impersonate userextras/scopes view"];
-        let ask = [("impersonate-user", "bob"), ("impersonate-group", "dev"), ("impersonate-extra-scopes", "view")];
+        let ask =
+            [("impersonate-user", "bob"), ("impersonate-group", "dev"), ("impersonate-extra-scopes", "view")];
         let user = apply(&all, &ask).expect("allowed").expect("bob");
         assert_eq!(user.groups, ["dev", "system:authenticated"]);
         assert_eq!(user.extra["scopes"], ["view"]);
@@ -434,7 +448,12 @@ mod tests {
         let authorizer = Listed(vec!["impersonate users bob"]);
         let impersonation = Impersonation::default();
         let ask = |user: &str| {
-            impersonation.apply(&headers(&[("impersonate-user", user)]), &requestor(), &list_pods(), &authorizer)
+            impersonation.apply(
+                &headers(&[("impersonate-user", user)]),
+                &requestor(),
+                &list_pods(),
+                &authorizer,
+            )
         };
         assert!(ask("bob").is_ok());
         let error = ask("eve").expect_err("eve");
@@ -449,12 +468,16 @@ mod tests {
         let allowed = ["impersonate-on:user-info:list pods", "impersonate:user-info users bob"];
         assert!(apply(&allowed, &[("impersonate-user", "bob")]).is_ok());
         let masters = [("impersonate-user", "bob"), ("impersonate-group", "system:masters")];
-        assert!(apply(&[allowed.as_slice(), &["impersonate:user-info groups system:masters"]].concat(), &masters).is_err());
+        assert!(
+            apply(&[allowed.as_slice(), &["impersonate:user-info groups system:masters"]].concat(), &masters)
+                .is_err()
+        );
     }
 
     #[test]
     fn service_accounts_get_their_groups() {
-        let user = apply(&["impersonate serviceaccounts x"], &[("impersonate-user", "system:serviceaccount:ns:x")]);
+        let user =
+            apply(&["impersonate serviceaccounts x"], &[("impersonate-user", "system:serviceaccount:ns:x")]);
         let groups = user.expect("allowed").expect("x").groups;
         assert_eq!(groups, ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]);
     }

@@ -5,8 +5,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
-use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::{PemObject, SectionKind};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
@@ -51,7 +51,8 @@ impl VerifyingKey {
             match kind {
                 SectionKind::PublicKey => keys.push(Self::from_spki(&der)?),
                 SectionKind::Certificate => {
-                    let (_, certificate) = x509_parser::parse_x509_certificate(&der).map_err(|_| Error::NoKey)?;
+                    let (_, certificate) =
+                        x509_parser::parse_x509_certificate(&der).map_err(|_| Error::NoKey)?;
                     keys.push(Self::from_spki(certificate.public_key().raw)?);
                 }
                 SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => {
@@ -72,8 +73,8 @@ impl VerifyingKey {
             PublicKey::RSA(rsa) => {
                 let trim = |bytes: &[u8]| encode(&bytes[bytes.iter().take_while(|b| **b == 0).count()..]);
                 let (n, e) = (trim(rsa.modulus), trim(rsa.exponent));
-                let decoding =
-                    DecodingKey::from_rsa_components(&n, &e).map_err(|e| Error::Unsupported(e.to_string()))?;
+                let decoding = DecodingKey::from_rsa_components(&n, &e)
+                    .map_err(|e| Error::Unsupported(e.to_string()))?;
                 let jwk = serde_json::json!({
                     "use": "sig", "kty": "RSA", "kid": id, "alg": "RS256", "n": n, "e": e,
                 });
@@ -148,11 +149,12 @@ fn pkcs8(key: &PrivateKeyDer<'static>, algorithm: Algorithm) -> Result<Vec<u8>, 
     };
     // AlgorithmIdentifier { id-ecPublicKey, curve }
     const P256: &[u8] = &[
-        0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
-        0x01, 0x07,
+        0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+        0x3d, 0x03, 0x01, 0x07,
     ];
     const P384: &[u8] = &[
-        0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22,
+        0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00,
+        0x22,
     ];
     let curve = if algorithm == Algorithm::ES256 { P256 } else { P384 };
     let octets = der_value(0x04, sec1);

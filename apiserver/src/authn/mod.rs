@@ -52,11 +52,7 @@ impl User {
     /// The identity of a request without credentials.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self {
-            name: ANONYMOUS.into(),
-            groups: vec![UNAUTHENTICATED.into()],
-            ..Self::default()
-        }
+        Self { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
     }
 
     /// The identity of the server's own requests over its loopback client.
@@ -209,7 +205,11 @@ pub struct TokenError(pub String);
 #[async_trait::async_trait]
 pub trait TokenAuthenticator: Send + Sync + 'static {
     /// `Ok(None)`: not a token of my kind. `audiences`: the token must be meant for one of these.
-    async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<Option<TokenUser>, TokenError>;
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<TokenUser>, TokenError>;
 }
 
 #[cfg(test)]

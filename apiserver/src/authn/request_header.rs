@@ -32,7 +32,8 @@ impl RequestHeaders {
             let Ok((_, authority)) = X509Certificate::from_der(authority) else { return false };
             leaf.issuer() == authority.subject() && verify_signature(&leaf, &authority)
         });
-        let name = leaf.subject().iter_common_name().filter_map(|a| a.as_str().ok()).last().unwrap_or_default();
+        let name =
+            leaf.subject().iter_common_name().filter_map(|a| a.as_str().ok()).last().unwrap_or_default();
         let allowed = &self.config.allowed_names;
         signed && leaf.validity().is_valid() && (allowed.is_empty() || allowed.iter().any(|a| a == name))
     }
@@ -44,7 +45,9 @@ impl RequestHeaders {
         for prefix in &self.config.extra_headers_prefix {
             for (header, value) in headers {
                 let prefix = prefix.to_ascii_lowercase();
-                let (Some(key), Ok(value)) = (header.as_str().strip_prefix(&prefix), value.to_str()) else { continue };
+                let (Some(key), Ok(value)) = (header.as_str().strip_prefix(&prefix), value.to_str()) else {
+                    continue;
+                };
                 let key = crate::query::percent_decode(key, false);
                 extra.entry(key).or_default().push(value.to_owned());
             }
@@ -54,7 +57,12 @@ impl RequestHeaders {
 }
 
 fn all<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = String> + 'a {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned)
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .filter(|v| !v.is_empty())
+        .map(str::to_owned)
 }
 
 fn first(headers: &HeaderMap, names: &[String]) -> Option<String> {
@@ -83,9 +91,7 @@ fn verify_signature(leaf: &X509Certificate<'_>, authority: &X509Certificate<'_>)
     });
     let signed = leaf.tbs_certificate.as_ref();
     fits.into_iter().any(|algorithm| {
-        algorithm
-            .verify_signature(&key.subject_public_key.data, signed, &leaf.signature_value.data)
-            .is_ok()
+        algorithm.verify_signature(&key.subject_public_key.data, signed, &leaf.signature_value.data).is_ok()
     })
 }
 

@@ -54,7 +54,8 @@ pub fn self_subject_review(mut review: SelfSubjectReview, user: &User) -> SelfSu
 #[must_use]
 pub fn user_info(user: &User) -> UserInfo {
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let extra: BTreeMap<_, _> = user.extra.iter().map(|(key, values)| (key.clone(), values.clone())).collect();
+    let extra: BTreeMap<_, _> =
+        user.extra.iter().map(|(key, values)| (key.clone(), values.clone())).collect();
     UserInfo {
         username: some(&user.name),
         uid: some(&user.uid),

@@ -29,7 +29,12 @@ const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Claims {
     /// Who it is meant for.
-    #[serde(default, rename = "aud", deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "aud",
+        deserialize_with = "one_or_many",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub audience: Vec<String>,
     /// When it ends.
     #[serde(default, rename = "exp", deserialize_with = "number", skip_serializing_if = "Option::is_none")]
@@ -53,10 +58,18 @@ pub struct Claims {
     #[serde(default, rename = "sub")]
     pub subject: String,
     /// Namespace of a legacy token.
-    #[serde(default, rename = "kubernetes.io/serviceaccount/namespace", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        rename = "kubernetes.io/serviceaccount/namespace",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub legacy_namespace: String,
     /// Secret that holds a legacy token.
-    #[serde(default, rename = "kubernetes.io/serviceaccount/secret.name", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        rename = "kubernetes.io/serviceaccount/secret.name",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub legacy_secret: String,
     /// Service account of a legacy token.
     #[serde(
@@ -192,14 +205,18 @@ impl Lookup for Cached {
         if let Some(found) = self.accounts.store().get(&ObjectKey::new(namespace, name)) {
             return Some(found.metadata.clone());
         }
-        live::<ServiceAccount>(Api::namespaced(self.client.clone(), namespace), name).await.map(|found| found.metadata)
+        live::<ServiceAccount>(Api::namespaced(self.client.clone(), namespace), name)
+            .await
+            .map(|found| found.metadata)
     }
 
     async fn pod(&self, namespace: &str, name: &str) -> Option<ObjectMeta> {
         if let Some(found) = self.pods.store().get(&ObjectKey::new(namespace, name)) {
             return Some(found.metadata.clone());
         }
-        live::<SlimPod>(Api::namespaced(self.client.clone(), namespace), name).await.map(|found| found.metadata)
+        live::<SlimPod>(Api::namespaced(self.client.clone(), namespace), name)
+            .await
+            .map(|found| found.metadata)
     }
 
     async fn node(&self, name: &str) -> Option<ObjectMeta> {
@@ -281,7 +298,8 @@ impl ServiceAccountTokens {
             return fail(format!("service account {namespace}/{} has been deleted", account.name));
         }
         if let Some(reference) = &bound.secret {
-            let meta = self.lookup.secret(namespace, &reference.name).await.map(|secret| secret.metadata.clone());
+            let meta =
+                self.lookup.secret(namespace, &reference.name).await.map(|secret| secret.metadata.clone());
             check_bound(meta, reference, "secret", now)?;
         }
         if let Some(reference) = &bound.pod {
@@ -335,7 +353,10 @@ impl ServiceAccountTokens {
             ));
         }
         let account = Reference { name: name.to_owned(), uid };
-        Ok(user_of(&Bound { namespace: namespace.to_owned(), serviceaccount: account, ..Bound::default() }, ""))
+        Ok(user_of(
+            &Bound { namespace: namespace.to_owned(), serviceaccount: account, ..Bound::default() },
+            "",
+        ))
     }
 }
 
@@ -436,7 +457,11 @@ fn verify_with(token: &str, algorithm: jsonwebtoken::Algorithm, key: &DecodingKe
 
 #[async_trait::async_trait]
 impl TokenAuthenticator for ServiceAccountTokens {
-    async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<Option<TokenUser>, TokenError> {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<TokenUser>, TokenError> {
         let Some(claims) = self.verify(token)? else { return Ok(None) };
         let own = if claims.audience.is_empty() { &self.audiences } else { &claims.audience };
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };

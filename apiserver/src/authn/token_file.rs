@@ -72,7 +72,11 @@ fn split_csv(line: &str) -> Option<Vec<String>> {
 
 #[async_trait::async_trait]
 impl TokenAuthenticator for TokenFile {
-    async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<Option<TokenUser>, TokenError> {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<TokenUser>, TokenError> {
         let user = self.users.get(token).cloned();
         // Static tokens are good for the server's own audiences, which is all anybody may ask them for.
         Ok(user.map(|user| TokenUser { user, audiences: audiences.to_vec() }))
@@ -85,8 +89,11 @@ mod tests {
 
     #[tokio::test]
     async fn tokens_name_users_with_groups() {
-        let file = TokenFile::parse("t1,alice,1\nt2,bob,2,\"dev,ops\"\n\n,x,3\nt3,\"c,d\",4,g\n").expect("valid");
-        let user = async |token| file.authenticate_token(token, &[]).await.expect("no error").map(|found| found.user);
+        let file =
+            TokenFile::parse("t1,alice,1\nt2,bob,2,\"dev,ops\"\n\n,x,3\nt3,\"c,d\",4,g\n").expect("valid");
+        let user = async |token| {
+            file.authenticate_token(token, &[]).await.expect("no error").map(|found| found.user)
+        };
         assert_eq!(user("t1").await.expect("alice").groups, Vec::<String>::new());
         let bob = user("t2").await.expect("bob");
         assert_eq!((bob.name.as_str(), bob.groups), ("bob", vec!["dev".to_owned(), "ops".to_owned()]));

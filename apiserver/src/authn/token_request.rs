@@ -52,7 +52,8 @@ impl Issuer {
         extend: bool,
         client: Client,
     ) -> Self {
-        let longest = longest.and_then(|time| i64::try_from(time.as_secs()).ok()).filter(|seconds| *seconds > 0);
+        let longest =
+            longest.and_then(|time| i64::try_from(time.as_secs()).ok()).filter(|seconds| *seconds > 0);
         Self { key, issuer, audiences, longest, extend, client }
     }
 
@@ -77,7 +78,8 @@ impl Issuer {
         validate(expiration)?;
         let binding = self.binding(namespace, name, &spec).await?;
         if let Some(longest) = self.longest.filter(|longest| expiration > *longest) {
-            warnings.push(format!("requested expiration of {expiration} seconds shortened to {longest} seconds"));
+            warnings
+                .push(format!("requested expiration of {expiration} seconds shortened to {longest} seconds"));
             expiration = longest;
             spec.expiration_seconds = Some(longest);
         }
@@ -88,14 +90,17 @@ impl Issuer {
             .map_err(|error| ApiError::internal(format!("failed to generate token: {error}")))?;
         let end = now + SignedDuration::from_secs(expiration);
         request.spec = Some(spec);
-        request.status = Some(TokenRequestStatus { token: Some(token), expiration_timestamp: Some(Time(end)) });
+        request.status =
+            Some(TokenRequestStatus { token: Some(token), expiration_timestamp: Some(Time(end)) });
         Ok(request)
     }
 
     /// Fills in what the request leaves open.
     fn complete(request: &mut TokenRequest, account: &ObjectMeta, now: Timestamp) -> Result<(), ApiError> {
         let uid = account.uid.clone().unwrap_or_default();
-        if let Some(asked) = request.metadata.uid.as_deref().filter(|asked| !asked.is_empty() && **asked != *uid) {
+        if let Some(asked) =
+            request.metadata.uid.as_deref().filter(|asked| !asked.is_empty() && **asked != *uid)
+        {
             let why = format!(
                 "the UID in the token request ({asked}) does not match the UID of the service account ({uid})"
             );
@@ -112,7 +117,12 @@ impl Issuer {
     }
 
     /// Looks up what the token is to be bound to.
-    async fn binding(&self, namespace: &str, name: &str, spec: &TokenRequestSpec) -> Result<Binding, ApiError> {
+    async fn binding(
+        &self,
+        namespace: &str,
+        name: &str,
+        spec: &TokenRequestSpec,
+    ) -> Result<Binding, ApiError> {
         let Some(reference) = &spec.bound_object_ref else { return Ok(Binding::default()) };
         let kind = reference.kind.as_deref().unwrap_or_default();
         let api_version = reference.api_version.as_deref().unwrap_or_default();
@@ -146,7 +156,8 @@ impl Issuer {
                 return Err(ApiError::bad_request(format!("cannot bind token to object of type {gvk}")));
             }
         };
-        if let Some(asked) = reference.uid.as_deref().filter(|asked| !asked.is_empty() && *asked != found.uid) {
+        if let Some(asked) = reference.uid.as_deref().filter(|asked| !asked.is_empty() && *asked != found.uid)
+        {
             let why = format!(
                 "the UID in the bound object reference ({asked}) does not match the UID in record. The object might \
                  have been deleted and then recreated"
@@ -170,7 +181,10 @@ impl Issuer {
         let own: HashSet<&String> = self.audiences.iter().collect();
         let for_us = audiences.iter().all(|audience| own.contains(audience));
         if self.extend && binding.pod.is_some() && asked == WARN_ONLY_SECONDS && for_us {
-            return (self.longest.map_or(EXTENDED_SECONDS, |longest| longest.min(EXTENDED_SECONDS)), Some(asked));
+            return (
+                self.longest.map_or(EXTENDED_SECONDS, |longest| longest.min(EXTENDED_SECONDS)),
+                Some(asked),
+            );
         }
         (asked, None)
     }
@@ -188,7 +202,11 @@ fn check_names(meta: &ObjectMeta, namespace: &str, name: &str) -> Result<(), Api
         if let Some(given) = given.filter(|given| !given.is_empty() && *given != expected) {
             let path = field::Path::new("metadata").child(field);
             let why = format!("must match the service account {field} if specified");
-            return Err(ApiError::invalid(&token_request(), name, &[field::Error::invalid(&path, given, why)]));
+            return Err(ApiError::invalid(
+                &token_request(),
+                name,
+                &[field::Error::invalid(&path, given, why)],
+            ));
         }
     }
     Ok(())
@@ -224,7 +242,13 @@ struct Times {
 }
 
 /// What the token will say.
-fn claims(issuer: &str, account: &ObjectMeta, binding: Binding, audiences: &[String], times: Times) -> Claims {
+fn claims(
+    issuer: &str,
+    account: &ObjectMeta,
+    binding: Binding,
+    audiences: &[String],
+    times: Times,
+) -> Claims {
     let namespace = account.namespace.clone().unwrap_or_default();
     let serviceaccount = reference_to(account);
     Claims {

@@ -20,7 +20,11 @@ impl Tokens {
 
 #[async_trait::async_trait]
 impl TokenAuthenticator for Tokens {
-    async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Result<Option<TokenUser>, TokenError> {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<TokenUser>, TokenError> {
         let mut errors = Vec::new();
         for authenticator in &self.0 {
             match authenticator.authenticate_token(token, audiences).await {

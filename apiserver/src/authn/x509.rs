@@ -35,8 +35,10 @@ impl ClientCertificates {
         let mut user = User { name: name.to_owned(), uid, groups, ..User::default() };
         let fingerprint: String =
             <sha2::Sha256 as sha2::Digest>::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
-        user.extra
-            .insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={fingerprint}")]);
+        user.extra.insert(
+            "authentication.kubernetes.io/credential-id".to_owned(),
+            vec![format!("X509SHA256={fingerprint}")],
+        );
         Ok(Some(user))
     }
 }

@@ -35,7 +35,10 @@ impl Escalation {
     #[must_use]
     pub fn concerns(request: &RequestInfo) -> bool {
         request.group == GROUP
-            && matches!(request.resource.as_str(), "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings")
+            && matches!(
+                request.resource.as_str(),
+                "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings"
+            )
     }
 
     /// Refuses the object if `user` may not write it. Called before it is validated; `old` is none for a create.
@@ -108,13 +111,18 @@ impl Escalation {
             rules::describe(&missing).join("\n")
         );
         if !errors.is_empty() {
-            let errors = if errors.len() == 1 { errors[0].clone() } else { format!("[{}]", errors.join(", ")) };
+            let errors =
+                if errors.len() == 1 { errors[0].clone() } else { format!("[{}]", errors.join(", ")) };
             why.push_str(&format!("; resolution errors: [{errors}]"));
         }
         Some(why)
     }
 
-    async fn rules_of_role(&self, request: &RequestInfo, role: &RoleRef) -> Result<Vec<PolicyRule>, ApiError> {
+    async fn rules_of_role(
+        &self,
+        request: &RequestInfo,
+        role: &RoleRef,
+    ) -> Result<Vec<PolicyRule>, ApiError> {
         if let Some(rules) = self.rbac.role_rules(role, &request.namespace) {
             return Ok(rules.to_vec());
         }
@@ -142,7 +150,9 @@ fn rules_of(object: &Value) -> Vec<PolicyRule> {
 }
 
 fn aggregates(object: &Value) -> bool {
-    object["aggregationRule"]["clusterRoleSelectors"].as_array().is_some_and(|selectors| !selectors.is_empty())
+    object["aggregationRule"]["clusterRoleSelectors"]
+        .as_array()
+        .is_some_and(|selectors| !selectors.is_empty())
 }
 
 fn full_authority() -> [PolicyRule; 2] {
@@ -179,7 +189,9 @@ mod tests {
         // A service that must not be asked: the cases need no role the cache does not know.
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
-            let response = http::Response::builder().status(404).body(kube::client::Body::from(body.to_string().into_bytes()));
+            let response = http::Response::builder()
+                .status(404)
+                .body(kube::client::Body::from(body.to_string().into_bytes()));
             Ok::<_, std::convert::Infallible>(response.expect("response"))
         });
         Escalation::new(rbac.clone(), rbac, Client::new(service, "default"))
@@ -207,7 +219,8 @@ mod tests {
         let alice = user("alice", &["system:authenticated"]);
         let roles = request("roles", "ns");
         assert!(escalation.check(&alice, &roles, &role(&["get"], "pods"), None).await.is_ok());
-        let error = escalation.check(&alice, &roles, &role(&["get", "list"], "pods"), None).await.expect_err("more");
+        let error =
+            escalation.check(&alice, &roles, &role(&["get", "list"], "pods"), None).await.expect_err("more");
         assert_eq!(
             error.message(),
             "roles.rbac.authorization.k8s.io \"r\" is forbidden: user \"alice\" (groups=[\"system:authenticated\"]) is \
@@ -234,10 +247,10 @@ mod tests {
     #[tokio::test]
     async fn bindings_may_not_exceed_their_author() {
         let escalation = escalation();
-        let binding = |kind: &str, name: &str| {
-            json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": GROUP, "kind": kind, "name": name}})
+        let binding = |kind: &str, name: &str| json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": GROUP, "kind": kind, "name": name}});
+        let check = async |user: User, object: Value| {
+            escalation.check(&user, &request("rolebindings", "ns"), &object, None).await
         };
-        let check = async |user: User, object: Value| escalation.check(&user, &request("rolebindings", "ns"), &object, None).await;
         assert!(check(user("alice", &[]), binding("Role", "pods")).await.is_ok());
         assert_eq!(check(user("bob", &[]), binding("Role", "pods")).await.expect_err("not held").code(), 403);
         let error = check(user("bob", &[]), binding("Role", "nothere")).await.expect_err("absent");

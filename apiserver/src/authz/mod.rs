@@ -256,7 +256,11 @@ mod tests {
     use super::*;
 
     fn user(name: &str, groups: &[&str]) -> User {
-        User { name: name.into(), groups: groups.iter().map(|g| (*g).to_owned()).collect(), ..User::default() }
+        User {
+            name: name.into(),
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+            ..User::default()
+        }
     }
 
     #[test]
@@ -268,18 +272,31 @@ mod tests {
             namespace: "y".into(),
             ..RequestInfo::default()
         };
-        let log = RequestInfo {
-            verb: "get".into(),
-            subresource: "log".into(),
-            name: "p".into(),
-            ..list.clone()
+        let log =
+            RequestInfo { verb: "get".into(), subresource: "log".into(), name: "p".into(), ..list.clone() };
+        let scale = RequestInfo {
+            group: "apps".into(),
+            resource: "deployments".into(),
+            namespace: String::new(),
+            ..log.clone()
         };
-        let scale = RequestInfo { group: "apps".into(), resource: "deployments".into(), namespace: String::new(), ..log.clone() };
         let path = RequestInfo { verb: "get".into(), path: "/a<b".into(), ..RequestInfo::default() };
         for (request, reason, expected) in [
-            (&list, "", r#"pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "y""#),
-            (&log, "why", r#"pods "p" is forbidden: User "x" cannot get resource "pods/log" in API group "" in the namespace "y": why"#),
-            (&scale, "", r#"deployments.apps "p" is forbidden: User "x" cannot get resource "deployments/log" in API group "apps" at the cluster scope"#),
+            (
+                &list,
+                "",
+                r#"pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "y""#,
+            ),
+            (
+                &log,
+                "why",
+                r#"pods "p" is forbidden: User "x" cannot get resource "pods/log" in API group "" in the namespace "y": why"#,
+            ),
+            (
+                &scale,
+                "",
+                r#"deployments.apps "p" is forbidden: User "x" cannot get resource "deployments/log" in API group "apps" at the cluster scope"#,
+            ),
             (&path, "", r#"forbidden: User "x" cannot get path "/a&lt;b""#),
         ] {
             assert_eq!(forbidden(&user("x", &[]), request, reason).message(), expected);

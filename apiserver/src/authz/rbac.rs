@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use client::{Event, SharedInformerFactory};
 use foldhash::fast::RandomState;
+use k8s_openapi::api::authorization::v1::{NonResourceRule, ResourceRule};
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
-use k8s_openapi::api::authorization::v1::{NonResourceRule, ResourceRule};
 use parking_lot::RwLock;
 
 use super::{Authorizer, Decision, UserRules, go_quote, rules};
@@ -214,7 +214,9 @@ impl State {
             other => return Err(format!("unsupported role reference kind: {}", go_quote(other))),
         };
         let kind = role.kind.to_lowercase();
-        found.cloned().ok_or_else(|| format!("{kind}.rbac.authorization.k8s.io {} not found", go_quote(&role.name)))
+        found
+            .cloned()
+            .ok_or_else(|| format!("{kind}.rbac.authorization.k8s.io {} not found", go_quote(&role.name)))
     }
 
     /// Shows the rules of every grant of the user until `visit` returns true.
@@ -228,7 +230,9 @@ impl State {
             let groups = user.groups.iter().map(|group| SubjectKey::Group(group.clone()));
             std::iter::once(SubjectKey::User(user.name.clone())).chain(groups)
         };
-        for scope in [Some(""), Some(namespace).filter(|namespace| !namespace.is_empty())].into_iter().flatten() {
+        for scope in
+            [Some(""), Some(namespace).filter(|namespace| !namespace.is_empty())].into_iter().flatten()
+        {
             let Some(grants) = self.grants.get(scope) else { continue };
             let mut seen: Vec<&str> = Vec::new();
             for subject in subjects() {
@@ -302,7 +306,8 @@ impl Rbac {
     pub fn bindings(&self) -> BTreeMap<String, usize> {
         let state = self.state.read();
         let count = |grants: &Grants| {
-            let mut names: Vec<&str> = grants.values().flatten().map(|grant| grant.binding.name.as_str()).collect();
+            let mut names: Vec<&str> =
+                grants.values().flatten().map(|grant| grant.binding.name.as_str()).collect();
             names.sort_unstable();
             names.dedup();
             names.len()
@@ -357,7 +362,11 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn user(name: &str, groups: &[&str]) -> User {
-        User { name: name.into(), groups: groups.iter().map(|g| (*g).to_owned()).collect(), ..User::default() }
+        User {
+            name: name.into(),
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+            ..User::default()
+        }
     }
 
     fn request(verb: &str, namespace: &str, resource: &str) -> RequestInfo {
@@ -374,9 +383,21 @@ pub(crate) mod tests {
     fn bindings_permit_in_their_scope_and_say_why() {
         let rbac = world();
         for (who, what, expected) in [
-            (user("x", &["dev"]), request("get", "", "nodes"), r#"ClusterRoleBinding "b1" of ClusterRole "nodes" to Group "dev""#),
-            (user("x", &["dev"]), request("get", "ns", "nodes"), r#"ClusterRoleBinding "b1" of ClusterRole "nodes" to Group "dev""#),
-            (user("alice", &[]), request("get", "ns", "pods"), r#"RoleBinding "b2/ns" of Role "pods" to User "alice""#),
+            (
+                user("x", &["dev"]),
+                request("get", "", "nodes"),
+                r#"ClusterRoleBinding "b1" of ClusterRole "nodes" to Group "dev""#,
+            ),
+            (
+                user("x", &["dev"]),
+                request("get", "ns", "nodes"),
+                r#"ClusterRoleBinding "b1" of ClusterRole "nodes" to Group "dev""#,
+            ),
+            (
+                user("alice", &[]),
+                request("get", "ns", "pods"),
+                r#"RoleBinding "b2/ns" of Role "pods" to User "alice""#,
+            ),
             (
                 user("system:serviceaccount:ns:web", &[]),
                 request("get", "ns", "pods"),

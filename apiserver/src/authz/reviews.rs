@@ -5,8 +5,8 @@ use api::names::GroupVersionKind;
 use api::status::ApiError;
 use k8s_openapi::api::authorization::v1::{
     FieldSelectorAttributes, LabelSelectorAttributes, LocalSubjectAccessReview, NonResourceAttributes,
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewSpec,
-    SubjectAccessReviewStatus, SubjectRulesReviewStatus,
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+    SubjectAccessReviewSpec, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ pub fn subject_access_review(
         let shown = json!(review.metadata);
         errors.push(field::Error::invalid(&field::Path::new("metadata"), shown, "must be empty"));
     }
-    fail("SubjectAccessReview", &errors)?;
+    fail(&errors)?;
     review.status = Some(decide(&review.spec, authorizer));
     Ok(review)
 }
@@ -41,7 +41,11 @@ pub fn local_subject_access_review(
     let mut errors = validate_spec(&review.spec);
     if !is_empty(&review.metadata, true) {
         let shown = json!(review.metadata);
-        errors.push(field::Error::invalid(&field::Path::new("metadata"), shown, "must be empty except for namespace"));
+        errors.push(field::Error::invalid(
+            &field::Path::new("metadata"),
+            shown,
+            "must be empty except for namespace",
+        ));
     }
     let own = review.metadata.namespace.clone().unwrap_or_default();
     if let Some(attributes) = &review.spec.resource_attributes {
@@ -53,11 +57,17 @@ pub fn local_subject_access_review(
     }
     if let Some(attributes) = &review.spec.non_resource_attributes {
         let path = field::Path::new("spec.nonResourceAttributes");
-        errors.push(field::Error::invalid(&path, shown_url(attributes), "disallowed on this kind of request"));
+        errors.push(field::Error::invalid(
+            &path,
+            shown_url(attributes),
+            "disallowed on this kind of request",
+        ));
     }
-    fail("LocalSubjectAccessReview", &errors)?;
+    fail(&errors)?;
     if own != namespace {
-        return Err(ApiError::bad_request(format!("spec.resourceAttributes.namespace must match namespace: {namespace}")));
+        return Err(ApiError::bad_request(format!(
+            "spec.resourceAttributes.namespace must match namespace: {namespace}"
+        )));
     }
     review.status = Some(decide(&review.spec, authorizer));
     Ok(review)
@@ -70,15 +80,17 @@ pub fn self_subject_access_review(
     authorizer: &dyn Authorizer,
 ) -> Result<SelfSubjectAccessReview, ApiError> {
     let spec = &review.spec;
-    let mut errors = validate_attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
+    let mut errors =
+        validate_attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
     errors.extend(validate_selectors(spec.resource_attributes.as_ref()));
     if !is_empty(&review.metadata, false) {
         let shown = json!(review.metadata);
         errors.push(field::Error::invalid(&field::Path::new("metadata"), shown, "must be empty"));
     }
-    fail("SelfSubjectAccessReview", &errors)?;
+    fail(&errors)?;
     let request = attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
-    review.status = Some(status(authorizer.authorize(user, &request)));
+    let error = selector_errors(spec.resource_attributes.as_ref());
+    review.status = Some(status(authorizer.authorize(user, &request), error));
     Ok(review)
 }
 
@@ -107,11 +119,12 @@ pub fn self_subject_rules_review(
     Ok(SelfSubjectRulesReview { status: Some(status), ..SelfSubjectRulesReview::default() })
 }
 
-fn fail(kind: &'static str, errors: &[field::Error]) -> Result<(), ApiError> {
+/// As upstream's: reviews are refused without naming their kind.
+fn fail(errors: &[field::Error]) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(&GroupVersionKind::new(GROUP, "v1", kind), "", errors))
+    Err(ApiError::invalid(&GroupVersionKind::new(GROUP, "v1", ""), "", errors))
 }
 
 /// Whether nobody has written anything into the metadata (managed fields do not count).
@@ -124,7 +137,8 @@ fn is_empty(meta: &ObjectMeta, namespace_allowed: bool) -> bool {
 }
 
 fn validate_spec(spec: &SubjectAccessReviewSpec) -> field::ErrorList {
-    let mut errors = validate_attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
+    let mut errors =
+        validate_attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
     let user = spec.user.as_deref().unwrap_or_default();
     if user.is_empty() && spec.groups.as_ref().is_none_or(Vec::is_empty) {
         let path = field::Path::new("spec").child("user");
@@ -197,7 +211,11 @@ fn attributes(resource: Option<&ResourceAttributes>, url: Option<&NonResourceAtt
             subresource: text(&resource.subresource),
             name: text(&resource.name),
             field_selector: resource.field_selector.as_ref().map(field_selector).unwrap_or_default(),
-            label_selector: resource.label_selector.as_ref().map(|s| text(&s.raw_selector)).unwrap_or_default(),
+            label_selector: resource
+                .label_selector
+                .as_ref()
+                .map(|s| text(&s.raw_selector))
+                .unwrap_or_default(),
             ..RequestInfo::default()
         };
     }
@@ -231,17 +249,48 @@ fn decide(spec: &SubjectAccessReviewSpec, authorizer: &dyn Authorizer) -> Subjec
         extra: spec.extra.clone().unwrap_or_default(),
     };
     let request = attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
-    status(authorizer.authorize(&user, &request))
+    status(authorizer.authorize(&user, &request), selector_errors(spec.resource_attributes.as_ref()))
 }
 
-fn status(decision: Decision) -> SubjectAccessReviewStatus {
+/// Which selectors could not be read, wholly or in part; they were left out of the question.
+fn selector_errors(attributes: Option<&ResourceAttributes>) -> Option<String> {
+    let attributes = attributes?;
+    let mut errors = Vec::new();
+    let mut note = |name: &str, readable: usize, all: usize| {
+        if readable < all {
+            let partially = if readable > 0 { "partially " } else { "" };
+            errors.push(format!("spec.resourceAttributes.{name} {partially}ignored due to parse error"));
+        }
+    };
+    if let Some(requirements) = attributes.field_selector.as_ref().and_then(|s| s.requirements.as_ref()) {
+        let readable = requirements.iter().filter(|requirement| {
+            let one = requirement.values.as_ref().is_some_and(|values| values.len() == 1);
+            one && matches!(requirement.operator.as_str(), "In" | "NotIn")
+        });
+        note("fieldSelector", readable.count(), requirements.len());
+    }
+    if let Some(requirements) = attributes.label_selector.as_ref().and_then(|s| s.requirements.as_ref()) {
+        let readable = requirements.iter().filter(|requirement| {
+            let count = requirement.values.as_ref().map_or(0, Vec::len);
+            match requirement.operator.as_str() {
+                "In" | "NotIn" => count > 0,
+                "Exists" | "DoesNotExist" => count == 0,
+                _ => false,
+            }
+        });
+        note("labelSelector", readable.count(), requirements.len());
+    }
+    (!errors.is_empty()).then(|| errors.join("; "))
+}
+
+fn status(decision: Decision, evaluation_error: Option<String>) -> SubjectAccessReviewStatus {
     let (allowed, denied, reason) = match decision {
         Decision::Allow { reason } => (true, None, reason),
         Decision::Deny { reason } => (false, Some(true), reason),
         Decision::NoOpinion { reason } => (false, None, reason),
     };
     let reason = Some(reason).filter(|reason| !reason.is_empty());
-    SubjectAccessReviewStatus { allowed, denied, reason, evaluation_error: None }
+    SubjectAccessReviewStatus { allowed, denied, reason, evaluation_error }
 }
 
 #[cfg(test)]
@@ -263,7 +312,8 @@ mod tests {
     fn reviews_are_answered_for_the_named_user() {
         let mut review = SubjectAccessReview::default();
         review.spec.resource_attributes = Some(ResourceAttributes::default());
-        for (groups, allowed) in [(vec!["system:masters".to_owned()], true), (vec!["dev".to_owned()], false)] {
+        for (groups, allowed) in [(vec!["system:masters".to_owned()], true), (vec!["dev".to_owned()], false)]
+        {
             review.spec.groups = Some(groups);
             let answer = subject_access_review(review.clone(), &Superusers).expect("valid");
             assert_eq!(answer.status.expect("status").allowed, allowed);
@@ -276,7 +326,8 @@ mod tests {
         let user = User::anonymous();
         assert_eq!(self_subject_rules_review(&review, &user, &AlwaysAllow).expect_err("none").code(), 400);
         review.spec.namespace = Some("ns".into());
-        let status = self_subject_rules_review(&review, &user, &AlwaysAllow).expect("answer").status.expect("status");
+        let status =
+            self_subject_rules_review(&review, &user, &AlwaysAllow).expect("answer").status.expect("status");
         assert_eq!(status.resource_rules[0].verbs, ["*"]);
     }
 }

@@ -48,7 +48,9 @@ fn resource_matches(rule: &str, request: &RequestInfo) -> bool {
 }
 
 fn url_covers(owner: &str, path: &str) -> bool {
-    owner == "*" || owner == path || owner.strip_suffix('*').is_some_and(|p| path.starts_with(p.trim_end_matches('*')))
+    owner == "*"
+        || owner == path
+        || owner.strip_suffix('*').is_some_and(|p| path.starts_with(p.trim_end_matches('*')))
 }
 
 /// The parts of `asked` that `owned` does not permit, each with one verb, resource and name.
@@ -73,7 +75,9 @@ fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
                 match list(&rule.resource_names) {
                     [] => parts.push(part),
                     names => {
-                        parts.extend(names.iter().map(|name| PolicyRule { resource_names: one(name), ..part.clone() }));
+                        parts.extend(
+                            names.iter().map(|name| PolicyRule { resource_names: one(name), ..part.clone() }),
+                        );
                     }
                 }
             }
@@ -90,11 +94,14 @@ fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
 
 /// Whether `owner` permits what the atomic rule `part` does.
 fn covers(owner: &PolicyRule, part: &PolicyRule) -> bool {
-    let all = |owned: &[String], asked: &[String]| has(owned, "*") || asked.iter().all(|item| has(owned, item));
+    let all =
+        |owned: &[String], asked: &[String]| has(owned, "*") || asked.iter().all(|item| has(owned, item));
     let resources = list(&owner.resources);
     let resource = |asked: &String| {
         has_or_all(resources, asked)
-            || asked.split_once('/').is_some_and(|(_, subresource)| has(resources, &format!("*/{subresource}")))
+            || asked
+                .split_once('/')
+                .is_some_and(|(_, subresource)| has(resources, &format!("*/{subresource}")))
     };
     let names = list(&owner.resource_names);
     let asked_names = list(&part.resource_names);
@@ -146,7 +153,10 @@ fn compact(rule: &PolicyRule) -> String {
         ("Verbs", rule.verbs.as_slice()),
     ];
     let parts = fields.iter().filter(|(_, values)| !values.is_empty());
-    format!("{{{}}}", parts.map(|(name, values)| format!("{name}:{}", go_list(values))).collect::<Vec<_>>().join(", "))
+    format!(
+        "{{{}}}",
+        parts.map(|(name, values)| format!("{name}:{}", go_list(values))).collect::<Vec<_>>().join(", ")
+    )
 }
 
 #[cfg(test)]
@@ -234,7 +244,11 @@ pub(crate) mod tests {
                     r#"{NonResourceURLs:["*"], Verbs:["*"]}"#,
                 ],
             ),
-            (vec!["get||pods|a"], vec!["get||pods"], vec![r#"{APIGroups:[""], Resources:["pods"], Verbs:["get"]}"#]),
+            (
+                vec!["get||pods|a"],
+                vec!["get||pods"],
+                vec![r#"{APIGroups:[""], Resources:["pods"], Verbs:["get"]}"#],
+            ),
             (vec!["get||pods"], vec!["get||pods|a"], vec![]),
             (vec!["get||*/scale"], vec!["get||x/scale"], vec![]),
             (vec!["get|url|/a/*"], vec!["get|url|/a/b"], vec![]),

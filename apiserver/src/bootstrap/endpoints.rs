@@ -159,7 +159,10 @@ impl Member {
                     && existing.metadata.labels == wanted.metadata.labels;
                 if !same {
                     let metadata = ObjectMeta { labels: wanted.metadata.labels.clone(), ..existing.metadata };
-                    slices.replace(NAME, &params, &EndpointSlice { metadata, ..wanted }).await.map_err(from_client)?;
+                    slices
+                        .replace(NAME, &params, &EndpointSlice { metadata, ..wanted })
+                        .await
+                        .map_err(from_client)?;
                 }
             }
         }
@@ -194,7 +197,10 @@ fn plan_endpoints(addresses: &[IpAddr], port: u16) -> Endpoints {
     };
     let subset =
         EndpointSubset { addresses: Some(addresses), not_ready_addresses: None, ports: Some(vec![port]) };
-    Endpoints { metadata: meta(("endpointslice.kubernetes.io/skip-mirror", "true")), subsets: Some(vec![subset]) }
+    Endpoints {
+        metadata: meta(("endpointslice.kubernetes.io/skip-mirror", "true")),
+        subsets: Some(vec![subset]),
+    }
 }
 
 /// What to write over `existing`; `None` if it is right.

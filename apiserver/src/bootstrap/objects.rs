@@ -136,7 +136,8 @@ fn priority_classes() -> Vec<PriorityClass> {
 
 /// The default flow schemas or priority levels: objects only, for tools that look for them.
 fn flow_objects<K: DeserializeOwned>(kind: &str) -> Result<Vec<K>, ApiError> {
-    let rows: Vec<Value> = serde_json::from_str(include_str!("flowcontrol.json")).map_err(ApiError::internal)?;
+    let rows: Vec<Value> =
+        serde_json::from_str(include_str!("flowcontrol.json")).map_err(ApiError::internal)?;
     let rows = rows.into_iter().filter(|row| row["kind"] == kind);
     rows.map(|row| {
         let object = json!({
@@ -216,7 +217,8 @@ async fn service_cidr(client: &Client, config: &Config) -> Result<(), ApiError> 
         return Ok(());
     }
     let ready = existing.status.as_ref().and_then(|status| status.conditions.as_ref());
-    if existing.metadata.deletion_timestamp.is_some() || ready.is_some_and(|list| list.iter().any(|c| c.type_ == "Ready"))
+    if existing.metadata.deletion_timestamp.is_some()
+        || ready.is_some_and(|list| list.iter().any(|c| c.type_ == "Ready"))
     {
         return Ok(());
     }
@@ -329,7 +331,10 @@ mod tests {
         assert_eq!(spec.type_.as_deref(), Some("ClusterIP"));
         assert_eq!(spec.ports.expect("ports")[0].target_port, Some(IntOrString::Int(6443)));
         let config = Config { kubernetes_service_node_port: 30443, ..Config::default() };
-        assert_eq!(kubernetes_service(&config, &facts()).spec.expect("spec").type_.as_deref(), Some("NodePort"));
+        assert_eq!(
+            kubernetes_service(&config, &facts()).spec.expect("spec").type_.as_deref(),
+            Some("NodePort")
+        );
     }
 
     #[test]

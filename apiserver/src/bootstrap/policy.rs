@@ -41,7 +41,8 @@ pub fn policy() -> &'static Policy {
 /// What the Node authorizer permits every node.
 #[must_use]
 pub fn node_rules() -> Vec<PolicyRule> {
-    let role = policy().cluster_roles.iter().find(|role| role.metadata.name.as_deref() == Some("system:node"));
+    let role =
+        policy().cluster_roles.iter().find(|role| role.metadata.name.as_deref() == Some("system:node"));
     role.and_then(|role| role.rules.clone()).unwrap_or_default()
 }
 
@@ -85,13 +86,22 @@ impl Policy {
                 self.cluster_roles.push(ClusterRole { metadata, aggregation_rule, rules: entry.rules()? });
                 if let Some(account) = entry.name.strip_prefix("system:controller:") {
                     let line = format!("sa kube-system/{account}");
-                    let binding = Entry { kind: "ClusterRoleBinding", lines: vec![&line], labels: BTreeMap::new(), ..*entry };
+                    let binding = Entry {
+                        kind: "ClusterRoleBinding",
+                        lines: vec![&line],
+                        labels: BTreeMap::new(),
+                        ..*entry
+                    };
                     self.add(&binding)?;
                 }
             }
             "ClusterRoleBinding" => {
                 let (role_ref, subjects) = entry.binding("ClusterRole")?;
-                self.cluster_role_bindings.push(ClusterRoleBinding { metadata: entry.meta(), role_ref, subjects });
+                self.cluster_role_bindings.push(ClusterRoleBinding {
+                    metadata: entry.meta(),
+                    role_ref,
+                    subjects,
+                });
             }
             "Role" => self.roles.push(Role { metadata: entry.meta(), rules: entry.rules()? }),
             "RoleBinding" => {
@@ -147,7 +157,8 @@ impl Entry<'_> {
                 (kind, name) => subjects.push(subject(kind, name)?),
             }
         }
-        let role = RoleRef { api_group: Some(GROUP.to_owned()), kind: kind.to_owned(), name: role.to_owned() };
+        let role =
+            RoleRef { api_group: Some(GROUP.to_owned()), kind: kind.to_owned(), name: role.to_owned() };
         Some((role, Some(subjects).filter(|subjects| !subjects.is_empty())))
     }
 }
@@ -204,8 +215,8 @@ fn rule(line: &str) -> Option<PolicyRule> {
 mod tests {
     use super::*;
     use crate::authn::{MASTERS, User};
-    use crate::authz::rbac::Rbac;
     use crate::authz::Authorizer as _;
+    use crate::authz::rbac::Rbac;
     use crate::request::RequestInfo;
 
     #[test]

@@ -59,10 +59,14 @@ impl Reconcile for ClusterRole {
         let aggregated = expected.aggregation_rule.is_some();
         let mut plan = plan_role(existing, expected, |role| &mut role.rules, aggregated);
         let selectors = |role: &Self| {
-            role.aggregation_rule.as_ref().and_then(|rule| rule.cluster_role_selectors.clone()).unwrap_or_default()
+            role.aggregation_rule
+                .as_ref()
+                .and_then(|rule| rule.cluster_role_selectors.clone())
+                .unwrap_or_default()
         };
         let known = selectors(existing);
-        let missing: Vec<_> = selectors(expected).into_iter().filter(|wanted| !known.contains(wanted)).collect();
+        let missing: Vec<_> =
+            selectors(expected).into_iter().filter(|wanted| !known.contains(wanted)).collect();
         if !missing.is_empty() {
             let mut new = if let Plan::Update(new) = plan { new } else { existing.clone() };
             let rule = new.aggregation_rule.get_or_insert_default();
@@ -102,13 +106,17 @@ fn plan_binding<K: kube::Resource<DynamicType = ()> + Clone>(
 
 impl Reconcile for ClusterRoleBinding {
     fn plan(existing: &Self, expected: &Self) -> Plan<Self> {
-        plan_binding(existing, expected, existing.role_ref == expected.role_ref, |binding| &mut binding.subjects)
+        plan_binding(existing, expected, existing.role_ref == expected.role_ref, |binding| {
+            &mut binding.subjects
+        })
     }
 }
 
 impl Reconcile for RoleBinding {
     fn plan(existing: &Self, expected: &Self) -> Plan<Self> {
-        plan_binding(existing, expected, existing.role_ref == expected.role_ref, |binding| &mut binding.subjects)
+        plan_binding(existing, expected, existing.role_ref == expected.role_ref, |binding| {
+            &mut binding.subjects
+        })
     }
 }
 
@@ -138,7 +146,8 @@ pub async fn policy(client: &Client, policy: &Policy) -> Result<(), ApiError> {
     kind(&cluster_roles, &policy.cluster_roles).await?;
     for namespace in namespaces(policy.roles.iter().map(|role| all(&role.metadata.namespace))) {
         let of = |meta: &Option<String>| meta.as_deref() == Some(namespace.as_str());
-        let roles: Vec<_> = policy.roles.iter().filter(|role| of(&role.metadata.namespace)).cloned().collect();
+        let roles: Vec<_> =
+            policy.roles.iter().filter(|role| of(&role.metadata.namespace)).cloned().collect();
         kind(&Api::namespaced(client.clone(), &namespace), &roles).await?;
         let bindings: Vec<_> =
             policy.role_bindings.iter().filter(|binding| of(&binding.metadata.namespace)).cloned().collect();
@@ -159,7 +168,8 @@ where
     K: Reconcile + Serialize + DeserializeOwned + Send + Sync,
 {
     let list = api.list(&ListParams::default()).await.map_err(from_client)?;
-    let existing: HashMap<String, K> = list.items.into_iter().map(|object| (object.name_any(), object)).collect();
+    let existing: HashMap<String, K> =
+        list.items.into_iter().map(|object| (object.name_any(), object)).collect();
     super::each(expected, |expected| {
         let existing = existing.get(&expected.name_any());
         async move { one(api, existing, expected).await }
@@ -175,7 +185,9 @@ where
     let name = expected.name_any();
     let result = match existing {
         None => api.create(&params, expected).await.map(drop),
-        Some(existing) if existing.annotations().get(AUTOUPDATE).is_none_or(|value| value != "true") => return Ok(()),
+        Some(existing) if existing.annotations().get(AUTOUPDATE).is_none_or(|value| value != "true") => {
+            return Ok(());
+        }
         Some(existing) => match K::plan(existing, expected) {
             Plan::Keep => return Ok(()),
             Plan::Update(new) => api.replace(&name, &params, &new).await.map(drop),

@@ -241,4 +241,55 @@ mod tests {
         (0..4).for_each(|offset| bitmap.set(offset, true));
         assert_eq!(next_free(&bitmap, 4), None);
     }
+
+    fn ports(store: &Arc<dyn Store>, size: u16) -> NodePorts {
+        NodePorts::new(store.clone(), "/registry", PortRange { base: 30000, size })
+    }
+
+    #[tokio::test]
+    async fn a_port_is_given_out_once() {
+        let store: Arc<dyn Store> = Arc::new(store::embedded::Embedded::in_memory());
+        let (one, other) = (ports(&store, 100), ports(&store, 100));
+        one.allocate(30001).await.expect("free");
+        let error = other.allocate(30001).await.expect_err("taken").to_string();
+        assert_eq!(error, "provided port is already allocated");
+        let error = one.allocate(29999).await.expect_err("outside").to_string();
+        assert_eq!(error, "provided port is not in the valid range. The range of valid ports is 30000-30099");
+        assert!(other.has(30001).await.expect("read"));
+        other.release(&[30001, 5]).await.expect("released");
+        one.allocate(30001).await.expect("free again");
+    }
+
+    #[tokio::test]
+    async fn servers_that_hurry_never_share_a_port() {
+        let store: Arc<dyn Store> = Arc::new(store::embedded::Embedded::in_memory());
+        let tasks: Vec<_> = (0..4)
+            .map(|_| {
+                let ports = ports(&store, 64);
+                tokio::spawn(async move {
+                    let mut taken = Vec::new();
+                    for _ in 0..16 {
+                        taken.push(ports.allocate_next().await.expect("free"));
+                    }
+                    taken
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for task in tasks {
+            all.extend(task.await.expect("task"));
+        }
+        all.sort_unstable();
+        assert_eq!(all, (30000..30064).collect::<Vec<_>>());
+        assert_eq!(ports(&store, 64).allocate_next().await.expect_err("full").to_string(), "range is full");
+    }
+
+    #[tokio::test]
+    async fn repair_marks_what_is_used_and_finds_what_is_not() {
+        let store: Arc<dyn Store> = Arc::new(store::embedded::Embedded::in_memory());
+        let ports = ports(&store, 64);
+        ports.allocate(30001).await.expect("free");
+        assert_eq!(ports.repair(&[30002]).await.expect("repaired"), [30001]);
+        assert!(ports.has(30002).await.expect("read"));
+    }
 }

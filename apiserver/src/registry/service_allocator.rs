@@ -147,7 +147,8 @@ fn write_back(object: &mut Value, spec: &ServiceSpec) {
         Some(value) => drop(target.insert(name.to_owned(), value)),
         None => drop(target.remove(name)),
     };
-    let list = |list: &Option<Vec<String>>| list.as_ref().filter(|list| !list.is_empty()).map(|list| json!(list));
+    let list =
+        |list: &Option<Vec<String>>| list.as_ref().filter(|list| !list.is_empty()).map(|list| json!(list));
     set("clusterIP", spec.cluster_ip.as_ref().filter(|ip| !ip.is_empty()).map(|ip| json!(ip)));
     set("clusterIPs", list(&spec.cluster_ips));
     set("ipFamilies", list(&spec.ip_families));
@@ -216,7 +217,12 @@ impl ServiceAllocators {
     }
 
     /// Fills in a changed Service.
-    pub async fn update(&self, object: &mut Value, old: &Value, dry_run: bool) -> Result<Reservation, ApiError> {
+    pub async fn update(
+        &self,
+        object: &mut Value,
+        old: &Value,
+        dry_run: bool,
+    ) -> Result<Reservation, ApiError> {
         let (mut spec, old) = (spec_of(object)?, spec_of(old)?);
         carry_over(&mut spec, &old);
         normalize_cluster_ips(&mut spec, &old);
@@ -302,9 +308,9 @@ impl ServiceAllocators {
                 reservation.taken_ips.push(address);
                 Ok(address.to_string())
             }
-            Err(error @ service_ip::Error::Full) => {
-                Err(ApiError::internal(format!("failed to allocate a serviceIP for Service {name:?}: {error}")))
-            }
+            Err(error @ service_ip::Error::Full) => Err(ApiError::internal(format!(
+                "failed to allocate a serviceIP for Service {name:?}: {error}"
+            ))),
             Err(error) => {
                 let why = format!("failed to allocate IP: {error}");
                 Err(invalid(name, &[field::Error::invalid(&path, shown(), why)]))
@@ -393,7 +399,8 @@ fn carry_over(spec: &mut ServiceSpec, old: &ServiceSpec) {
         let new = node_ports(spec);
         let kept: Vec<i32> = node_ports(old).into_iter().filter(|port| new.contains(port)).collect();
         for port in spec.ports.iter_mut().flatten().filter(|port| port.node_port.unwrap_or_default() == 0) {
-            let before = ports(old).iter().rev().find(|old| old.name == port.name).and_then(|old| old.node_port);
+            let before =
+                ports(old).iter().rev().find(|old| old.name == port.name).and_then(|old| old.node_port);
             if before.is_some_and(|before| !kept.contains(&before)) {
                 port.node_port = before;
             }
@@ -496,7 +503,11 @@ fn validate_cluster_ips(spec: &ServiceSpec) -> field::ErrorList {
     let shown = || json!(list);
     match (cluster_ip(spec), list.first()) {
         ("", Some(_)) => {
-            errors.push(field::Error::invalid(&path, shown(), "must be empty when `clusterIP` is not specified"));
+            errors.push(field::Error::invalid(
+                &path,
+                shown(),
+                "must be empty when `clusterIP` is not specified",
+            ));
         }
         ("", None) => {}
         (_, None) => errors.push(field::Error::required(&path, "")),
@@ -543,7 +554,11 @@ fn validate_cluster_ips(spec: &ServiceSpec) -> field::ErrorList {
     }
     let addresses: Vec<IpAddr> = list.iter().filter_map(|ip| address(ip)).collect();
     if list.len() > 1 && addresses.iter().all(|ip| ip.is_ipv4() == addresses[0].is_ipv4()) {
-        errors.push(field::Error::invalid(&path, shown(), "may specify no more than one IP for each IP family"));
+        errors.push(field::Error::invalid(
+            &path,
+            shown(),
+            "may specify no more than one IP for each IP family",
+        ));
     }
     for (index, (ip, expected)) in addresses.iter().zip(families(spec)).enumerate() {
         if !is_headless(spec) && family(*ip) != expected && matches!(expected.as_str(), "IPv4" | "IPv6") {
@@ -583,10 +598,12 @@ fn check_policy(spec: &mut ServiceSpec, old: Option<&ServiceSpec>) -> field::Err
         }
     }
     if single {
-        for (count, what) in [(cluster_ips(spec).len(), "cluster IPs"), (families(spec).len(), "IP families")] {
+        for (count, what) in [(cluster_ips(spec).len(), "cluster IPs"), (families(spec).len(), "IP families")]
+        {
             if count == 2 {
-                let why =
-                    format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
+                let why = format!(
+                    "must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
+                );
                 errors.push(field::Error::invalid(&path, policy(spec), why));
             }
         }
@@ -637,7 +654,8 @@ async fn init_node_ports(
         let shared = given.iter().find(|(port, _)| *port == number).map(|(_, node_port)| *node_port);
         let node_port = match shared {
             None => {
-                let same = |port: &&ServicePort| port.port == number && port.node_port.unwrap_or_default() != 0;
+                let same =
+                    |port: &&ServicePort| port.port == number && port.node_port.unwrap_or_default() != 0;
                 let requested = ports(spec).iter().find(same).and_then(|port| port.node_port);
                 let node_port = match requested {
                     Some(port) => {

@@ -14,9 +14,9 @@ use rand::Rng as _;
 use crate::config::Cidr;
 
 /// Who manages the IPAddress objects made here.
-const MANAGER: &str = "ipallocator.k8s.io";
+pub(super) const MANAGER: &str = "ipallocator.k8s.io";
 const FAMILY_LABEL: &str = "ipaddress.kubernetes.io/ip-family";
-const MANAGED_BY_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
+pub(super) const MANAGED_BY_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
 
 /// Why there is no address.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +140,13 @@ impl ServiceIps {
     }
 
     /// Takes a certain address for a Service.
-    pub async fn allocate(&self, namespace: &str, name: &str, address: IpAddr, dry_run: bool) -> Result<(), Error> {
+    pub async fn allocate(
+        &self,
+        namespace: &str,
+        name: &str,
+        address: IpAddr,
+        dry_run: bool,
+    ) -> Result<(), Error> {
         let ranges = self.ranges();
         let range = ranges.iter().find(|cidr| cidr.contains(address)).ok_or(Error::Mismatched)?;
         let inside = Span::of(range).is_some_and(|span| (span.first..=span.last).contains(&number(address)));
@@ -233,7 +239,8 @@ fn has_condition(range: &ServiceCIDR) -> bool {
 }
 
 fn is_ready(range: &ServiceCIDR) -> bool {
-    let conditions = range.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let conditions =
+        range.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     range.metadata.deletion_timestamp.is_none()
         && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
@@ -255,7 +262,8 @@ mod tests {
             ("fd00::/120", "fd00::1", "fd00::ff", "fd00::11"),
         ] {
             let span = span(cidr);
-            let shown = [span.first, span.last, span.dynamic].map(|n| span.address(n).expect("address").to_string());
+            let shown =
+                [span.first, span.last, span.dynamic].map(|n| span.address(n).expect("address").to_string());
             assert_eq!(shown, [first, last, dynamic], "{cidr}");
         }
         assert_eq!(Span::of(&"fd00::/56".parse().expect("cidr")), None);

@@ -46,7 +46,10 @@ pub struct Dialer {
 impl Dialer {
     /// Believes every certificate.
     pub fn unverified(timeout: Duration) -> Result<Self, Error> {
-        Ok(Self::with(builder()?.dangerous().with_custom_certificate_verifier(anything()).with_no_client_auth(), timeout))
+        Ok(Self::with(
+            builder()?.dangerous().with_custom_certificate_verifier(anything()).with_no_client_auth(),
+            timeout,
+        ))
     }
 
     /// As the configuration of the kubelet client says. `verify`: check certificates if there is a CA to check with.
@@ -91,7 +94,9 @@ impl Dialer {
         if self.timeout.is_zero() {
             return dial.await;
         }
-        tokio::time::timeout(self.timeout, dial).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        tokio::time::timeout(self.timeout, dial)
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
     }
 }
 

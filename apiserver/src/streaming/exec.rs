@@ -40,7 +40,9 @@ fn stream_query(subresource: &str, query: &Query) -> Result<String, ApiError> {
         if subresource == "exec" {
             pairs.extend(query.all("command").map(|part| ("command", encode(part))));
         }
-        for (name, parameter) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+        for (name, parameter) in
+            [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+        {
             if query.first(name).is_some_and(is_true) {
                 pairs.push((parameter, "1".to_owned()));
             }
@@ -71,7 +73,7 @@ impl Streaming {
             return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
         };
         let parameters = stream_query(&info.subresource, query)?;
-        let location = self.kubelets.locate(node).await?;
+        let location = self.kubelets.locate(node, "pods").await?;
         if !relay::wants_upgrade(request.headers()) {
             return Err(ApiError::bad_request("Upgrade request required"));
         }

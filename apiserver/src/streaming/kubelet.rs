@@ -61,15 +61,16 @@ impl Kubelets {
         })
     }
 
-    /// Where the kubelet of a node listens.
-    pub async fn locate(&self, name: &str) -> Result<Location, ApiError> {
+    /// Where the kubelet of a node listens. As upstream's, an absent node is reported as an absent object of the
+    /// resource asked for (`pods` or `nodes`).
+    pub async fn locate(&self, name: &str, resource: &'static str) -> Result<Location, ApiError> {
         if let Some(node) = self.nodes.store().get(&ObjectKey::new("", name)) {
             return self.location(&node);
         }
         let found = Api::<Node>::all(self.client.clone()).get_opt(name).await;
         match found.map_err(crate::authz::from_client)? {
             Some(node) => self.location(&Arc::new(node)),
-            None => Err(ApiError::not_found(&GroupResource::new("", "nodes"), name)),
+            None => Err(ApiError::not_found(&GroupResource::new("", resource), name)),
         }
     }
 
@@ -95,7 +96,8 @@ impl Kubelets {
 fn location(node: &Node, types: &[String]) -> Result<Location, String> {
     let status = node.status.as_ref();
     let addresses = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-    let preferred = types.iter().flat_map(|wanted| addresses.iter().filter(move |address| address.type_ == *wanted));
+    let preferred =
+        types.iter().flat_map(|wanted| addresses.iter().filter(move |address| address.type_ == *wanted));
     let mut hosts: Vec<String> = Vec::new();
     for address in preferred {
         if !hosts.contains(&address.address) {
@@ -103,12 +105,15 @@ fn location(node: &Node, types: &[String]) -> Result<Location, String> {
         }
     }
     if hosts.is_empty() {
-        let known: Vec<_> = addresses.iter().map(|address| format!("{{{} {}}}", address.type_, address.address)).collect();
+        let known: Vec<_> =
+            addresses.iter().map(|address| format!("{{{} {}}}", address.type_, address.address)).collect();
         return Err(format!("no preferred addresses found; known addresses: [{}]", known.join(" ")));
     }
     let endpoint = status.and_then(|status| status.daemon_endpoints.as_ref());
-    let port = endpoint.and_then(|endpoints| endpoints.kubelet_endpoint.as_ref()).map(|endpoint| endpoint.port);
-    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(DEFAULT_PORT);
+    let port =
+        endpoint.and_then(|endpoints| endpoints.kubelet_endpoint.as_ref()).map(|endpoint| endpoint.port);
+    let port =
+        port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(DEFAULT_PORT);
     // Addresses need no name service: they are tried first among equals of the list.
     hosts.sort_by_key(|host| host.parse::<std::net::IpAddr>().is_err());
     Ok(Location { hosts, port })
@@ -134,7 +139,8 @@ mod tests {
         assert_eq!(found, Location { hosts: vec!["10.1.1.1".into(), "n1".into()], port: 10260 });
         let found = location(&node(json!({"addresses": [{"type": "Hostname", "address": "n1"}]})), &types);
         assert_eq!(found.expect("location").port, DEFAULT_PORT);
-        let error = location(&node(json!({"addresses": [{"type": "ExternalIP", "address": "1.2.3.4"}]})), &types);
+        let error =
+            location(&node(json!({"addresses": [{"type": "ExternalIP", "address": "1.2.3.4"}]})), &types);
         assert_eq!(
             error.expect_err("none preferred"),
             "no preferred addresses found; known addresses: [{ExternalIP 1.2.3.4}]"

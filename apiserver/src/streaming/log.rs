@@ -3,8 +3,8 @@
 use api::field;
 use api::names::GroupVersionKind;
 use api::status::ApiError;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 
@@ -50,7 +50,7 @@ impl Options {
             since_time: since_time.transpose()?,
             tail_lines: query.int("tailLines")?,
             limit_bytes: query.int("limitBytes")?,
-            stream: query.first("stream").filter(|stream| !stream.is_empty()).unwrap_or("All").to_owned(),
+            stream: query.first("stream").unwrap_or_default().to_owned(),
             insecure: flag("insecureSkipTLSVerifyBackend"),
         })
     }
@@ -59,7 +59,11 @@ impl Options {
         let mut errors = Vec::new();
         let path = field::Path::new;
         if let Some(lines) = self.tail_lines.filter(|lines| *lines < 0) {
-            errors.push(field::Error::invalid(&path("tailLines"), lines, "must be greater than or equal to 0"));
+            errors.push(field::Error::invalid(
+                &path("tailLines"),
+                lines,
+                "must be greater than or equal to 0",
+            ));
         }
         if let Some(bytes) = self.limit_bytes.filter(|bytes| *bytes < 1) {
             errors.push(field::Error::invalid(&path("limitBytes"), bytes, "must be greater than 0"));
@@ -67,20 +71,16 @@ impl Options {
         match (self.since_seconds, self.since_time) {
             (Some(_), Some(_)) => {
                 let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
-                errors.push(field::Error::forbidden(&path(""), why));
+                errors.push(field::Error::forbidden(&path("[]"), why));
             }
             (Some(seconds), None) if seconds < 1 => {
                 errors.push(field::Error::invalid(&path("sinceSeconds"), seconds, "must be greater than 0"));
             }
             _ => {}
         }
-        if !matches!(self.stream.as_str(), "All" | "Stdout" | "Stderr") {
-            let supported = ["All", "Stderr", "Stdout"];
-            errors.push(field::Error::not_supported(&path("stream"), self.stream.as_str(), &supported));
-        }
-        if self.stream != "All" && self.tail_lines.is_some() {
-            let why = "`tailLines` and specific `stream` are mutually exclusive for now";
-            errors.push(field::Error::forbidden(&path(""), why));
+        // Choosing a stream is an upstream feature that is off by default.
+        if !self.stream.is_empty() {
+            errors.push(field::Error::forbidden(&path("stream"), "may not be specified"));
         }
         errors
     }
@@ -90,24 +90,39 @@ impl Options {
         let mut pairs: Vec<(&str, String)> = Vec::new();
         let flags = [("follow", self.follow), ("previous", self.previous), ("timestamps", self.timestamps)];
         pairs.extend(flags.iter().filter(|(_, on)| *on).map(|(name, _)| (*name, "true".to_owned())));
-        let numbers =
-            [("sinceSeconds", self.since_seconds), ("tailLines", self.tail_lines), ("limitBytes", self.limit_bytes)];
-        pairs.extend(numbers.iter().filter_map(|(name, value)| value.map(|value| (*name, value.to_string()))));
+        let numbers = [
+            ("sinceSeconds", self.since_seconds),
+            ("tailLines", self.tail_lines),
+            ("limitBytes", self.limit_bytes),
+        ];
+        pairs
+            .extend(numbers.iter().filter_map(|(name, value)| value.map(|value| (*name, value.to_string()))));
         if let Some(time) = self.since_time {
             pairs.push(("sinceTime", time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().replace(':', "%3A")));
         }
-        pairs.push(("stream", self.stream.clone()));
         pairs.sort();
         pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
     }
 }
 
 impl Streaming {
-    pub(super) async fn log(&self, info: &RequestInfo, query: &Query) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn log(
+        &self,
+        info: &RequestInfo,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, ApiError> {
+        if !accepts_text(headers) {
+            return Err(not_acceptable());
+        }
         let options = Options::parse(query)?;
         let errors = options.validate();
         if !errors.is_empty() {
-            return Err(ApiError::invalid(&GroupVersionKind::new("", "v1", "PodLogOptions"), &info.name, &errors));
+            return Err(ApiError::invalid(
+                &GroupVersionKind::new("", "v1", "PodLogOptions"),
+                &info.name,
+                &errors,
+            ));
         }
         let pod = self.pod(info, &info.name).await?;
         let container = container(&pod, &options.container)?;
@@ -116,7 +131,7 @@ impl Streaming {
             *nothing.status_mut() = StatusCode::NO_CONTENT;
             return Ok(nothing);
         };
-        let location = self.kubelets.locate(node).await?;
+        let location = self.kubelets.locate(node, "pods").await?;
         let path = format!("/containerLogs/{}/{}/{container}?{}", info.namespace, info.name, options.query());
         let host = location.authority();
         let failed = |error: &dyn std::fmt::Display| {
@@ -133,6 +148,28 @@ impl Streaming {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         Ok(response)
     }
+}
+
+/// Whether the client takes text (or anything an error could be written in).
+fn accepts_text(headers: &HeaderMap) -> bool {
+    const REPRESENTATIONS: [&str; 7] = [
+        "*/*",
+        "text/*",
+        "text/plain",
+        "application/*",
+        "application/json",
+        "application/yaml",
+        "application/vnd.kubernetes.protobuf",
+    ];
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = values.flat_map(|value| value.split(',')).map(|part| part.split(';').next().unwrap_or_default().trim());
+    !headers.contains_key(ACCEPT) || types.any(|media| media.is_empty() || REPRESENTATIONS.contains(&media))
+}
+
+fn not_acceptable() -> ApiError {
+    let message = "406: Not Acceptable\n\nAvailable representations: text/plain, application/json, application/yaml, \
+                   application/vnd.kubernetes.protobuf";
+    ApiError::new(406, "NotAcceptable", message).with_details("", "", "")
 }
 
 /// The kubelet's refusal as an API error (upstream `GenericHttpResponseChecker`).
@@ -156,17 +193,24 @@ fn generic_error(code: u16, name: &str, text: String) -> ApiError {
         403 => ("Forbidden", text.as_str()),
         404 => ("NotFound", "the server could not find the requested resource"),
         405 => ("MethodNotAllowed", "the server does not allow this method on the requested resource"),
-        429 => ("TooManyRequests", "the server has received too many requests and has asked us to try again later"),
+        429 => (
+            "TooManyRequests",
+            "the server has received too many requests and has asked us to try again later",
+        ),
         503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
-        504 => ("Timeout", "the server was unable to return a response in the time allotted, but may still be processing the request"),
-        _ => ("", "the server responded with the status code but did not return more information"),
+        504 => (
+            "Timeout",
+            "the server was unable to return a response in the time allotted, but may still be processing the request",
+        ),
+        _ => ("", ""),
     };
-    let message = match code {
-        401..=405 | 429 | 503 | 504 => message.to_owned(),
-        _ => format!("the server responded with the status code {code} but did not return more information"),
+    let known = !reason.is_empty();
+    let message = if known {
+        message.to_owned()
+    } else {
+        format!("the server responded with the status code {code} but did not return more information")
     };
-    let message =
-        if code == 403 { message } else { format!("{message} (  pods/log {name})").replacen("(  ", "( ", 1) };
+    let message = format!("{message} ( pods/log {name})");
     let cause = k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause {
         reason: Some("UnexpectedServerResponse".to_owned()),
         message: Some(text),
@@ -181,10 +225,21 @@ mod tests {
 
     #[test]
     fn options_are_read_checked_and_passed_on() {
-        let options = Options::parse(&Query::parse("follow=true&tailLines=5&container=c&sinceTime=2026-01-02T03:04:05Z"));
+        let options = Options::parse(&Query::parse(
+            "follow=true&tailLines=5&container=c&sinceTime=2026-01-02T03:04:05Z",
+        ));
         let options = options.expect("valid");
         assert!(options.validate().is_empty());
-        assert_eq!(options.query(), "follow=true&sinceTime=2026-01-02T03%3A04%3A05Z&stream=All&tailLines=5");
+        assert_eq!(options.query(), "follow=true&sinceTime=2026-01-02T03%3A04%3A05Z&tailLines=5");
+    }
+
+    #[test]
+    fn whoever_takes_no_text_gets_none() {
+        for (accept, expected) in [("text/html", false), ("text/html, */*;q=0.1", true), ("application/json", true)] {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            assert_eq!(accepts_text(&headers), expected, "{accept}");
+        }
+        assert!(accepts_text(&HeaderMap::new()));
     }
 
     #[test]
@@ -193,7 +248,7 @@ mod tests {
             ("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
             ("limitBytes=0", "limitBytes: Invalid value: 0: must be greater than 0"),
             ("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
-            ("stream=x", "stream: Unsupported value: \"x\": supported values: \"All\", \"Stderr\", \"Stdout\""),
+("stream=Stdout", "stream: Forbidden: may not be specified"),
         ] {
             let errors = Options::parse(&Query::parse(query)).expect("readable").validate();
             assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);

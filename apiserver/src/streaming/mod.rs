@@ -56,7 +56,8 @@ impl Streaming {
         info.group.is_empty()
             && matches!(
                 (info.resource.as_str(), info.subresource.as_str()),
-                ("pods", "log" | "exec" | "attach" | "portforward" | "proxy") | ("services" | "nodes", "proxy")
+                ("pods", "log" | "exec" | "attach" | "portforward" | "proxy")
+                    | ("services" | "nodes", "proxy")
             )
     }
 
@@ -69,7 +70,7 @@ impl Streaming {
         request: Request<Body>,
     ) -> Result<Response<Body>, ApiError> {
         match (info.resource.as_str(), info.subresource.as_str()) {
-            ("pods", "log") => self.log(info, query).await,
+            ("pods", "log") => self.log(info, query, request.headers()).await,
             ("pods", "exec" | "attach" | "portforward") => {
                 // Looking (GET, which browsers need for WebSockets) is not enough to run something.
                 if info.verb != "create" {
@@ -100,7 +101,8 @@ fn container(pod: &Pod, asked: &str) -> Result<String, ApiError> {
     let Some(spec) = &pod.spec else { return Err(ApiError::bad_request("pod has no spec")) };
     let init = spec.init_containers.iter().flatten().map(|container| container.name.as_str());
     let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| container.name.as_str());
-    let all: Vec<&str> = init.chain(spec.containers.iter().map(|c| c.name.as_str())).chain(ephemeral).collect();
+    let all: Vec<&str> =
+        init.chain(spec.containers.iter().map(|c| c.name.as_str())).chain(ephemeral).collect();
     if !asked.is_empty() {
         if all.contains(&asked) {
             return Ok(asked.to_owned());

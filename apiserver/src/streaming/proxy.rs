@@ -55,7 +55,11 @@ fn rest_of(raw: &str, info: &RequestInfo) -> String {
 }
 
 impl Streaming {
-    pub(super) async fn pod_proxy(&self, info: &RequestInfo, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn pod_proxy(
+        &self,
+        info: &RequestInfo,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ApiError> {
         let Some(target) = Target::parse(&info.name) else {
             return Err(ApiError::bad_request(format!("invalid pod request {}", go_quote(&info.name))));
         };
@@ -115,11 +119,15 @@ impl Streaming {
         })
     }
 
-    pub(super) async fn node_proxy(&self, info: &RequestInfo, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn node_proxy(
+        &self,
+        info: &RequestInfo,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ApiError> {
         let Some(target) = Target::parse(&info.name) else {
             return Err(ApiError::bad_request(format!("invalid node request {}", go_quote(&info.name))));
         };
-        let location = self.kubelets.locate(target.name).await?;
+        let location = self.kubelets.locate(target.name, "nodes").await?;
         if let Some(host) = location.hosts.iter().find(|host| host.parse::<std::net::IpAddr>().is_ok())
             && !is_global_unicast(host)
         {
@@ -133,7 +141,8 @@ impl Streaming {
             let connection = connection.map_err(|error| unreachable_service(&error))?;
             return send(connection, &location.authority(), true, info, request).await;
         }
-        let port = target.port.parse().map_err(|_| unreachable_service(&format!("unknown port {}", target.port)))?;
+        let port =
+            target.port.parse().map_err(|_| unreachable_service(&format!("unknown port {}", target.port)))?;
         let host = location.hosts.first().cloned().unwrap_or_default();
         self.forward(&host, port, target.https, info, request).await
     }
@@ -150,9 +159,8 @@ impl Streaming {
             return Ok(redirect);
         }
         let connection = self.open.connect(host, port, https).await;
-        let connection = connection.map_err(|error| {
-            unreachable_service(&format!("dial tcp {}: {error}", authority(host, port)))
-        })?;
+        let connection = connection
+            .map_err(|error| unreachable_service(&format!("dial tcp {}: {error}", authority(host, port))))?;
         send(connection, &authority(host, port), https, info, request).await
     }
 }
@@ -287,18 +295,21 @@ mod tests {
 
     #[test]
     fn only_ordinary_addresses_are_reached() {
-        for (ip, expected) in
-            [("10.1.1.1", true), ("127.0.0.1", false), ("169.254.1.1", false), ("::1", false), ("", false), ("fd00::1", true)]
-        {
+        for (ip, expected) in [
+            ("10.1.1.1", true),
+            ("127.0.0.1", false),
+            ("169.254.1.1", false),
+            ("::1", false),
+            ("", false),
+            ("fd00::1", true),
+        ] {
             assert_eq!(is_global_unicast(ip), expected, "{ip}");
         }
     }
 
     #[test]
     fn services_lead_to_pods_of_their_namespace() {
-        let address = |ip: &str, namespace: &str| {
-            json!({"ip": ip, "targetRef": {"kind": "Pod", "name": format!("pod-{ip}"), "namespace": namespace}})
-        };
+        let address = |ip: &str, namespace: &str| json!({"ip": ip, "targetRef": {"kind": "Pod", "name": format!("pod-{ip}"), "namespace": namespace}});
         let endpoints = json!({"subsets": [{
             "addresses": [address("10.0.0.1", "ns"), address("10.0.0.2", "other"), {"ip": "10.0.0.3"}],
             "ports": [{"name": "http", "port": 8080}, {"name": "other", "port": 1}]}]});
@@ -311,7 +322,8 @@ mod tests {
     #[test]
     fn redirects_lead_back_through_the_proxy() {
         let rewritten = |location: &str| {
-            rewrite(location, "10.0.0.1:80", false, "/p").map(|value| value.to_str().expect("text").to_owned())
+            rewrite(location, "10.0.0.1:80", false, "/p")
+                .map(|value| value.to_str().expect("text").to_owned())
         };
         assert_eq!(rewritten("/a").as_deref(), Some("/p/a"));
         assert_eq!(rewritten("http://10.0.0.1:80/a").as_deref(), Some("/p/a"));

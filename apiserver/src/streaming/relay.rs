@@ -2,7 +2,9 @@
 
 use std::pin::Pin;
 
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
@@ -12,8 +14,13 @@ use super::dial::Connection;
 use crate::body::{self, Body, BoxError};
 
 /// Headers that belong to one connection and are not passed on.
-const HOP_BY_HOP: [HeaderName; 5] =
-    [TE, TRAILER, TRANSFER_ENCODING, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
+const HOP_BY_HOP: [HeaderName; 5] = [
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 /// Whether the client asks to upgrade its connection.
 #[must_use]
@@ -37,7 +44,8 @@ pub async fn relay(
     let upgrade = wants_upgrade(request.headers());
     let client_side = upgrade.then(|| hyper::upgrade::on(&mut request));
     prepare(&mut request, host, upgrade)?;
-    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(Pin::new(connection))).await?;
+    let (mut sender, driver) =
+        hyper::client::conn::http1::handshake(TokioIo::new(Pin::new(connection))).await?;
     tokio::spawn(
         async move {
             if let Err(error) = driver.with_upgrades().await {
@@ -117,7 +125,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
@@ -144,7 +155,8 @@ mod tests {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             Ok::<_, Infallible>(response)
         });
-        let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service);
+        let served =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service);
         served.with_upgrades().await.expect("served");
     }
 
@@ -155,7 +167,8 @@ mod tests {
             let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
                 let (near, far) = tokio::io::duplex(1024);
                 tokio::spawn(backend(far));
-                let request = request.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync());
+                let request =
+                    request.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync());
                 relay(Box::new(near), "backend", request).await.map_err(std::io::Error::other)
             });
             let builder = hyper::server::conn::http1::Builder::new();

@@ -33,17 +33,21 @@ impl<'a> Pod<'a> {
             name: &container.name,
             security: container.security_context.as_ref(),
             ports: container.ports.as_deref().unwrap_or_default(),
-            probes: [&container.liveness_probe, &container.readiness_probe, &container.startup_probe].map(Option::as_ref),
+            probes: [&container.liveness_probe, &container.readiness_probe, &container.startup_probe]
+                .map(Option::as_ref),
             lifecycle: container.lifecycle.as_ref(),
         };
         let mut containers: Vec<_> = spec.init_containers.iter().flatten().map(plain).collect();
         containers.extend(spec.containers.iter().map(plain));
-        containers.extend(spec.ephemeral_containers.iter().flatten().map(|container| Container {
-            name: &container.name,
-            security: container.security_context.as_ref(),
-            ports: container.ports.as_deref().unwrap_or_default(),
-            probes: [&container.liveness_probe, &container.readiness_probe, &container.startup_probe].map(Option::as_ref),
-            lifecycle: container.lifecycle.as_ref(),
+        containers.extend(spec.ephemeral_containers.iter().flatten().map(|container| {
+            Container {
+                name: &container.name,
+                security: container.security_context.as_ref(),
+                ports: container.ports.as_deref().unwrap_or_default(),
+                probes: [&container.liveness_probe, &container.readiness_probe, &container.startup_probe]
+                    .map(Option::as_ref),
+                lifecycle: container.lifecycle.as_ref(),
+            }
         }));
         Self { annotations, spec, security: spec.security_context.as_ref(), containers }
     }
@@ -74,20 +78,23 @@ pub struct Violation {
 
 type Check = fn(&Pod<'_>, Version) -> Option<Violation>;
 
-const BASELINE: [(&str, Check); 12] = [
-    ("appArmorProfile", app_armor),
-    ("capabilities_baseline", capabilities_baseline),
-    ("hostNamespaces", host_namespaces),
-    ("hostPathVolumes", host_path),
-    ("hostPorts", host_ports),
-    ("hostProbesAndHostLifecycle", probe_hosts),
-    ("privileged", privileged),
-    ("procMount", |pod, version| if version >= Version(35) && pod.has_user_namespace() { None } else { proc_mount(pod) }),
-    ("seLinuxOptions", selinux),
-    ("seccompProfile_baseline", seccomp_baseline),
-    ("sysctls", sysctls),
-    ("windowsHostProcess", host_process),
-];
+const BASELINE: [(&str, Check); 12] =
+    [
+        ("appArmorProfile", app_armor),
+        ("capabilities_baseline", capabilities_baseline),
+        ("hostNamespaces", host_namespaces),
+        ("hostPathVolumes", host_path),
+        ("hostPorts", host_ports),
+        ("hostProbesAndHostLifecycle", probe_hosts),
+        ("privileged", privileged),
+        ("procMount", |pod, version| {
+            if version >= Version(35) && pod.has_user_namespace() { None } else { proc_mount(pod) }
+        }),
+        ("seLinuxOptions", selinux),
+        ("seccompProfile_baseline", seccomp_baseline),
+        ("sysctls", sysctls),
+        ("windowsHostProcess", host_process),
+    ];
 
 /// Restricted checks: from which version on, and which baseline check they replace.
 const RESTRICTED: [(u32, &str, Check); 7] = [
@@ -169,9 +176,12 @@ fn app_armor(pod: &Pod<'_>, _: Version) -> Option<Violation> {
             true
         }
     };
-    let of_pod = bad(pod.security.and_then(|s| s.app_armor_profile.as_ref()).map(|profile| profile.type_.as_str()));
-    let names = pod.bad(|c| bad(c.security.and_then(|s| s.app_armor_profile.as_ref()).map(|p| p.type_.as_str())));
-    let fine = |value: &str| value.is_empty() || value == "runtime/default" || value.starts_with("localhost/");
+    let of_pod =
+        bad(pod.security.and_then(|s| s.app_armor_profile.as_ref()).map(|profile| profile.type_.as_str()));
+    let names =
+        pod.bad(|c| bad(c.security.and_then(|s| s.app_armor_profile.as_ref()).map(|p| p.type_.as_str())));
+    let fine =
+        |value: &str| value.is_empty() || value == "runtime/default" || value.starts_with("localhost/");
     let annotations: Vec<String> = pod
         .annotations
         .into_iter()
@@ -189,7 +199,10 @@ fn app_armor(pod: &Pod<'_>, _: Version) -> Option<Violation> {
         return None;
     }
     let reason = plural("forbidden AppArmor profile", "forbidden AppArmor profiles", shown.len());
-    violation(reason, format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(&shown)))
+    violation(
+        reason,
+        format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(&shown)),
+    )
 }
 
 const DEFAULT_CAPABILITIES: [&str; 13] = [
@@ -213,7 +226,8 @@ fn adding<'a>(pod: &Pod<'a>, allowed: &[&str]) -> (Vec<&'a str>, BTreeSet<String
     let mut found = BTreeSet::new();
     let names = pod.bad(|container| {
         let added = container.security.and_then(|s| s.capabilities.as_ref()).and_then(|c| c.add.as_deref());
-        let more: Vec<_> = added.unwrap_or_default().iter().filter(|c| !allowed.contains(&c.as_str())).collect();
+        let more: Vec<_> =
+            added.unwrap_or_default().iter().filter(|c| !allowed.contains(&c.as_str())).collect();
         found.extend(more.iter().map(|capability| (*capability).clone()));
         !more.is_empty()
     });
@@ -225,7 +239,11 @@ fn capabilities_baseline(pod: &Pod<'_>, _: Version) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    let detail = format!("{} must not include {} in securityContext.capabilities.add", containers(&names), quoted(&found));
+    let detail = format!(
+        "{} must not include {} in securityContext.capabilities.add",
+        containers(&names),
+        quoted(&found)
+    );
     violation("non-default capabilities", detail)
 }
 
@@ -234,7 +252,8 @@ fn capabilities_restricted(pod: &Pod<'_>, version: Version) -> Option<Violation>
         return None;
     }
     let keeping = pod.bad(|container| {
-        let dropped = container.security.and_then(|s| s.capabilities.as_ref()).and_then(|c| c.drop.as_deref());
+        let dropped =
+            container.security.and_then(|s| s.capabilities.as_ref()).and_then(|c| c.drop.as_deref());
         !dropped.unwrap_or_default().iter().any(|capability| capability == "ALL")
     });
     let (names, found) = adding(pod, &["NET_BIND_SERVICE"]);
@@ -244,14 +263,21 @@ fn capabilities_restricted(pod: &Pod<'_>, version: Version) -> Option<Violation>
     }
     if !names.is_empty() {
         let list = quoted(&found);
-        parts.push(format!("{} must not include {list} in securityContext.capabilities.add", containers(&names)));
+        parts.push(format!(
+            "{} must not include {list} in securityContext.capabilities.add",
+            containers(&names)
+        ));
     }
     if parts.is_empty() { None } else { violation("unrestricted capabilities", parts.join("; ")) }
 }
 
 fn host_namespaces(pod: &Pod<'_>, _: Version) -> Option<Violation> {
     let spec = pod.spec;
-    let set = [("hostNetwork=true", spec.host_network), ("hostPID=true", spec.host_pid), ("hostIPC=true", spec.host_ipc)];
+    let set = [
+        ("hostNetwork=true", spec.host_network),
+        ("hostPID=true", spec.host_pid),
+        ("hostIPC=true", spec.host_ipc),
+    ];
     let set: Vec<&str> = set.iter().filter(|(_, on)| *on == Some(true)).map(|(name, _)| *name).collect();
     if set.is_empty() { None } else { violation("host namespaces", set.join(", ")) }
 }
@@ -268,7 +294,8 @@ fn host_path(pod: &Pod<'_>, _: Version) -> Option<Violation> {
 fn host_ports(pod: &Pod<'_>, _: Version) -> Option<Violation> {
     let mut found = BTreeSet::new();
     let names = pod.bad(|container| {
-        let ports: Vec<i32> = container.ports.iter().filter_map(|port| port.host_port).filter(|p| *p != 0).collect();
+        let ports: Vec<i32> =
+            container.ports.iter().filter_map(|port| port.host_port).filter(|p| *p != 0).collect();
         found.extend(ports.iter().map(ToString::to_string));
         !ports.is_empty()
     });
@@ -296,7 +323,8 @@ fn probe_hosts(pod: &Pod<'_>, version: Version) -> Option<Violation> {
             let http = probe.http_get.as_ref().and_then(|get| get.host.as_ref());
             [http, probe.tcp_socket.as_ref().and_then(|socket| socket.host.as_ref())]
         });
-        let handlers = container.lifecycle.into_iter().flat_map(|hooks| [&hooks.post_start, &hooks.pre_stop]).flatten();
+        let handlers =
+            container.lifecycle.into_iter().flat_map(|hooks| [&hooks.post_start, &hooks.pre_stop]).flatten();
         let hooks = handlers.flat_map(|handler| {
             let http = handler.http_get.as_ref().and_then(|get| get.host.as_ref());
             [http, handler.tcp_socket.as_ref().and_then(|socket| socket.host.as_ref())]
@@ -330,14 +358,16 @@ fn privileged(pod: &Pod<'_>, _: Version) -> Option<Violation> {
 fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
     let mut found = BTreeSet::new();
     let names = pod.bad(|container| {
-        let mount = container.security.and_then(|s| s.proc_mount.as_deref()).filter(|mount| *mount != "Default");
+        let mount =
+            container.security.and_then(|s| s.proc_mount.as_deref()).filter(|mount| *mount != "Default");
         found.extend(mount.map(str::to_owned));
         mount.is_some()
     });
     if names.is_empty() {
         return None;
     }
-    let detail = format!("{} must not set securityContext.procMount to {}", containers(&names), quoted(&found));
+    let detail =
+        format!("{} must not set securityContext.procMount to {}", containers(&names), quoted(&found));
     violation("procMount", detail)
 }
 
@@ -370,7 +400,10 @@ fn selinux(pod: &Pod<'_>, version: Version) -> Option<Violation> {
     if role {
         what.push("role may not be set".to_owned());
     }
-    violation("seLinuxOptions", format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; ")))
+    violation(
+        "seLinuxOptions",
+        format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; ")),
+    )
 }
 
 fn known_seccomp(kind: &str) -> bool {
@@ -396,19 +429,27 @@ fn explicit_seccomp(pod: &Pod<'_>) -> Option<Violation> {
         found.extend(kind.map(str::to_owned));
         kind.is_some()
     };
-    let of_pod = bad(pod.security.and_then(|s| s.seccomp_profile.as_ref()).map(|profile| profile.type_.as_str()));
+    let of_pod =
+        bad(pod.security.and_then(|s| s.seccomp_profile.as_ref()).map(|profile| profile.type_.as_str()));
     let names = pod.bad(|container| bad(seccomp_of(container)));
     let who = setters(of_pod, &names)?;
-    violation("seccompProfile", format!("{who} must not set securityContext.seccompProfile.type to {}", quoted(&found)))
+    violation(
+        "seccompProfile",
+        format!("{who} must not set securityContext.seccompProfile.type to {}", quoted(&found)),
+    )
 }
 
 fn seccomp_annotations(pod: &Pod<'_>) -> Option<Violation> {
-    let containers = pod.containers.iter().map(|c| format!("container.seccomp.security.alpha.kubernetes.io/{}", c.name));
+    let containers =
+        pod.containers.iter().map(|c| format!("container.seccomp.security.alpha.kubernetes.io/{}", c.name));
     let keys = std::iter::once("seccomp.security.alpha.kubernetes.io/pod".to_owned()).chain(containers);
-    let fine = |value: &str| matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
+    let fine = |value: &str| {
+        matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/")
+    };
     let bad: BTreeSet<String> = keys
         .filter_map(|key| {
-            let value = pod.annotations.and_then(|annotations| annotations.get(&key)).filter(|value| !fine(value))?;
+            let value =
+                pod.annotations.and_then(|annotations| annotations.get(&key)).filter(|value| !fine(value))?;
             Some(format!("{key}={value:?}"))
         })
         .collect();
@@ -458,17 +499,21 @@ const SYSCTLS: [(u32, &str); 12] = [
 ];
 
 fn sysctls(pod: &Pod<'_>, version: Version) -> Option<Violation> {
-    let allowed = |name: &str| SYSCTLS.iter().any(|(since, known)| *known == name && version >= Version(*since));
+    let allowed =
+        |name: &str| SYSCTLS.iter().any(|(since, known)| *known == name && version >= Version(*since));
     let set = pod.security.and_then(|security| security.sysctls.as_deref()).unwrap_or_default();
-    let bad: Vec<&str> = set.iter().map(|sysctl| sysctl.name.as_str()).filter(|name| !allowed(name)).collect();
+    let bad: Vec<&str> =
+        set.iter().map(|sysctl| sysctl.name.as_str()).filter(|name| !allowed(name)).collect();
     if bad.is_empty() { None } else { violation("forbidden sysctls", bad.join(", ")) }
 }
 
 fn host_process(pod: &Pod<'_>, _: Version) -> Option<Violation> {
     let of_pod =
-        pod.security.and_then(|s| s.windows_options.as_ref()).and_then(|options| options.host_process) == Some(true);
+        pod.security.and_then(|s| s.windows_options.as_ref()).and_then(|options| options.host_process)
+            == Some(true);
     let names = pod.bad(|container| {
-        container.security.and_then(|s| s.windows_options.as_ref()).and_then(|options| options.host_process) == Some(true)
+        container.security.and_then(|s| s.windows_options.as_ref()).and_then(|options| options.host_process)
+            == Some(true)
     });
     let who = setters(of_pod, &names)?;
     violation("hostProcess", format!("{who} must not set securityContext.windowsOptions.hostProcess=true"))
@@ -478,7 +523,8 @@ fn privilege_escalation(pod: &Pod<'_>, version: Version) -> Option<Violation> {
     if version >= Version(25) && pod.is_windows() {
         return None;
     }
-    let names = pod.bad(|container| container.security.and_then(|s| s.allow_privilege_escalation) != Some(false));
+    let names =
+        pod.bad(|container| container.security.and_then(|s| s.allow_privilege_escalation) != Some(false));
     if names.is_empty() {
         return None;
     }

@@ -72,7 +72,8 @@ impl PodSecurity {
         if !errors.is_empty() && errors != old_errors {
             return invalid(&errors);
         }
-        let relaxed = new.enforce.version == before.enforce.version && new.enforce.level <= before.enforce.level;
+        let relaxed =
+            new.enforce.version == before.enforce.version && new.enforce.level <= before.enforce.level;
         if new.enforce != before.enforce && new.enforce.level != Level::Privileged && !relaxed {
             warnings.extend(self.existing(text(&object["metadata"], "name"), new.enforce).await);
         }
@@ -103,7 +104,8 @@ fn warn_of_existing(namespace: &str, enforce: LevelVersion, pods: &[Pod]) -> Vec
     let mut found: HashMap<String, (String, usize)> = HashMap::new();
     for pod in first.iter().take(MAX_PODS) {
         let Some(spec) = &pod.spec else { continue };
-        let violations = checks::evaluate(enforce, &checks::Pod::new(pod.metadata.annotations.as_ref(), spec));
+        let violations =
+            checks::evaluate(enforce, &checks::Pod::new(pod.metadata.annotations.as_ref(), spec));
         if violations.is_empty() {
             continue;
         }
@@ -192,7 +194,11 @@ fn judge(policy: &Policy, pod: checks::Pod<'_>, enforce: bool) -> Result<Option<
     if enforce {
         let violations = evaluation.of(policy.enforce);
         if !violations.is_empty() {
-            return Err(format!("violates PodSecurity \"{}\": {}", policy.enforce, checks::details(violations)));
+            return Err(format!(
+                "violates PodSecurity \"{}\": {}",
+                policy.enforce,
+                checks::details(violations)
+            ));
         }
     }
     let audited = evaluation.of(policy.audit);
@@ -233,8 +239,12 @@ impl Plugin for PodSecurity {
         let (policy, _) = policy::read(namespace.metadata.labels.as_ref());
         let Some(path) = template_path(attributes) else {
             if policy == Policy::default()
-                || [policy.enforce, policy.audit, policy.warn].iter().all(|demand| demand.level == Level::Privileged)
-                || old.is_some_and(|old| attributes.operation == Operation::Update && !is_significant(object, old))
+                || [policy.enforce, policy.audit, policy.warn]
+                    .iter()
+                    .all(|demand| demand.level == Level::Privileged)
+                || old.is_some_and(|old| {
+                    attributes.operation == Operation::Update && !is_significant(object, old)
+                })
             {
                 return Ok(());
             }
@@ -247,7 +257,9 @@ impl Plugin for PodSecurity {
         if policy.warn.level == Level::Privileged && policy.audit.level == Level::Privileged {
             return Ok(());
         }
-        let Some(template) = object.pointer(path).filter(|template| !template.is_null()) else { return Ok(()) };
+        let Some(template) = object.pointer(path).filter(|template| !template.is_null()) else {
+            return Ok(());
+        };
         let template: PodTemplateSpec = decode(template)?;
         let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
         let spec = template.spec.unwrap_or_default();

@@ -127,18 +127,24 @@ pub fn read(labels: Option<&BTreeMap<String, String>>) -> (Policy, field::ErrorL
         let label = format!("{PREFIX}{mode}-version");
         let Some(text) = labels.get(&label) else { continue };
         *target = Version::parse(text).unwrap_or_else(|| {
-            errors.push(field::Error::invalid(&path(&label), text.as_str(), "must be \"latest\" or \"v1.x\""));
+            errors.push(field::Error::invalid(
+                &path(&label),
+                text.as_str(),
+                "must be \"latest\" or \"v1.x\"",
+            ));
             Version::LATEST
         });
     }
     // In upstream's order: level and version of each mode.
     let order = |error: &field::Error| {
         let text = error.field.to_string();
-        let mode = ["enforce", "audit", "warn"].iter().position(|mode| text.contains(&format!("{PREFIX}{mode}")));
+        let mode =
+            ["enforce", "audit", "warn"].iter().position(|mode| text.contains(&format!("{PREFIX}{mode}")));
         (mode, text.contains("-version"))
     };
     errors.sort_by_key(order);
-    if !labels.contains_key(&format!("{PREFIX}warn")) && enforces && policy.enforce.level > policy.warn.level {
+    if !labels.contains_key(&format!("{PREFIX}warn")) && enforces && policy.enforce.level > policy.warn.level
+    {
         policy.warn.level = policy.enforce.level;
         if !labels.contains_key(&format!("{PREFIX}warn-version")) {
             policy.warn.version = policy.enforce.version;
@@ -161,8 +167,15 @@ mod tests {
         assert!(errors.is_empty());
         assert_eq!(policy.enforce.to_string(), "baseline:latest");
         assert_eq!(policy.warn.to_string(), "baseline:latest", "warns of what is refused");
-        let (policy, _) = read(Some(&labels(&[("enforce", "restricted"), ("enforce-version", "v1.18"), ("warn", "privileged")])));
-        assert_eq!((policy.enforce.to_string(), policy.warn.level), ("restricted:v1.18".into(), Level::Privileged));
+        let (policy, _) = read(Some(&labels(&[
+            ("enforce", "restricted"),
+            ("enforce-version", "v1.18"),
+            ("warn", "privileged"),
+        ])));
+        assert_eq!(
+            (policy.enforce.to_string(), policy.warn.level),
+            ("restricted:v1.18".into(), Level::Privileged)
+        );
         assert_eq!(read(None).0, Policy::default());
     }
 

@@ -114,7 +114,8 @@ fn restricted_wants_hardened_pods() {
         assert_eq!(violations(Level::Restricted, u32::MAX, spec.clone()), expected, "{spec}");
     }
     let mut nfs = hardened(json!({}));
-    nfs["volumes"] = json!([{"name": "n", "nfs": {"server": "s", "path": "/"}}, {"name": "e", "emptyDir": {}}]);
+    nfs["volumes"] =
+        json!([{"name": "n", "nfs": {"server": "s", "path": "/"}}, {"name": "e", "emptyDir": {}}]);
     assert_eq!(
         violations(Level::Restricted, u32::MAX, nfs),
         "restricted volume types (volume \"n\" uses restricted volume type \"nfs\")"
@@ -149,7 +150,8 @@ fn only_new_images_and_containers_are_judged_again() {
 #[test]
 fn existing_pods_are_told_of_once_per_reason() {
     let pod = |name: &str, host: bool| -> Pod {
-        let value = json!({"metadata": {"name": name}, "spec": {"hostNetwork": host, "containers": [{"name": "c"}]}});
+        let value =
+            json!({"metadata": {"name": name}, "spec": {"hostNetwork": host, "containers": [{"name": "c"}]}});
         serde_json::from_value(value).expect("pod")
     };
     let enforce = LevelVersion { level: Level::Baseline, version: Version::LATEST };

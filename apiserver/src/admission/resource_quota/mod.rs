@@ -106,7 +106,12 @@ impl ResourceQuotas {
     }
 
     /// Charges the quotas. Those that somebody else has changed are read and judged again.
-    async fn charge(&self, attributes: &Attributes<'_>, object: &Value, charge: &Charge) -> Result<(), ApiError> {
+    async fn charge(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        charge: &Charge,
+    ) -> Result<(), ApiError> {
         let mut quotas = self.of(attributes.namespace).await?;
         let api = Api::<ResourceQuota>::namespaced(self.client.clone(), attributes.namespace);
         for attempt in 1..=ATTEMPTS {
@@ -132,7 +137,9 @@ impl ResourceQuotas {
                         let key = ObjectKey::of(&stored);
                         bounded(&mut self.written.lock()).insert(key, Arc::new(stored));
                     }
-                    Err(kube::Error::Api(status)) if status.code == 409 && attempt < ATTEMPTS => again.push(name),
+                    Err(kube::Error::Api(status)) if status.code == 409 && attempt < ATTEMPTS => {
+                        again.push(name)
+                    }
                     Err(kube::Error::Api(status)) if status.code == 404 => {}
                     Err(error) => return Err(crate::authz::from_client(error)),
                 }
@@ -232,7 +239,10 @@ fn counted(attributes: &Attributes<'_>, object: &Value) -> Result<Counted, ApiEr
         ("", "pods") => Counted::Pod(decode(object)?),
         ("", "services") => Counted::Service(decode(object)?),
         ("", "persistentvolumeclaims") => Counted::Claim(decode(object)?),
-        _ => Counted::Object { count: usage::count_name(group, resource), alias: usage::alias(group, resource) },
+        _ => Counted::Object {
+            count: usage::count_name(group, resource),
+            alias: usage::alias(group, resource),
+        },
     })
 }
 

@@ -75,7 +75,8 @@ fn a_quota_whose_use_is_unknown_lets_nothing_in() {
         Err("status unknown for quota: q, resources: pods".to_owned())
     );
     let new: ResourceQuota =
-        serde_json::from_value(json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}})).expect("quota");
+        serde_json::from_value(json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}))
+            .expect("quota");
     assert_eq!(plan(pod(json!({})), None, &new), Ok(None), "not looked at by the controller yet");
 }
 
@@ -99,7 +100,11 @@ fn claims_are_charged_by_class() {
         ))
     );
     let grown = plan(claim("slow", "3Gi"), Some(claim("slow", "2Gi")), &quota);
-    assert_eq!(grown, Ok(Some(json!({fast: "1Gi", "requests.storage": "5Gi"}))), "only the growth is charged");
+    assert_eq!(
+        grown,
+        Ok(Some(json!({fast: "1Gi", "requests.storage": "5Gi"}))),
+        "only the growth is charged"
+    );
     assert_eq!(plan(claim("slow", "1Gi"), Some(claim("slow", "2Gi")), &quota), Ok(None));
 }
 
@@ -110,14 +115,20 @@ fn services_and_other_objects_are_counted() {
         Counted::Service(serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("service"))
     };
     let hard = json!({"services": "9", "services.nodeports": "3"});
-    let quota_of = |used: &str| quota(json!({}), hard.clone(), json!({"services": "1", "services.nodeports": used}));
+    let quota_of =
+        |used: &str| quota(json!({}), hard.clone(), json!({"services": "1", "services.nodeports": used}));
     assert_eq!(
         plan(service("NodePort"), Some(service("ClusterIP")), &quota_of("1")),
         Ok(Some(json!({"services": "1", "services.nodeports": "3"})))
     );
     assert!(plan(service("NodePort"), None, &quota_of("2")).is_err());
-    let secrets = quota(json!({}), json!({"secrets": "1", "count/secrets": "9"}), json!({"secrets": "0", "count/secrets": "0"}));
-    let secret = || Counted::Object { count: usage::count_name("", "secrets"), alias: usage::alias("", "secrets") };
+    let secrets = quota(
+        json!({}),
+        json!({"secrets": "1", "count/secrets": "9"}),
+        json!({"secrets": "0", "count/secrets": "0"}),
+    );
+    let secret =
+        || Counted::Object { count: usage::count_name("", "secrets"), alias: usage::alias("", "secrets") };
     assert_eq!(plan(secret(), None, &secrets), Ok(Some(json!({"secrets": "1", "count/secrets": "1"}))));
     assert_eq!(usage::count_name("apps", "deployments"), "count/deployments.apps");
 }

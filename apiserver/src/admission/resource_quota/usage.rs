@@ -54,7 +54,8 @@ const POD_RESOURCES: [&str; 11] = [
     "pods",
 ];
 /// If one of these is limited, every container must ask for it.
-const MUST_BE_SET: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+const MUST_BE_SET: [&str; 6] =
+    ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
 fn one() -> Quantity {
     Quantity::new(1, Format::DecimalSi)
@@ -77,7 +78,10 @@ impl Counted {
                     || name.strip_prefix("requests.").is_some_and(is_extended)
             }
             Self::Service(_) => {
-                matches!(name, "count/services" | "services" | "services.nodeports" | "services.loadbalancers")
+                matches!(
+                    name,
+                    "count/services" | "services" | "services.nodeports" | "services.loadbalancers"
+                )
             }
             Self::Claim(_) => {
                 matches!(name, "count/persistentvolumeclaims" | "persistentvolumeclaims" | "requests.storage")
@@ -110,7 +114,8 @@ impl Counted {
             operator: "Exists".to_owned(),
             values: None,
         });
-        let selected = spec.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
+        let selected =
+            spec.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
         plain.chain(selected.cloned()).all(|scope| self.in_scope(&scope))
     }
 
@@ -141,11 +146,14 @@ impl Counted {
         let Self::Pod(pod) = self else { return None };
         let spec = pod.spec.as_ref()?;
         let level = spec.resources.as_ref();
-        let names = |list: Option<&BTreeMap<String, _>>| list.is_some_and(|list| list.keys().any(|n| pod::is_pod_level(n)));
+        let names = |list: Option<&BTreeMap<String, _>>| {
+            list.is_some_and(|list| list.keys().any(|n| pod::is_pod_level(n)))
+        };
         if level.is_some_and(|level| names(level.requests.as_ref()) || names(level.limits.as_ref())) {
             return None;
         }
-        let required: BTreeSet<&String> = limited.iter().filter(|name| MUST_BE_SET.contains(&name.as_str())).collect();
+        let required: BTreeSet<&String> =
+            limited.iter().filter(|name| MUST_BE_SET.contains(&name.as_str())).collect();
         let mut missing: BTreeMap<&String, BTreeSet<&str>> = BTreeMap::new();
         for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
             let resources = container.resources.as_ref();
@@ -159,16 +167,17 @@ impl Counted {
         if missing.is_empty() {
             return None;
         }
-        let parts = missing
-            .iter()
-            .map(|(name, containers)| format!("{name} for: {}", containers.iter().copied().collect::<Vec<_>>().join(",")));
+        let parts = missing.iter().map(|(name, containers)| {
+            format!("{name} for: {}", containers.iter().copied().collect::<Vec<_>>().join(","))
+        });
         Some(format!("must specify {}", parts.collect::<Vec<_>>().join("; ")))
     }
 }
 
 /// Whether the name is that of a resource other than Kubernetes' own.
 fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.contains("kubernetes.io/") || name.starts_with("deviceclass.resource.kubernetes.io/")
+    name.contains('/') && !name.contains("kubernetes.io/")
+        || name.starts_with("deviceclass.resource.kubernetes.io/")
 }
 
 /// Requests and limits under the names quotas use.
@@ -218,7 +227,9 @@ fn service_usage(service: &Service) -> Resources {
     let suppressed = spec.and_then(|spec| spec.allocate_load_balancer_node_ports) == Some(false);
     let node_ports = match kind {
         "NodePort" => ports.len(),
-        "LoadBalancer" if suppressed => ports.iter().filter(|port| port.node_port.unwrap_or_default() != 0).count(),
+        "LoadBalancer" if suppressed => {
+            ports.iter().filter(|port| port.node_port.unwrap_or_default() != 0).count()
+        }
         "LoadBalancer" => ports.len(),
         _ => 0,
     };
@@ -274,7 +285,9 @@ fn pod_in_scope(pod: &Pod, scope: &ScopedResourceSelectorRequirement) -> bool {
         "NotTerminating" => !is_terminating(pod),
         "BestEffort" => best_effort(),
         "NotBestEffort" => !best_effort(),
-        "PriorityClass" => selects(scope, spec.priority_class_name.as_deref().filter(|name| !name.is_empty())),
+        "PriorityClass" => {
+            selects(scope, spec.priority_class_name.as_deref().filter(|name| !name.is_empty()))
+        }
         "CrossNamespacePodAffinity" => crosses_namespaces(pod),
         _ => false,
     }
@@ -298,12 +311,19 @@ fn crosses_namespaces(pod: &Pod) -> bool {
         term.namespaces.as_ref().is_some_and(|list| !list.is_empty()) || term.namespace_selector.is_some()
     };
     let near = affinity.pod_affinity.as_ref().map(|affinity| {
-        (&affinity.required_during_scheduling_ignored_during_execution, &affinity.preferred_during_scheduling_ignored_during_execution)
+        (
+            &affinity.required_during_scheduling_ignored_during_execution,
+            &affinity.preferred_during_scheduling_ignored_during_execution,
+        )
     });
     let apart = affinity.pod_anti_affinity.as_ref().map(|affinity| {
-        (&affinity.required_during_scheduling_ignored_during_execution, &affinity.preferred_during_scheduling_ignored_during_execution)
+        (
+            &affinity.required_during_scheduling_ignored_during_execution,
+            &affinity.preferred_during_scheduling_ignored_during_execution,
+        )
     });
     [near, apart].into_iter().flatten().any(|(required, preferred)| {
-        required.iter().flatten().any(crosses) || preferred.iter().flatten().any(|term| crosses(&term.pod_affinity_term))
+        required.iter().flatten().any(crosses)
+            || preferred.iter().flatten().any(|term| crosses(&term.pod_affinity_term))
     })
 }

@@ -76,7 +76,8 @@ impl World {
         let token = sign(&self.key, claims).expect("token");
         let issuers = ["https://issuer".to_owned()];
         let keys = vec![self.key.public.clone()];
-        let tokens = ServiceAccountTokens::new(&issuers, keys, vec!["api".to_owned()], Arc::new(self.objects));
+        let tokens =
+            ServiceAccountTokens::new(&issuers, keys, vec!["api".to_owned()], Arc::new(self.objects));
         let audiences: Vec<String> = audiences.iter().map(|a| (*a).to_owned()).collect();
         tokens.authenticate_token(&token, &audiences).await.map_err(|error| error.0)
     }
@@ -107,7 +108,11 @@ async fn a_pod_bound_token_tells_pod_and_node() {
     let claims = bound(|b| (b.pod, b.node) = (reference("p", "p1"), reference("gone", "x")));
     let user = World::new().check(&claims, &[]).await.expect("good").expect("ours").user;
     assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["p"]);
-    assert_eq!(user.extra["authentication.kubernetes.io/node-name"], ["gone"], "of pods only the claim counts");
+    assert_eq!(
+        user.extra["authentication.kubernetes.io/node-name"],
+        ["gone"],
+        "of pods only the claim counts"
+    );
 }
 
 #[tokio::test]
@@ -115,7 +120,11 @@ async fn bad_tokens_are_refused_with_a_reason() {
     let cases: Vec<(Claims, &[&str], &str)> = vec![
         (Claims { expiry: seconds(-100), ..claims() }, &[], "service account token has expired"),
         (Claims { not_before: seconds(100), ..claims() }, &[], "service account token is not valid yet"),
-        (Claims { issued_at: seconds(100), ..claims() }, &[], "service account token is issued in the future"),
+        (
+            Claims { issued_at: seconds(100), ..claims() },
+            &[],
+            "service account token is issued in the future",
+        ),
         (claims(), &["vault"], r#"token audiences ["api"] is invalid for the target audiences ["vault"]"#),
         (
             bound(|b| b.serviceaccount.uid = "other".to_owned()),

@@ -55,7 +55,8 @@ impl Graph {
             return;
         }
         let mut vertices = vec![(Kind::Pod, namespace.clone(), name.clone())];
-        vertices.extend(pod.references.iter().map(|(kind, name)| (*kind, namespace.clone(), name.to_string())));
+        vertices
+            .extend(pod.references.iter().map(|(kind, name)| (*kind, namespace.clone(), name.to_string())));
         let node = pod.node.to_string();
         for vertex in &vertices {
             *state.nodes.entry(vertex.clone()).or_default().entry(node.clone()).or_default() += 1;

@@ -66,14 +66,18 @@ impl NodeAuthorizer {
             let relate = |kind| self.related(node, kind, request);
             match (request.group.as_str(), request.resource.as_str()) {
                 ("", "secrets") => return read_namespaced(request).unwrap_or_else(|| relate(Kind::Secret)),
-                ("", "configmaps") => return read_namespaced(request).unwrap_or_else(|| relate(Kind::ConfigMap)),
+                ("", "configmaps") => {
+                    return read_namespaced(request).unwrap_or_else(|| relate(Kind::ConfigMap));
+                }
                 ("", "persistentvolumeclaims") if request.subresource == "status" => {
                     return match request.verb.as_str() {
                         "update" | "patch" => relate(Kind::Claim),
                         _ => Decision::no_opinion("can only get/update/patch this type"),
                     };
                 }
-                ("", "persistentvolumeclaims") => return get_only(request).unwrap_or_else(|| relate(Kind::Claim)),
+                ("", "persistentvolumeclaims") => {
+                    return get_only(request).unwrap_or_else(|| relate(Kind::Claim));
+                }
                 ("", "persistentvolumes") => {
                     let found = || self.graph.volume_related(node, &request.name);
                     return get_only(request).unwrap_or_else(|| relation(node, request, found));
@@ -108,7 +112,8 @@ impl NodeAuthorizer {
 
     fn service_account(&self, node: &str, request: &RequestInfo) -> Decision {
         if request.verb == "get" && request.subresource.is_empty() {
-            return read_namespaced(request).unwrap_or_else(|| self.related(node, Kind::ServiceAccount, request));
+            return read_namespaced(request)
+                .unwrap_or_else(|| self.related(node, Kind::ServiceAccount, request));
         }
         if request.verb != "create" || request.name.is_empty() {
             return Decision::no_opinion("can only create tokens for individual service accounts");
@@ -128,7 +133,9 @@ impl NodeAuthorizer {
             "get" | "update" | "patch" | "delete" => {
                 relation(node, request, || self.graph.slice_related(node, &request.name))
             }
-            "watch" | "list" | "deletecollection" if selects(request, "spec.nodeName", node) => Decision::allow(),
+            "watch" | "list" | "deletecollection" if selects(request, "spec.nodeName", node) => {
+                Decision::allow()
+            }
             "watch" | "list" | "deletecollection" => Decision::no_opinion(
                 "can only list/watch/deletecollection resourceslices with nodeName field selector",
             ),
@@ -151,7 +158,9 @@ impl NodeAuthorizer {
                 }
                 Decision::no_opinion("can only list/watch pods with spec.nodeName field selector")
             }
-            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Decision::allow(),
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
+                Decision::allow()
+            }
             _ => Decision::no_opinion(""),
         }
     }
@@ -220,8 +229,12 @@ fn own_node(node: &str, request: &RequestInfo) -> Decision {
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Decision::allow(),
         ("", "get" | "list" | "watch") => match request.name.as_str() {
             name if name == node => Decision::allow(),
-            "" => Decision::no_opinion(format!("node '{node}' cannot read all nodes, only its own Node object")),
-            other => Decision::no_opinion(format!("node '{node}' cannot read '{other}', only its own Node object")),
+            "" => {
+                Decision::no_opinion(format!("node '{node}' cannot read all nodes, only its own Node object"))
+            }
+            other => {
+                Decision::no_opinion(format!("node '{node}' cannot read '{other}', only its own Node object"))
+            }
         },
         _ => Decision::no_opinion(""),
     }
@@ -298,7 +311,8 @@ mod tests {
             field_selector: word().into(),
             ..RequestInfo::default()
         };
-        let user = User { name: format!("system:node:{node}"), groups: vec![NODES.into()], ..User::default() };
+        let user =
+            User { name: format!("system:node:{node}"), groups: vec![NODES.into()], ..User::default() };
         authorizer.authorize(&user, &request)
     }
 
@@ -349,7 +363,10 @@ mod tests {
             ("delete - secrets ns/s", Err("can only read resources of this type")),
             ("list - pods ", Err("can only list/watch pods with spec.nodeName field selector")),
             ("list - pods  spec.nodeName=n1", Ok(())),
-            ("list - pods  spec.nodeName=n2", Err("can only list/watch pods with spec.nodeName field selector")),
+            (
+                "list - pods  spec.nodeName=n2",
+                Err("can only list/watch pods with spec.nodeName field selector"),
+            ),
             ("list - services", Ok(())),
             ("create certificates.k8s.io certificatesigningrequests", Ok(())),
             ("list apps deployments", Err("")),

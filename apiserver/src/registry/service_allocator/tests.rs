@@ -22,7 +22,12 @@ fn families_and_policy_are_decided() {
         (json!({"ipFamilyPolicy": "PreferDualStack"}), dual, "PreferDualStack", vec!["IPv4", "IPv6"]),
         (json!({"ipFamilies": ["IPv6"]}), dual, "SingleStack", vec!["IPv6"]),
         (json!({"clusterIP": "fd00::5", "clusterIPs": ["fd00::5"]}), dual, "SingleStack", vec!["IPv6"]),
-        (json!({"clusterIP": "None", "clusterIPs": ["None"]}), single, "RequireDualStack", vec!["IPv4", "IPv6"]),
+        (
+            json!({"clusterIP": "None", "clusterIPs": ["None"]}),
+            single,
+            "RequireDualStack",
+            vec!["IPv4", "IPv6"],
+        ),
         (
             json!({"clusterIP": "None", "clusterIPs": ["None"], "selector": {"a": "b"}}),
             single,
