@@ -192,7 +192,10 @@ pub struct WebhookAuthorization {
 
 impl Default for WebhookAuthorization {
     fn default() -> Self {
-        Self { cache_authorized_ttl: GoDuration::from_secs(300), cache_unauthorized_ttl: GoDuration::from_secs(30) }
+        Self {
+            cache_authorized_ttl: GoDuration::from_secs(300),
+            cache_unauthorized_ttl: GoDuration::from_secs(30),
+        }
     }
 }
 
@@ -379,7 +382,10 @@ impl KubeletConfiguration {
             config.api_version
         );
         for field in config.other.keys() {
-            anyhow::ensure!(WITHOUT_EFFECT.contains(&field.as_str()), "strict decoding error: unknown field {field:?}");
+            anyhow::ensure!(
+                WITHOUT_EFFECT.contains(&field.as_str()),
+                "strict decoding error: unknown field {field:?}"
+            );
             tracing::warn!(field, "configuration field has no effect");
         }
         Ok(config)
@@ -412,13 +418,19 @@ impl KubeletConfiguration {
             faults.push(format!("maxPods (--max-pods) {} must not be a negative number", self.max_pods));
         }
         if self.node_lease_duration_seconds <= 0 {
-            faults.push(format!("nodeLeaseDurationSeconds must be greater than 0, but got {}", self.node_lease_duration_seconds));
+            faults.push(format!(
+                "nodeLeaseDurationSeconds must be greater than 0, but got {}",
+                self.node_lease_duration_seconds
+            ));
         }
         if self.container_log_max_files < 2 {
             faults.push("containerLogMaxFiles must be greater than 1".to_owned());
         }
         if !matches!(self.authorization.mode.as_str(), "Webhook" | "AlwaysAllow") {
-            faults.push(format!("authorization mode {:?} must be Webhook or AlwaysAllow", self.authorization.mode));
+            faults.push(format!(
+                "authorization mode {:?} must be Webhook or AlwaysAllow",
+                self.authorization.mode
+            ));
         }
         for address in &self.cluster_dns {
             if address.parse::<IpAddr>().is_err() {

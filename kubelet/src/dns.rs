@@ -156,7 +156,8 @@ fn compose(pod: &Pod, settings: &DnsSettings, host: ResolvConf) -> (DnsConfig, V
     }
     fit_nameservers(&mut config.nameservers, &mut warnings);
     fit_searches(&mut config.searches, &mut warnings);
-    let config = DnsConfig { servers: config.nameservers, searches: config.searches, options: config.options };
+    let config =
+        DnsConfig { servers: config.nameservers, searches: config.searches, options: config.options };
     (config, warnings)
 }
 
@@ -275,12 +276,20 @@ mod tests {
     }
 
     fn host() -> ResolvConf {
-        parse_resolv_conf("# a comment\nnameserver 1.1.1.1\nsearch corp. .\noptions timeout:1 rotate\noptions timeout:2\n").unwrap()
+        parse_resolv_conf(
+            "# a comment\nnameserver 1.1.1.1\nsearch corp. .\noptions timeout:1 rotate\noptions timeout:2\n",
+        )
+        .unwrap()
     }
 
     fn render(pod: &Pod, settings: &DnsSettings) -> (String, usize) {
         let (config, warnings) = compose(pod, settings, host());
-        let text = format!("{} | {} | {}", config.servers.join(","), config.searches.join(","), config.options.join(","));
+        let text = format!(
+            "{} | {} | {}",
+            config.servers.join(","),
+            config.searches.join(","),
+            config.options.join(",")
+        );
         (text, warnings.len())
     }
 
@@ -304,7 +313,11 @@ mod tests {
             ("Default", false, node),
             ("None", false, " |  | "),
         ] {
-            assert_eq!(render(&pod(policy, host_network, None), &settings()), (want.to_owned(), 0), "{policy} {host_network}");
+            assert_eq!(
+                render(&pod(policy, host_network, None), &settings()),
+                (want.to_owned(), 0),
+                "{policy} {host_network}"
+            );
         }
     }
 
@@ -312,7 +325,10 @@ mod tests {
     fn without_cluster_dns_the_node_configuration_is_used_with_a_warning() {
         let mut settings = settings();
         settings.cluster_dns.clear();
-        assert_eq!(render(&pod("ClusterFirst", false, None), &settings), ("1.1.1.1 | corp | timeout:2,rotate".to_owned(), 1));
+        assert_eq!(
+            render(&pod("ClusterFirst", false, None), &settings),
+            ("1.1.1.1 | corp | timeout:2,rotate".to_owned(), 1)
+        );
         settings.resolv_conf = PathBuf::new();
         assert_eq!(render(&pod("Default", false, None), &settings).0, "127.0.0.1 | . | timeout:2,rotate");
     }

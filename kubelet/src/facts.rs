@@ -120,11 +120,13 @@ impl NodeFacts {
                 state.handlers = answer.runtime_handlers;
                 state.seen = Some(Instant::now());
                 state.fault = fault(&conditions, "RuntimeReady", "container runtime not ready");
-                *inner.sources.network.write() = fault(&conditions, "NetworkReady", "container runtime network not ready");
+                *inner.sources.network.write() =
+                    fault(&conditions, "NetworkReady", "container runtime network not ready");
             }
             Err(error) => {
                 tracing::warn!(%error, "container runtime sanity check failed");
-                state.fault = Some(format!("container runtime status check may not have completed yet: {error}"));
+                state.fault =
+                    Some(format!("container runtime status check may not have completed yet: {error}"));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use client::ConnectOptions;
@@ -227,7 +227,8 @@ pub struct Config {
 
 fn pairs(list: &[String], what: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let pair = |text: &String| {
-        let (key, value) = text.split_once('=').with_context(|| format!("{what}: {text:?} is not key=value"))?;
+        let (key, value) =
+            text.split_once('=').with_context(|| format!("{what}: {text:?} is not key=value"))?;
         Ok((key.to_owned(), value.to_owned()))
     };
     list.iter().filter(|t| !t.is_empty()).map(pair).collect()
@@ -236,8 +237,9 @@ fn pairs(list: &[String], what: &str) -> anyhow::Result<BTreeMap<String, String>
 /// Reads `signal<amount`.
 fn thresholds(list: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     let pair = |text: &String| {
-        let (signal, amount) =
-            text.split_once('<').with_context(|| format!("invalid eviction threshold syntax {text}, expected <signal><operator><value>"))?;
+        let (signal, amount) = text.split_once('<').with_context(|| {
+            format!("invalid eviction threshold syntax {text}, expected <signal><operator><value>")
+        })?;
         Ok((signal.to_owned(), amount.to_owned()))
     };
     list.iter().filter(|t| !t.is_empty()).map(pair).collect()
@@ -290,8 +292,8 @@ impl Flags {
         };
         ensure!(!hostname.is_empty(), "the hostname is empty and --hostname-override is not set");
         // Relative to the root directory unless given.
-        let moved = self.root_dir != PathBuf::from("/var/lib/kubelet");
-        let default_certs = self.cert_dir == PathBuf::from("/var/lib/kubelet/pki");
+        let moved = self.root_dir.as_path() != Path::new("/var/lib/kubelet");
+        let default_certs = self.cert_dir.as_path() == Path::new("/var/lib/kubelet/pki");
         Ok(Config {
             kubelet,
             node_name: hostname.clone(),
@@ -329,7 +331,8 @@ impl Flags {
             kubelet.cluster_dns.clone_from(&self.cluster_dns);
         }
         if !self.register_with_taints.is_empty() {
-            kubelet.register_with_taints = self.register_with_taints.iter().map(|t| taint(t)).collect::<Result<_, _>>()?;
+            kubelet.register_with_taints =
+                self.register_with_taints.iter().map(|t| taint(t)).collect::<Result<_, _>>()?;
         }
         for (name, on) in pairs(&self.feature_gates, "--feature-gates")? {
             let on = on.parse().with_context(|| format!("invalid value of {name}: {on}"))?;

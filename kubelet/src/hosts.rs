@@ -32,7 +32,9 @@ pub enum Error {
         hostname: String,
     },
     /// `setHostnameAsFQDN` with a name that is too long.
-    #[error("Failed to construct FQDN from pod hostname and cluster domain, FQDN {fqdn} is too long ({max} characters is the max, {len} characters requested)")]
+    #[error(
+        "Failed to construct FQDN from pod hostname and cluster domain, FQDN {fqdn} is too long ({max} characters is the max, {len} characters requested)"
+    )]
     FqdnTooLong {
         /// The name.
         fqdn: String,
@@ -67,7 +69,10 @@ pub fn pod_hostname(pod: &Pod, cluster_domain: &str) -> Result<(String, String),
 
 /// The host name for the sandbox: the short one, or the full one when `setHostnameAsFQDN` asks for it.
 pub fn sandbox_hostname(pod: &Pod, hostname: &str, domain: &str) -> Result<String, Error> {
-    let as_fqdn = pod.spec.as_ref().is_some_and(|spec| spec.set_hostname_as_fqdn == Some(true) && spec.hostname_override.is_none());
+    let as_fqdn = pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.set_hostname_as_fqdn == Some(true) && spec.hostname_override.is_none());
     if !as_fqdn || domain.is_empty() {
         return Ok(hostname.to_owned());
     }
@@ -80,7 +85,8 @@ pub fn sandbox_hostname(pod: &Pod, hostname: &str, domain: &str) -> Result<Strin
 
 fn label<'a>(field: &'static str, value: &'a str) -> Result<&'a str, Error> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let valid = value.len() <= 63 && value.chars().all(inner) && !value.starts_with('-') && !value.ends_with('-');
+    let valid =
+        value.len() <= 63 && value.chars().all(inner) && !value.starts_with('-') && !value.ends_with('-');
     if valid { Ok(value) } else { Err(Error::Label { field, value: value.to_owned() }) }
 }
 
@@ -102,7 +108,13 @@ pub fn wants_hosts_file(pod: &Pod, pod_ips: &[String]) -> bool {
 }
 
 /// Writes the hosts file of `pod` at `path`.
-pub async fn ensure_hosts_file(path: &Path, pod: &Pod, pod_ips: &[String], hostname: &str, domain: &str) -> io::Result<()> {
+pub async fn ensure_hosts_file(
+    path: &Path,
+    pod: &Pod,
+    pod_ips: &[String],
+    hostname: &str,
+    domain: &str,
+) -> io::Result<()> {
     let aliases = pod.spec.as_ref().and_then(|spec| spec.host_aliases.as_deref()).unwrap_or_default();
     let content = if pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true)) {
         node_hosts(&tokio::fs::read_to_string(NODE_HOSTS).await?, aliases)
@@ -125,7 +137,9 @@ fn node_hosts(node: &str, aliases: &[HostAlias]) -> String {
 fn managed_hosts(pod_ips: &[String], hostname: &str, domain: &str, aliases: &[HostAlias]) -> String {
     let mut text = HEADER.to_owned();
     text.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    text.push_str("fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
+    text.push_str(
+        "fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+    );
     for ip in pod_ips {
         if domain.is_empty() {
             text.push_str(&format!("{ip}\t{hostname}\n"));
@@ -161,7 +175,11 @@ mod tests {
     }
 
     fn spec(hostname: &str, subdomain: &str) -> PodSpec {
-        PodSpec { hostname: Some(hostname.to_owned()), subdomain: Some(subdomain.to_owned()), ..PodSpec::default() }
+        PodSpec {
+            hostname: Some(hostname.to_owned()),
+            subdomain: Some(subdomain.to_owned()),
+            ..PodSpec::default()
+        }
     }
 
     #[test]
@@ -192,7 +210,8 @@ mod tests {
 
     #[test]
     fn hosts_file_lists_pod_and_aliases() {
-        let alias = HostAlias { ip: "1.2.3.4".to_owned(), hostnames: Some(vec!["a".to_owned(), "b".to_owned()]) };
+        let alias =
+            HostAlias { ip: "1.2.3.4".to_owned(), hostnames: Some(vec!["a".to_owned(), "b".to_owned()]) };
         let text = managed_hosts(&["10.1.0.2".to_owned()], "h", "s.ns.svc.c", &[alias]);
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
         assert!(text.ends_with(

@@ -14,7 +14,11 @@ pub struct Layout {
 
 impl Layout {
     /// Paths under `root` (`/var/lib/kubelet`) and the directory of pod logs (`/var/log/pods`).
-    pub fn new(root: impl Into<PathBuf>, pod_logs: impl Into<PathBuf>, container_logs: impl Into<PathBuf>) -> Self {
+    pub fn new(
+        root: impl Into<PathBuf>,
+        pod_logs: impl Into<PathBuf>,
+        container_logs: impl Into<PathBuf>,
+    ) -> Self {
         Self { root: root.into(), pod_logs: pod_logs.into(), container_logs: container_logs.into() }
     }
 
@@ -92,7 +96,14 @@ impl Layout {
 
     /// Log file of a container's attempt, as the runtime is told it.
     #[must_use]
-    pub fn container_log(&self, namespace: &str, name: &str, uid: &str, container: &str, attempt: u32) -> PathBuf {
+    pub fn container_log(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        container: &str,
+        attempt: u32,
+    ) -> PathBuf {
         self.pod_log_dir(namespace, name, uid).join(container_log_file(container, attempt))
     }
 

@@ -157,9 +157,18 @@ impl Objects {
     }
 
     /// A token of a service account, from the cache until 80 % of its life have passed.
-    pub async fn token(&self, namespace: &str, account: &str, request: &TokenRequest) -> Result<String, Error> {
+    pub async fn token(
+        &self,
+        namespace: &str,
+        account: &str,
+        request: &TokenRequest,
+    ) -> Result<String, Error> {
         let Some(client) = &self.client else {
-            return Err(Error::NoClient { kind: "token", namespace: namespace.to_owned(), name: account.to_owned() });
+            return Err(Error::NoClient {
+                kind: "token",
+                namespace: namespace.to_owned(),
+                name: account.to_owned(),
+            });
         };
         let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
         let fetch = || async { api.create_token_request(account, &Default::default(), request).await };

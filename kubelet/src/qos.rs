@@ -82,7 +82,10 @@ fn class_of(all: &[&ResourceRequirements]) -> QosClass {
     }
     if requests.is_empty() && limits.is_empty() {
         QosClass::BestEffort
-    } else if guaranteed && requests.iter().all(|(k, v)| limits.get(k) == Some(v)) && requests.len() == limits.len() {
+    } else if guaranteed
+        && requests.iter().all(|(k, v)| limits.get(k) == Some(v))
+        && requests.len() == limits.len()
+    {
         QosClass::Guaranteed
     } else {
         QosClass::Burstable
@@ -107,7 +110,11 @@ fn raise(to: &mut Amounts, other: &Amounts) {
     }
 }
 
-fn total(pod: &Pod, of: impl Fn(&Container) -> Amounts, whole: Option<&BTreeMap<String, Quantity>>) -> Amounts {
+fn total(
+    pod: &Pod,
+    of: impl Fn(&Container) -> Amounts,
+    whole: Option<&BTreeMap<String, Quantity>>,
+) -> Amounts {
     let spec = types::spec(pod);
     let mut sum = Amounts::new();
     for c in &spec.containers {
@@ -189,15 +196,21 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
         QosClass::Burstable => {}
     }
     let requested = |c: &Container| {
-        c.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get("memory")).map_or(0, quantity::value)
+        c.resources
+            .as_ref()
+            .and_then(|r| r.requests.as_ref())
+            .and_then(|r| r.get("memory"))
+            .map_or(0, quantity::value)
     };
-    let share = |memory: i64| 1000 - i64::try_from(1000 * i128::from(memory) / i128::from(memory_capacity.max(1))).unwrap_or(1000);
+    let share = |memory: i64| {
+        1000 - i64::try_from(1000 * i128::from(memory) / i128::from(memory_capacity.max(1))).unwrap_or(1000)
+    };
     let mut score = share(requested(container));
     if types::is_restartable_init(container) {
         let least = types::spec(pod).containers.iter().map(requested).min().unwrap_or_default();
         score = score.min(share(least));
     }
-    score.max(1000 + GUARANTEED).min(BEST_EFFORT - 1)
+    score.clamp(1000 + GUARANTEED, BEST_EFFORT - 1)
 }
 
 #[cfg(test)]
@@ -234,14 +247,12 @@ mod tests {
 
     #[test]
     fn requests_count_init_and_sidecars() {
-        let pod = pod(
-            "  overhead: {cpu: 10m}\n\
+        let pod = pod("  overhead: {cpu: 10m}\n\
              \x20 initContainers:\n\
              \x20 - {name: i1, resources: {requests: {cpu: 3}}}\n\
              \x20 - {name: s, restartPolicy: Always, resources: {requests: {cpu: 1}}}\n\
              \x20 - {name: i2, resources: {requests: {cpu: 2500m}}}\n\
-             \x20 containers: [{name: a, resources: {requests: {cpu: 2}}}]",
-        );
+             \x20 containers: [{name: a, resources: {requests: {cpu: 2}}}]");
         // i1 alone: 3; i2 with s: 3.5; running: 2 + 1.
         assert_eq!(pod_requests(&pod)["cpu"], 3510);
     }

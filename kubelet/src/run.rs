@@ -163,7 +163,8 @@ impl Kubelet {
         let agent = self.agent(environment.clone(), probes.clone()).await;
         let intervals = Intervals { resync: self.settings.sync_frequency.0, ..Intervals::default() };
         let workers = agent.start_workers(intervals, tasks);
-        self.follow_node(node, &environment);
+        self.follow_node(node, &environment, tasks);
+        agent.report_slow_starts();
         let wake = workers.clone();
         probes.subscribe(move |update| wake.wake(&update.pod_uid));
         self.evict(&workers, tasks)?;
@@ -259,7 +260,7 @@ impl Kubelet {
             node,
             host_ips: RwLock::new(self.addresses.clone()),
             runtime_classes: self.factory.as_ref().map(SharedInformerFactory::informer),
-            on_sandbox: Box::new(|_| {}),
+            on_slow_start: std::sync::OnceLock::new(),
         })
     }
 
@@ -345,12 +346,24 @@ impl Kubelet {
     }
 
     /// Keeps the environment's node the one the API has.
-    fn follow_node(&self, node: Option<client::Informer<Node>>, environment: &Arc<Environment>) {
+    fn follow_node(
+        &self,
+        node: Option<client::Informer<Node>>,
+        environment: &Arc<Environment>,
+        tasks: &Tasks,
+    ) {
         let Some(informer) = node else { return };
         let environment = environment.clone();
+        let (cidr, tell) = tokio::sync::watch::channel(String::new());
+        tell_pod_cidr(self.runtime.clone(), tell, tasks);
         informer.subscribe(move |event| {
             if !matches!(event, client::Event::Deleted(_)) {
-                *environment.node.write() = Some(event.object().clone());
+                let node = event.object();
+                let spec = node.spec.as_ref();
+                let many = spec.and_then(|s| s.pod_cidrs.as_ref()).map(|c| c.join(","));
+                let wanted = many.or_else(|| spec.and_then(|s| s.pod_cidr.clone())).unwrap_or_default();
+                cidr.send_if_modified(|held| std::mem::replace(held, wanted.clone()) != wanted);
+                *environment.node.write() = Some(node.clone());
             }
         });
     }
@@ -377,6 +390,22 @@ impl Kubelet {
             }
         });
     }
+}
+
+/// Tells the runtime which addresses pods of this node get, whenever that changes.
+fn tell_pod_cidr(runtime: Runtime, mut cidr: tokio::sync::watch::Receiver<String>, tasks: &Tasks) {
+    tasks.spawn("pod-cidr", |token| async move {
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                changed = cidr.changed() => if changed.is_err() { return },
+            }
+            let wanted = cidr.borrow_and_update().clone();
+            if let Err(error) = runtime.update_pod_cidr(&wanted).await {
+                tracing::warn!(cidr = wanted, %error, "the runtime does not take the addresses of pods");
+            }
+        }
+    });
 }
 
 fn wake_all(workers: &PodWorkers) {

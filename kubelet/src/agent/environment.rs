@@ -1,7 +1,7 @@
 //! What containers get from the API, the node and volumes.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use client::{Informer, ObjectKey};
@@ -21,6 +21,9 @@ use crate::{env, hosts, types};
 
 /// This node, shared by those who look at it; the newest the API showed.
 pub type NodeCell = Arc<RwLock<Option<Arc<Node>>>>;
+
+/// Reports a pod by its UID.
+pub type SlowStart = Box<dyn Fn(&str) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
 
 /// Implements [`PodEnvironment`] on this node.
 pub struct Environment {
@@ -42,8 +45,8 @@ pub struct Environment {
     pub host_ips: RwLock<Vec<IpAddr>>,
     /// Runtime classes; `None` without an API.
     pub runtime_classes: Option<Informer<RuntimeClass>>,
-    /// Told when a sandbox is ready.
-    pub on_sandbox: Box<dyn Fn(&Pod) + Send + Sync>,
+    /// Told the UID of a pod whose start takes long.
+    pub on_slow_start: OnceLock<SlowStart>,
 }
 
 impl Environment {
@@ -152,8 +155,10 @@ impl PodEnvironment for Environment {
         found
     }
 
-    async fn sandbox_ready(&self, pod: &Pod, _: &[String]) {
-        (self.on_sandbox)(pod);
+    async fn start_is_slow(&self, pod: &Pod) {
+        if let Some(report) = self.on_slow_start.get() {
+            report(types::uid(pod)).await;
+        }
     }
 
     fn expand(&self, text: &str, env: &[(String, String)]) -> String {

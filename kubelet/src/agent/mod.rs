@@ -117,6 +117,31 @@ impl Agent {
         self.inner.workers.get_or_init(make).clone()
     }
 
+    /// Lets pods be reported while their start takes long.
+    pub fn report_slow_starts(&self) {
+        // Weak: the environment is a part of this agent.
+        let agent = Arc::downgrade(&self.inner);
+        let report: environment::SlowStart = Box::new(move |uid| {
+            let (agent, uid) = (agent.upgrade().map(|inner| Agent { inner }), uid.to_owned());
+            Box::pin(async move {
+                if let Some(agent) = agent {
+                    agent.report_now(&uid).await;
+                }
+            })
+        });
+        // A second call finds the first in place, and that is as good.
+        drop(self.parts().environment.on_slow_start.set(report));
+    }
+
+    /// Looks at a pod and publishes what is seen.
+    async fn report_now(&self, uid: &str) {
+        let parts = self.parts();
+        let Some(pod) = parts.pods.by_uid(uid) else { return };
+        if let Ok(observed) = parts.runtime.inspect(uid).await {
+            self.report(&pod, &observed, false, None);
+        }
+    }
+
     fn parts(&self) -> &Parts {
         &self.inner.parts
     }

@@ -11,6 +11,7 @@ use super::Agent;
 use crate::admission::{Rejection, admit};
 use crate::pod_workers::Stage;
 use crate::pods::{is_mirror, is_static};
+use crate::status::conditions::OWNED;
 use crate::types;
 
 /// What admission remembers.
@@ -20,6 +21,25 @@ pub(super) struct Admission {
     admitted: HashSet<String>,
     /// UIDs of pods that were refused.
     rejected: HashSet<String>,
+}
+
+/// The API shows only what this kubelet itself reported: there is nothing to do for the pod.
+fn is_echo(before: &Pod, now: &Pod) -> bool {
+    let (b, n) = (&before.metadata, &now.metadata);
+    let over =
+        |p: &Pod| matches!(p.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
+    let others = |p: &Pod| -> Vec<_> {
+        let all = p.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        all.filter(|c| !OWNED.contains(&c.type_.as_str())).cloned().collect()
+    };
+    b.uid == n.uid
+        && b.labels == n.labels
+        && b.annotations == n.annotations
+        && b.deletion_timestamp == n.deletion_timestamp
+        && b.deletion_grace_period_seconds == n.deletion_grace_period_seconds
+        && before.spec == now.spec
+        && over(before) == over(now)
+        && others(before) == others(now)
 }
 
 impl Agent {
@@ -62,7 +82,13 @@ impl Agent {
         }
         let Some(pod) = now else { return };
         known.insert(key.clone(), pod.clone());
-        self.pod_changed(&pod);
+        if before.is_some_and(|before| is_echo(&before, &pod)) {
+            self.parts().pods.upsert(pod.clone());
+            self.parts().status.observe(types::uid(&pod), &pod);
+            self.workers().refresh(&pod);
+        } else {
+            self.pod_changed(&pod);
+        }
     }
 
     /// A pod is new or changed.
@@ -209,5 +235,39 @@ impl Agent {
             ..PodStatus::default()
         };
         self.publish(pod, status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_reports_are_echoes() {
+        let pod = |meta: &str, spec: &str, status: &str| -> Pod {
+            serde_saphyr::from_str(&format!(
+                "metadata: {{name: p, uid: u{meta}}}\nspec: {{containers: [{spec}]}}\nstatus: {status}"
+            ))
+            .expect("valid pod")
+        };
+        let before = pod("", "{name: a}", "{phase: Pending}");
+        let cases = [
+            (
+                pod(
+                    ", resourceVersion: '9'",
+                    "{name: a}",
+                    "{phase: Running, conditions: [{type: Ready, status: 'True'}]}",
+                ),
+                true,
+            ),
+            (pod("", "{name: a}", "{phase: Running, conditions: [{type: x/gate, status: 'True'}]}"), false),
+            (pod("", "{name: a}", "{phase: Failed}"), false),
+            (pod("", "{name: a, image: new}", "{phase: Pending}"), false),
+            (pod(", labels: {a: b}", "{name: a}", "{phase: Pending}"), false),
+            (pod(", deletionTimestamp: '2026-01-01T00:00:00Z'", "{name: a}", "{phase: Pending}"), false),
+        ];
+        for (now, echo) in cases {
+            assert_eq!(is_echo(&before, &now), echo, "{now:?}");
+        }
     }
 }

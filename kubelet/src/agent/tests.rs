@@ -106,7 +106,7 @@ fn house(fake: &FakeRuntime) -> House {
         node: Arc::new(RwLock::new(Some(Arc::new(node)))),
         host_ips: RwLock::new(vec!["192.0.2.1".parse().expect("valid")]),
         runtime_classes: None,
-        on_sandbox: Box::new(|_| {}),
+        on_slow_start: OnceLock::new(),
     });
     let limits = LimitSettings {
         cpu_cfs_quota: true,

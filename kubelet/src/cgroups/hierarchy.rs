@@ -127,7 +127,8 @@ impl Hierarchy {
     /// Names of the groups directly below `path`.
     #[must_use]
     pub fn children(&self, path: &str) -> Vec<String> {
-        let mut names: Vec<String> = self.trees.iter().flat_map(|tree| subgroups(&below(tree, path))).collect();
+        let mut names: Vec<String> =
+            self.trees.iter().flat_map(|tree| subgroups(&below(tree, path))).collect();
         names.sort();
         names.dedup();
         names
@@ -144,7 +145,12 @@ impl Hierarchy {
     fn apply_v1(&self, path: &str, limits: &Limits) -> io::Result<()> {
         self.write("cpu", path, "cpu.shares", limits.shares)?;
         self.write("cpu", path, "cpu.cfs_period_us", limits.period)?;
-        self.write("cpu", path, "cpu.cfs_quota_us", limits.quota.map(|quota| if quota == 0 { -1 } else { quota }))?;
+        self.write(
+            "cpu",
+            path,
+            "cpu.cfs_quota_us",
+            limits.quota.map(|quota| if quota == 0 { -1 } else { quota }),
+        )?;
         self.write("memory", path, "memory.limit_in_bytes", limits.memory.filter(|memory| *memory != 0))?;
         self.write("pids", path, "pids.max", limits.pids)
     }
@@ -162,7 +168,13 @@ impl Hierarchy {
         self.write("pids", path, "pids.max", limits.pids)
     }
 
-    fn write(&self, controller: &str, path: &str, file: &str, value: Option<impl ToString>) -> io::Result<()> {
+    fn write(
+        &self,
+        controller: &str,
+        path: &str,
+        file: &str,
+        value: Option<impl ToString>,
+    ) -> io::Result<()> {
         let (Some(value), Some(dir)) = (value, self.dir(controller, path)) else { return Ok(()) };
         let file = dir.join(file);
         match fs::OpenOptions::new().write(true).truncate(true).open(&file) {
@@ -210,7 +222,9 @@ fn below(tree: &Path, path: &str) -> PathBuf {
 
 fn hand_down(dir: &Path) {
     let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
-    for controller in V2_CONTROLLERS.into_iter().filter(|wanted| available.split_whitespace().any(|has| has == *wanted)) {
+    for controller in
+        V2_CONTROLLERS.into_iter().filter(|wanted| available.split_whitespace().any(|has| has == *wanted))
+    {
         // A group with processes of its own cannot hand controllers down; limits below it are then skipped.
         if let Err(error) = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")) {
             debug!(group = %dir.display(), controller, %error, "cannot hand the controller down");
@@ -226,7 +240,8 @@ fn subgroups(dir: &Path) -> Vec<String> {
 
 fn processes(dir: &Path) -> Vec<i32> {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let mut pids: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect();
+    let mut pids: Vec<i32> =
+        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect();
     for name in subgroups(dir) {
         pids.extend(processes(&dir.join(name)));
     }

@@ -76,7 +76,9 @@ pub fn plan_pod(pod: &Pod, cfs_quota: bool, period: u64) -> Limits {
 /// Whether every container, or the pod as a whole, has a limit for `resource`.
 fn all_declare(pod: &Pod, resource: &str) -> bool {
     let Some(spec) = &pod.spec else { return false };
-    let limited = |limits: Option<&BTreeMap<String, Quantity>>| qos::amount(limits, resource).is_some_and(|amount| amount > 0);
+    let limited = |limits: Option<&BTreeMap<String, Quantity>>| {
+        qos::amount(limits, resource).is_some_and(|amount| amount > 0)
+    };
     if limited(spec.resources.as_ref().and_then(|resources| resources.limits.as_ref())) {
         return true;
     }

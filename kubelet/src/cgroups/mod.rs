@@ -139,9 +139,13 @@ impl Cgroups {
             return Ok(());
         }
         let enforce = settings.enforce_node_allocatable.iter().any(|what| what == "pods");
-        let limits = if enforce { limits::plan_node(capacity, &settings.reserved) } else { Limits::default() };
+        let limits =
+            if enforce { limits::plan_node(capacity, &settings.reserved) } else { Limits::default() };
         self.ensure(&self.kubepods(), &limits)?;
-        self.ensure(&self.class(QosClass::BestEffort), &Limits { shares: Some(limits::MIN_SHARES), ..Limits::default() })?;
+        self.ensure(
+            &self.class(QosClass::BestEffort),
+            &Limits { shares: Some(limits::MIN_SHARES), ..Limits::default() },
+        )?;
         self.ensure(&self.class(QosClass::Burstable), &Limits::default())
     }
 
@@ -151,7 +155,8 @@ impl Cgroups {
             return Ok(());
         }
         let burstable = pods.filter(|pod| qos::pod_qos(pod) == QosClass::Burstable);
-        let milli: i64 = burstable.map(|pod| qos::pod_requests(pod).get("cpu").copied().unwrap_or_default()).sum();
+        let milli: i64 =
+            burstable.map(|pod| qos::pod_requests(pod).get("cpu").copied().unwrap_or_default()).sum();
         let limits = Limits { shares: Some(milli_cpu_to_shares(milli)), ..Limits::default() };
         self.ensure(&self.class(QosClass::Burstable), &limits)
     }
@@ -206,7 +211,9 @@ impl Cgroups {
             .flat_map(|class| {
                 let class = self.class(*class);
                 let entries = self.inner.hierarchy.children(&self.path(&class));
-                entries.into_iter().filter_map(move |entry| class.child_named(&entry)?.strip_prefix("pod").map(str::to_owned))
+                entries.into_iter().filter_map(move |entry| {
+                    class.child_named(&entry)?.strip_prefix("pod").map(str::to_owned)
+                })
             })
             .collect();
         uids.sort();
@@ -254,7 +261,10 @@ fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Error {
 
 /// Sum of two lists of reserved resources.
 #[must_use]
-pub fn reserved(system: &BTreeMap<String, String>, kube: &BTreeMap<String, String>) -> BTreeMap<String, Quantity> {
+pub fn reserved(
+    system: &BTreeMap<String, String>,
+    kube: &BTreeMap<String, String>,
+) -> BTreeMap<String, Quantity> {
     let mut sum: BTreeMap<String, i64> = BTreeMap::new();
     for (resource, amount) in system.iter().chain(kube) {
         *sum.entry(resource.clone()).or_default() += quantity::milli_value(&Quantity(amount.clone()));

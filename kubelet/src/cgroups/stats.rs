@@ -22,9 +22,12 @@ pub struct Stats {
 }
 
 pub fn read(hierarchy: &Hierarchy, path: &str) -> Option<Stats> {
-    let number = |controller: &str, file: &str| -> Option<u64> { hierarchy.read(controller, path, file)?.trim().parse().ok() };
+    let number = |controller: &str, file: &str| -> Option<u64> {
+        hierarchy.read(controller, path, file)?.trim().parse().ok()
+    };
     let memory_stat = hierarchy.read("memory", path, "memory.stat").unwrap_or_default();
-    let mut stats = Stats { processes: number("pids", "pids.current").unwrap_or_default(), ..Stats::default() };
+    let mut stats =
+        Stats { processes: number("pids", "pids.current").unwrap_or_default(), ..Stats::default() };
     let inactive = match hierarchy.version() {
         Version::V1 => {
             stats.cpu_usage_nanos = number("cpuacct", "cpuacct.usage")?;
@@ -38,8 +41,8 @@ pub fn read(hierarchy: &Hierarchy, path: &str) -> Option<Stats> {
             stats.cpu_usage_nanos = field(&hierarchy.read("cpu", path, "cpu.stat")?, "usage_usec") * 1000;
             stats.memory_rss = field(&memory_stat, "anon");
             // The root has no memory.current.
-            stats.memory_usage =
-                number("memory", "memory.current").unwrap_or_else(|| stats.memory_rss + field(&memory_stat, "file"));
+            stats.memory_usage = number("memory", "memory.current")
+                .unwrap_or_else(|| stats.memory_rss + field(&memory_stat, "file"));
             stats.page_faults = field(&memory_stat, "pgfault");
             stats.major_page_faults = field(&memory_stat, "pgmajfault");
             field(&memory_stat, "inactive_file")

@@ -21,7 +21,9 @@ impl Drop for Scratch {
 }
 
 fn pod(uid: &str, requests: &[(&str, &str)], limits: &[(&str, &str)]) -> Pod {
-    let list = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), serde_json::json!(v))).collect::<serde_json::Map<_, _>>();
+    let list = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), serde_json::json!(v))).collect::<serde_json::Map<_, _>>()
+    };
     serde_json::from_value(serde_json::json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"uid": uid, "name": "p"},
         "spec": {"containers": [{"name": "c", "resources": {"requests": list(requests), "limits": list(limits)}}]}
@@ -33,9 +35,21 @@ fn pod(uid: &str, requests: &[(&str, &str)], limits: &[(&str, &str)]) -> Pod {
 fn groups_are_named_for_both_drivers() {
     let uid = "1c5a-22";
     for (pod, cgroupfs, systemd) in [
-        (pod(uid, &[], &[]), "/kubepods/besteffort/pod1c5a-22", "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1c5a_22.slice"),
-        (pod(uid, &[("cpu", "1")], &[]), "/kubepods/burstable/pod1c5a-22", "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1c5a_22.slice"),
-        (pod(uid, &[("cpu", "1"), ("memory", "1Mi")], &[("cpu", "1"), ("memory", "1Mi")]), "/kubepods/pod1c5a-22", "/kubepods.slice/kubepods-pod1c5a_22.slice"),
+        (
+            pod(uid, &[], &[]),
+            "/kubepods/besteffort/pod1c5a-22",
+            "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1c5a_22.slice",
+        ),
+        (
+            pod(uid, &[("cpu", "1")], &[]),
+            "/kubepods/burstable/pod1c5a-22",
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1c5a_22.slice",
+        ),
+        (
+            pod(uid, &[("cpu", "1"), ("memory", "1Mi")], &[("cpu", "1"), ("memory", "1Mi")]),
+            "/kubepods/pod1c5a-22",
+            "/kubepods.slice/kubepods-pod1c5a_22.slice",
+        ),
     ] {
         for (driver, want) in [(Driver::Cgroupfs, cgroupfs), (Driver::Systemd, systemd)] {
             let hierarchy = Hierarchy::parse("1 0 0:1 / /nowhere rw - cgroup2 cgroup2 rw").unwrap();
@@ -68,11 +82,23 @@ fn limits_follow_the_class() {
         (pod("u", &[("cpu", "500m")], &[]), Limits { shares: Some(512), ..none.clone() }),
         (
             pod("u", &[("cpu", "500m")], &[("cpu", "1"), ("memory", "64Mi")]),
-            Limits { shares: Some(512), quota: Some(100_000), period: Some(100_000), memory: Some(64 << 20), pids: None },
+            Limits {
+                shares: Some(512),
+                quota: Some(100_000),
+                period: Some(100_000),
+                memory: Some(64 << 20),
+                pids: None,
+            },
         ),
         (
             pod("u", &[("cpu", "100m"), ("memory", "64Mi")], &[("cpu", "100m"), ("memory", "64Mi")]),
-            Limits { shares: Some(102), quota: Some(10_000), period: Some(100_000), memory: Some(64 << 20), pids: None },
+            Limits {
+                shares: Some(102),
+                quota: Some(10_000),
+                period: Some(100_000),
+                memory: Some(64 << 20),
+                pids: None,
+            },
         ),
     ] {
         assert_eq!(plan_pod(&pod, true, 100_000), want);
@@ -94,17 +120,33 @@ fn kernel_files(tree: &std::path::Path, group: &str, files: &[(&str, &str)]) {
 fn pod_group_is_made_read_and_removed() {
     let scratch = Scratch::new();
     let tree = scratch.0.clone();
-    let mounts = format!("1 0 0:1 / {0}/cpu rw - cgroup c rw,cpu,cpuacct\n2 0 0:2 / {0}/memory rw - cgroup c rw,memory", tree.display());
+    let mounts = format!(
+        "1 0 0:1 / {0}/cpu rw - cgroup c rw,cpu,cpuacct\n2 0 0:2 / {0}/memory rw - cgroup c rw,memory",
+        tree.display()
+    );
     let cgroups = Cgroups::over(Settings::default(), Hierarchy::parse(&mounts).unwrap());
     let pod = pod("u1", &[("cpu", "500m")], &[]);
-    kernel_files(&tree.join("cpu"), "kubepods/burstable/podu1", &[("cpu.shares", "1024"), ("cpuacct.usage", "77\n")]);
-    kernel_files(&tree.join("memory"), "kubepods/burstable/podu1", &[("memory.usage_in_bytes", "1000\n"), ("memory.stat", "total_rss 10\ntotal_inactive_file 300\n")]);
+    kernel_files(
+        &tree.join("cpu"),
+        "kubepods/burstable/podu1",
+        &[("cpu.shares", "1024"), ("cpuacct.usage", "77\n")],
+    );
+    kernel_files(
+        &tree.join("memory"),
+        "kubepods/burstable/podu1",
+        &[("memory.usage_in_bytes", "1000\n"), ("memory.stat", "total_rss 10\ntotal_inactive_file 300\n")],
+    );
     cgroups.ensure_pod(&pod).unwrap();
     assert_eq!(std::fs::read_to_string(tree.join("cpu/kubepods/burstable/podu1/cpu.shares")).unwrap(), "512");
     let stats = cgroups.pod_stats(&pod).unwrap();
     assert_eq!((stats.cpu_usage_nanos, stats.memory_working_set, stats.memory_rss), (77, 700, 10));
     assert_eq!(cgroups.pod_uids_on_disk(), ["u1"]);
-    for file in ["cpu/kubepods/burstable/podu1/cpu.shares", "cpu/kubepods/burstable/podu1/cpuacct.usage", "memory/kubepods/burstable/podu1/memory.stat", "memory/kubepods/burstable/podu1/memory.usage_in_bytes"] {
+    for file in [
+        "cpu/kubepods/burstable/podu1/cpu.shares",
+        "cpu/kubepods/burstable/podu1/cpuacct.usage",
+        "memory/kubepods/burstable/podu1/memory.stat",
+        "memory/kubepods/burstable/podu1/memory.usage_in_bytes",
+    ] {
         std::fs::remove_file(tree.join(file)).unwrap();
     }
     assert!(cgroups.pod_exists("u1"));

@@ -37,7 +37,11 @@ fn environment(spec: &PodSpec, found: &mut References) {
     }
 }
 
-fn of_env<'a>(env: impl Iterator<Item = &'a EnvVar>, from: impl Iterator<Item = &'a EnvFromSource>, found: &mut References) {
+fn of_env<'a>(
+    env: impl Iterator<Item = &'a EnvVar>,
+    from: impl Iterator<Item = &'a EnvFromSource>,
+    found: &mut References,
+) {
     for source in env.filter_map(|variable| variable.value_from.as_ref()) {
         found.config_maps.extend(source.config_map_key_ref.iter().map(|key| key.name.clone()));
         found.secrets.extend(source.secret_key_ref.iter().map(|key| key.name.clone()));
@@ -74,7 +78,13 @@ mod tests {
             ]
         }})).unwrap();
         let found = references(&pod);
-        assert_eq!(found.config_maps.into_iter().collect::<Vec<_>>(), ["c-from", "c-init", "c-proj", "c-vol"]);
-        assert_eq!(found.secrets.into_iter().collect::<Vec<_>>(), ["s-eph", "s-from", "s-proj", "s-pull", "s-vol"]);
+        assert_eq!(
+            found.config_maps.into_iter().collect::<Vec<_>>(),
+            ["c-from", "c-init", "c-proj", "c-vol"]
+        );
+        assert_eq!(
+            found.secrets.into_iter().collect::<Vec<_>>(),
+            ["s-eph", "s-from", "s-proj", "s-pull", "s-vol"]
+        );
     }
 }

@@ -50,7 +50,13 @@ impl Held {
 
 impl Tokens {
     /// The cached token, or one from `fetch`. While a token still lives, a failed renewal only warns.
-    pub async fn get<F, Fut, E>(&self, namespace: &str, account: &str, request: &TokenRequest, fetch: F) -> Result<String, E>
+    pub async fn get<F, Fut, E>(
+        &self,
+        namespace: &str,
+        account: &str,
+        request: &TokenRequest,
+        fetch: F,
+    ) -> Result<String, E>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<TokenRequest, E>>,
@@ -99,9 +105,18 @@ mod tests {
     #[test]
     fn token_is_due_at_four_fifths_of_its_life_or_after_a_day() {
         let start = Timestamp::from_second(1_700_000_000).unwrap();
-        for (seconds, age, due) in [(3600, 0, false), (3600, 2879, false), (3600, 2880, true), (400_000, 86_399, false), (400_000, 86_400, true)] {
+        for (seconds, age, due) in [
+            (3600, 0, false),
+            (3600, 2879, false),
+            (3600, 2880, true),
+            (400_000, 86_399, false),
+            (400_000, 86_400, true),
+        ] {
             let expires = start + SignedDuration::from_secs(seconds);
-            let held = Held::new(&TokenRequestStatus { expiration_timestamp: Some(Time(expires)), token: None }, seconds);
+            let held = Held::new(
+                &TokenRequestStatus { expiration_timestamp: Some(Time(expires)), token: None },
+                seconds,
+            );
             assert_eq!(held.is_due(start + SignedDuration::from_secs(age)), due, "{seconds} {age}");
         }
     }
@@ -113,9 +128,16 @@ mod tests {
         let fetch = |name: &'static str| {
             move || async move {
                 let expires = Timestamp::now() + SignedDuration::from_secs(3600);
-                let status = TokenRequestStatus { expiration_timestamp: Some(Time(expires)), token: Some(name.to_owned()) };
+                let status = TokenRequestStatus {
+                    expiration_timestamp: Some(Time(expires)),
+                    token: Some(name.to_owned()),
+                };
                 let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
-                Ok::<_, String>(TokenRequest { spec: Some(spec), status: Some(status), ..TokenRequest::default() })
+                Ok::<_, String>(TokenRequest {
+                    spec: Some(spec),
+                    status: Some(status),
+                    ..TokenRequest::default()
+                })
             }
         };
         assert_eq!(tokens.get("ns", "sa", &request, fetch("one")).await.unwrap(), "one");

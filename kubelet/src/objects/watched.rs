@@ -63,7 +63,12 @@ pub struct Watched<K> {
 }
 
 impl<K: Referenced> Watched<K> {
-    pub fn new(kind: &'static str, client: Option<Client>, tasks: Tasks, changes: broadcast::Sender<Change>) -> Self {
+    pub fn new(
+        kind: &'static str,
+        client: Option<Client>,
+        tasks: Tasks,
+        changes: broadcast::Sender<Change>,
+    ) -> Self {
         Self { kind, client, tasks, changes, entries: Mutex::default() }
     }
 
@@ -107,7 +112,11 @@ impl<K: Referenced> Watched<K> {
     /// The object, from its watch; or by a read of its own when no pod is registered for it.
     pub async fn get(&self, namespace: &str, name: &str) -> Result<Arc<K>, Error> {
         let Some(client) = &self.client else {
-            return Err(Error::NoClient { kind: self.kind, namespace: namespace.to_owned(), name: name.to_owned() });
+            return Err(Error::NoClient {
+                kind: self.kind,
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            });
         };
         let seen = self.entries.lock().get(&ObjectKey::new(namespace, name)).map(|entry| entry.seen.clone());
         let Some(mut seen) = seen else {
@@ -118,7 +127,8 @@ impl<K: Referenced> Watched<K> {
                 Err(error) => Err(Error::Api(Box::new(error))),
             };
         };
-        let sight = tokio::time::timeout(FIRST_SIGHT, seen.wait_for(|seen| !matches!(seen, Seen::NotYet))).await;
+        let sight =
+            tokio::time::timeout(FIRST_SIGHT, seen.wait_for(|seen| !matches!(seen, Seen::NotYet))).await;
         match sight {
             Ok(Ok(seen)) => match &*seen {
                 Seen::Present(object) => Ok(object.clone()),
@@ -222,7 +232,9 @@ impl<K: Referenced> Follower<K> {
 
     fn set(&self, seen: Seen<K>) {
         let changed = match (&*self.seen.borrow(), &seen) {
-            (Seen::Present(old), Seen::Present(new)) => old.meta().resource_version != new.meta().resource_version,
+            (Seen::Present(old), Seen::Present(new)) => {
+                old.meta().resource_version != new.meta().resource_version
+            }
             (Seen::Absent, Seen::Absent) => false,
             _ => true,
         };

@@ -121,7 +121,9 @@ impl Pleg {
         let state = self.inner.state.lock();
         let since = state.relisted.unwrap_or(state.started).elapsed();
         match state.relisted {
-            None if since > UNHEALTHY_AFTER => Err("PLEG is not healthy: pleg has yet to be successful".to_owned()),
+            None if since > UNHEALTHY_AFTER => {
+                Err("PLEG is not healthy: pleg has yet to be successful".to_owned())
+            }
             Some(_) if since > UNHEALTHY_AFTER => Err(format!(
                 "PLEG is not healthy: pleg was last seen active {} ago; threshold is 3m0s",
                 crate::duration::GoDuration(Duration::from_secs(since.as_secs()))

@@ -126,6 +126,13 @@ impl PodWorkers {
         self.change(types::uid(pod), |worker| worker.update(pod.clone()), || Worker::for_pod(pod.clone()));
     }
 
+    /// Tells of a pod that changed in nothing that needs work.
+    pub fn refresh(&self, pod: &Arc<Pod>) {
+        if let Some(worker) = self.inner.workers.lock().by_uid.get_mut(types::uid(pod)) {
+            worker.update(pod.clone());
+        }
+    }
+
     /// Stops a pod that a worker knows.
     pub fn kill(&self, uid: &str, options: &KillOptions) {
         let mut workers = self.inner.workers.lock();
@@ -270,10 +277,13 @@ impl PodWorkers {
         match (&step.pod, step.stage) {
             (None, _) => syncer.sync_terminating_runtime_pod(uid).await.map(|()| done),
             (Some(pod), Stage::Syncing) => syncer.sync_pod(pod, &step.interrupt).await,
-            (Some(pod), Stage::Terminating) => {
-                syncer.sync_terminating_pod(pod, step.grace, step.verdict.clone(), &step.interrupt).await.map(|()| done)
+            (Some(pod), Stage::Terminating) => syncer
+                .sync_terminating_pod(pod, step.grace, step.verdict.clone(), &step.interrupt)
+                .await
+                .map(|()| done),
+            (Some(pod), Stage::Terminated | Stage::Finished) => {
+                syncer.sync_terminated_pod(pod).await.map(|()| done)
             }
-            (Some(pod), Stage::Terminated | Stage::Finished) => syncer.sync_terminated_pod(pod).await.map(|()| done),
         }
     }
 

@@ -148,7 +148,10 @@ async fn a_shorter_grace_starts_the_stop_again_and_a_longer_does_not() {
     }
     syncer.kill_gate.as_ref().expect("gated").add_permits(1);
     settle().await;
-    assert_eq!(*syncer.log.lock(), ["sync u", "terminating u Some(30) ", "terminating u Some(1) ", "terminated u"]);
+    assert_eq!(
+        *syncer.log.lock(),
+        ["sync u", "terminating u Some(30) ", "terminating u Some(1) ", "terminated u"]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,7 +59,8 @@ impl Attempt<'_> {
         }
         if let Some(action) = &self.probe.grpc {
             let port = u16::try_from(action.port).unwrap_or_default();
-            return grpc::check(self.pod_ip, port, action.service.as_deref().unwrap_or_default(), timeout).await;
+            return grpc::check(self.pod_ip, port, action.service.as_deref().unwrap_or_default(), timeout)
+                .await;
         }
         Outcome::Error(format!("missing probe handler for {}", self.container.name))
     }
@@ -83,7 +84,9 @@ impl Attempt<'_> {
                 all.truncate(MAX_OUTPUT);
                 Outcome::Failure(String::from_utf8_lossy(&all).into_owned())
             }
-            Err(error) if error.is_deadline() => Outcome::Failure(format!("command {:?} timed out", command.join(" "))),
+            Err(error) if error.is_deadline() => {
+                Outcome::Failure(format!("command {:?} timed out", command.join(" ")))
+            }
             Err(error) => Outcome::Error(client::chain(&error)),
         }
     }
@@ -95,17 +98,29 @@ impl Attempt<'_> {
         };
         let request = http::Get {
             scheme: action.scheme.as_deref().unwrap_or("HTTP").to_lowercase(),
-            host: action.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| self.pod_ip.to_owned()),
+            host: action
+                .host
+                .clone()
+                .filter(|host| !host.is_empty())
+                .unwrap_or_else(|| self.pod_ip.to_owned()),
             port,
             path: action.path.clone().unwrap_or_default(),
-            headers: action.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone())).collect(),
+            headers: action
+                .http_headers
+                .iter()
+                .flatten()
+                .map(|header| (header.name.clone(), header.value.clone()))
+                .collect(),
             user_agent: "kube-probe/1.36",
         };
         match request.send(timeout).await {
             Err(error) => Outcome::Failure(error),
             Ok(response) => match response.status {
                 200..300 => Outcome::Success,
-                300..400 => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", response.text())),
+                300..400 => Outcome::Warning(format!(
+                    "Probe terminated redirects, Response body: {}",
+                    response.text()
+                )),
                 status => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
             },
         }
@@ -121,11 +136,16 @@ pub fn resolve_port(port: &IntOrString, container: &Container) -> Result<u16, St
             match (named, name.parse::<i64>()) {
                 (Some(port), _) => i64::from(port.container_port),
                 (None, Ok(number)) => number,
-                (None, Err(_)) => return Err(format!("couldn't find port: {name} in container {}", container.name)),
+                (None, Err(_)) => {
+                    return Err(format!("couldn't find port: {name} in container {}", container.name));
+                }
             }
         }
     };
-    u16::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| format!("invalid port number: {number}"))
+    u16::try_from(number)
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| format!("invalid port number: {number}"))
 }
 
 async fn tcp(host: &str, port: u16, timeout: Duration) -> Outcome {

@@ -33,10 +33,13 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> O
         }
     };
     close_at_once(&stream);
-    let late = || Outcome::Failure(format!("timeout: health rpc did not complete within {}", go_seconds(timeout)));
+    let late =
+        || Outcome::Failure(format!("timeout: health rpc did not complete within {}", go_seconds(timeout)));
     match tokio::time::timeout(timeout, call(TokioIo::new(stream), &address, service)).await {
         Err(_) => late(),
-        Ok(Err(error)) => Outcome::Failure(format!("error: health rpc probe failed: {}", client::chain(&error))),
+        Ok(Err(error)) => {
+            Outcome::Failure(format!("error: health rpc probe failed: {}", client::chain(&error)))
+        }
         Ok(Ok(answer)) => match answer.code.as_str() {
             "0" => judge(&answer.body),
             UNIMPLEMENTED => Outcome::Failure(format!(
@@ -44,7 +47,10 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> O
                 answer.message
             )),
             DEADLINE_EXCEEDED => late(),
-            code => Outcome::Failure(format!("error: health rpc probe failed: rpc error: code = {code} desc = {}", answer.message)),
+            code => Outcome::Failure(format!(
+                "error: health rpc probe failed: rpc error: code = {code} desc = {}",
+                answer.message
+            )),
         },
     }
 }
@@ -94,7 +100,8 @@ async fn call<S>(stream: S, address: &str, service: &str) -> Result<Answer, hype
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
     let request = http::Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -134,7 +141,10 @@ mod tests {
         assert_eq!(request_body("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
         for (body, want) in [
             (&[0, 0, 0, 0, 2, 8, 1][..], Outcome::Success),
-            (&[0, 0, 0, 0, 2, 8, 2], Outcome::Failure("service unhealthy (responded with \"NOT_SERVING\")".to_owned())),
+            (
+                &[0, 0, 0, 0, 2, 8, 2],
+                Outcome::Failure("service unhealthy (responded with \"NOT_SERVING\")".to_owned()),
+            ),
             (&[0, 0, 0, 0, 0], Outcome::Failure("service unhealthy (responded with \"UNKNOWN\")".to_owned())),
         ] {
             assert_eq!(judge(body), want);

@@ -82,7 +82,11 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> Result<TcpStream,
 }
 
 fn join(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// An error of the system without its number, as Go writes it.
@@ -105,7 +109,9 @@ impl Get {
         let failed = |error: String| format!("Get {:?}: {error}", self.url());
         match tokio::time::timeout(timeout, self.follow(timeout)).await {
             Ok(answer) => answer.map_err(failed),
-            Err(_) => Err(failed("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned())),
+            Err(_) => Err(failed(
+                "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
+            )),
         }
     }
 
@@ -113,7 +119,10 @@ impl Get {
         let mut request = self.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = request.send_once(timeout).await?;
-            let next = response.location.as_deref().filter(|_| matches!(response.status, 301 | 302 | 303 | 307 | 308));
+            let next = response
+                .location
+                .as_deref()
+                .filter(|_| matches!(response.status, 301 | 302 | 303 | 307 | 308));
             match next.and_then(|location| request.redirected(location)) {
                 Some(next) if next.host == self.host => request = next,
                 _ => return Ok(response),
@@ -147,16 +156,23 @@ impl Get {
         if self.scheme != "https" {
             return exchange(TokioIo::new(stream), request).await;
         }
-        let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
+        let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned())
+            .map_err(|error| error.to_string())?;
         let stream = connector().connect(name, stream).await.map_err(|error| format!("tls: {error}"))?;
         exchange(TokioIo::new(stream), request).await
     }
 
     fn request(&self) -> Result<http::Request<Empty<Bytes>>, String> {
-        let has = |wanted: &str| self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str());
+        let has = |wanted: &str| {
+            self.headers
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+                .map(|(_, value)| value.as_str())
+        };
         let default_host = join(&self.host, self.port);
         let mut builder = http::Request::get(self.target());
-        builder = builder.header("Host", has("host").filter(|host| !host.is_empty()).unwrap_or(&default_host));
+        builder =
+            builder.header("Host", has("host").filter(|host| !host.is_empty()).unwrap_or(&default_host));
         if has("user-agent").is_none() {
             builder = builder.header("User-Agent", self.user_agent);
         }
@@ -164,7 +180,8 @@ impl Get {
             builder = builder.header("Accept", "*/*");
         }
         for (name, value) in &self.headers {
-            let dropped = name.eq_ignore_ascii_case("host") || (name.eq_ignore_ascii_case("accept") && value.is_empty());
+            let dropped = name.eq_ignore_ascii_case("host")
+                || (name.eq_ignore_ascii_case("accept") && value.is_empty());
             if !dropped {
                 builder = builder.header(name, value);
             }
@@ -180,7 +197,8 @@ where
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(go_error)?;
     let talk = async {
         let response = sender.send_request(request).await.map_err(go_error)?;
-        let location = response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let location =
+            response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (status, mut incoming) = (response.status().as_u16(), response.into_body());
         let mut body = Vec::new();
         while let Some(frame) = incoming.frame().await {

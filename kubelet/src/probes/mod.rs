@@ -81,12 +81,22 @@ pub struct ProbeUpdate {
 #[async_trait::async_trait]
 pub trait ContainerExec: Send + Sync {
     /// Runs `command` to its end, or for `timeout` at most.
-    async fn exec_sync(&self, container_id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, runtime::Error>;
+    async fn exec_sync(
+        &self,
+        container_id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput, runtime::Error>;
 }
 
 #[async_trait::async_trait]
 impl ContainerExec for Runtime {
-    async fn exec_sync(&self, container_id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, runtime::Error> {
+    async fn exec_sync(
+        &self,
+        container_id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput, runtime::Error> {
         Runtime::exec_sync(self, container_id, command, timeout).await
     }
 }
@@ -159,7 +169,8 @@ impl ProbeManager {
     /// Starts the workers of a pod that are not there yet.
     pub fn add_pod(&self, pod: &Arc<Pod>) {
         let spec = types::spec(pod);
-        let sidecars = types::init_containers(spec).iter().filter(|container| types::is_restartable_init(container));
+        let sidecars =
+            types::init_containers(spec).iter().filter(|container| types::is_restartable_init(container));
         for container in spec.containers.iter().chain(sidecars) {
             for kind in ProbeKind::ALL {
                 if let Some(probe) = kind.of(container) {
@@ -176,7 +187,8 @@ impl ProbeManager {
             return;
         }
         let handle = Handle { stop: CancellationToken::new(), trigger: Arc::new(Notify::new()) };
-        let worker = worker::Worker::new(self.shared.clone(), pod.clone(), container.clone(), kind, probe.clone());
+        let worker =
+            worker::Worker::new(self.shared.clone(), pod.clone(), container.clone(), kind, probe.clone());
         let (stop, trigger, all) = (handle.stop.clone(), handle.trigger.clone(), self.workers.clone());
         workers.insert(key.clone(), handle);
         drop(workers);

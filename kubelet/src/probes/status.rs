@@ -65,7 +65,12 @@ fn is_started(probes: &ProbeManager, pod: &Pod, container: &ContainerStatus) -> 
     !probed
 }
 
-fn is_ready(probes: &ProbeManager, pod: &Pod, declared: Option<&Container>, container: &ContainerStatus) -> bool {
+fn is_ready(
+    probes: &ProbeManager,
+    pod: &Pod,
+    declared: Option<&Container>,
+    container: &ContainerStatus,
+) -> bool {
     if !is_running(container) {
         return false;
     }
@@ -82,9 +87,10 @@ fn is_ready(probes: &ProbeManager, pod: &Pod, declared: Option<&Container>, cont
         return !probed;
     }
     let unknown = !probes.shared.results.knows(id, ProbeKind::Readiness);
-    let was_ready = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
-        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    });
+    let was_ready =
+        pod.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
+            conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        });
     let has_probe = declared.is_some_and(|declared| declared.readiness_probe.is_some());
     (!probed || unknown) && (!has_probe || was_ready)
 }

@@ -12,7 +12,12 @@ struct Exec(i32, &'static str);
 
 #[async_trait::async_trait]
 impl ContainerExec for Exec {
-    async fn exec_sync(&self, _: &str, command: &[String], _: Duration) -> Result<ExecOutput, runtime::Error> {
+    async fn exec_sync(
+        &self,
+        _: &str,
+        command: &[String],
+        _: Duration,
+    ) -> Result<ExecOutput, runtime::Error> {
         if self.0 < 0 {
             return Err(runtime::Error { op: "ExecSync", status: tonic::Status::deadline_exceeded("late") });
         }
@@ -52,7 +57,9 @@ async fn attempt(exec: &Exec, probe: serde_json::Value, ip: &str) -> Outcome {
         ports: serde_json::from_value(serde_json::json!([{"name": "web", "containerPort": 1}])).unwrap(),
         ..Container::default()
     };
-    Attempt { exec, probe: &probe, container: &container, container_id: "containerd://id", pod_ip: ip }.run().await
+    Attempt { exec, probe: &probe, container: &container, container_id: "containerd://id", pod_ip: ip }
+        .run()
+        .await
 }
 
 #[tokio::test]
@@ -60,7 +67,10 @@ async fn commands_succeed_fail_and_time_out() {
     let probe = || serde_json::json!({"exec": {"command": ["cat", "$(A)"]}});
     assert_eq!(attempt(&Exec(0, ""), probe(), "").await, Outcome::Success);
     assert_eq!(attempt(&Exec(1, ""), probe(), "").await, Outcome::Failure("cat 1".to_owned()));
-    assert_eq!(attempt(&Exec(-1, ""), probe(), "").await, Outcome::Failure("command \"cat 1\" timed out".to_owned()));
+    assert_eq!(
+        attempt(&Exec(-1, ""), probe(), "").await,
+        Outcome::Failure("command \"cat 1\" timed out".to_owned())
+    );
 }
 
 /// Answers every connection with `answer`, and hands out what it was asked.
@@ -84,9 +94,18 @@ async fn serve(answer: &'static str) -> (u16, tokio::sync::mpsc::Receiver<String
 async fn http_answers_decide() {
     for (answer, want) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Outcome::Success),
-        ("HTTP/1.1 399 Odd\r\nContent-Length: 2\r\n\r\nok", Outcome::Warning("Probe terminated redirects, Response body: ok".to_owned())),
-        ("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", Outcome::Failure("HTTP probe failed with statuscode: 404".to_owned())),
-        ("HTTP/1.1 302 Away\r\nLocation: http://elsewhere.test/\r\nContent-Length: 1\r\n\r\nx", Outcome::Warning("Probe terminated redirects, Response body: x".to_owned())),
+        (
+            "HTTP/1.1 399 Odd\r\nContent-Length: 2\r\n\r\nok",
+            Outcome::Warning("Probe terminated redirects, Response body: ok".to_owned()),
+        ),
+        (
+            "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",
+            Outcome::Failure("HTTP probe failed with statuscode: 404".to_owned()),
+        ),
+        (
+            "HTTP/1.1 302 Away\r\nLocation: http://elsewhere.test/\r\nContent-Length: 1\r\n\r\nx",
+            Outcome::Warning("Probe terminated redirects, Response body: x".to_owned()),
+        ),
     ] {
         let (port, mut asked) = serve(answer).await;
         let probe = serde_json::json!({"timeoutSeconds": 5, "httpGet": {"path": "/h?x=1", "port": port, "httpHeaders": [{"name": "X-A", "value": "b"}, {"name": "Host", "value": "me"}]}});
@@ -101,7 +120,8 @@ async fn http_answers_decide() {
 
 #[tokio::test]
 async fn redirects_within_the_host_end_after_ten() {
-    let (port, _asked) = serve("HTTP/1.1 302 Again\r\nLocation: http://127.0.0.1:PORT/\r\nContent-Length: 0\r\n\r\n").await;
+    let (port, _asked) =
+        serve("HTTP/1.1 302 Again\r\nLocation: http://127.0.0.1:PORT/\r\nContent-Length: 0\r\n\r\n").await;
     let probe = serde_json::json!({"timeoutSeconds": 5, "httpGet": {"path": "/", "port": port}});
     let want = format!("Get \"http://127.0.0.1:{port}/\": stopped after 10 redirects");
     assert_eq!(attempt(&Exec(0, ""), probe, "127.0.0.1").await, Outcome::Failure(want));
@@ -111,18 +131,30 @@ async fn redirects_within_the_host_end_after_ten() {
 async fn nobody_listening_is_a_failure() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     for (probe, want) in [
-        (serde_json::json!({"tcpSocket": {"port": port}}), format!("dial tcp 127.0.0.1:{port}: connect: connection refused")),
-        (serde_json::json!({"httpGet": {"path": "/", "port": port}}), format!("Get \"http://127.0.0.1:{port}/\": dial tcp 127.0.0.1:{port}: connect: connection refused")),
+        (
+            serde_json::json!({"tcpSocket": {"port": port}}),
+            format!("dial tcp 127.0.0.1:{port}: connect: connection refused"),
+        ),
+        (
+            serde_json::json!({"httpGet": {"path": "/", "port": port}}),
+            format!(
+                "Get \"http://127.0.0.1:{port}/\": dial tcp 127.0.0.1:{port}: connect: connection refused"
+            ),
+        ),
     ] {
         assert_eq!(attempt(&Exec(0, ""), probe, "127.0.0.1").await, Outcome::Failure(want));
     }
     let named = serde_json::json!({"tcpSocket": {"port": "nope"}});
-    assert_eq!(attempt(&Exec(0, ""), named, "").await, Outcome::Error("couldn't find port: nope in container c".to_owned()));
+    assert_eq!(
+        attempt(&Exec(0, ""), named, "").await,
+        Outcome::Error("couldn't find port: nope in container c".to_owned())
+    );
 }
 
 #[test]
 fn thresholds_count_outcomes_in_a_row() {
-    let probe: Probe = serde_json::from_value(serde_json::json!({"successThreshold": 2, "failureThreshold": 3})).unwrap();
+    let probe: Probe =
+        serde_json::from_value(serde_json::json!({"successThreshold": 2, "failureThreshold": 3})).unwrap();
     let mut memory = Memory::default();
     let outcomes = [true, true, false, false, true, false, false, false, false];
     let results: Vec<_> = outcomes.into_iter().map(|success| add_up(&mut memory, success, &probe)).collect();
@@ -184,8 +216,12 @@ async fn containers_without_probes_are_started_and_ready_when_they_run() {
     }})).unwrap();
     probes.add_pod(&Arc::new(pod.clone()));
     let container = |name: &str| serde_json::json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "containerID": format!("containerd://{name}"), "state": {"running": {"startedAt": Timestamp::now().to_string()}}});
-    let mut seen = status(serde_json::json!({"containerStatuses": [container("plain"), container("probed"), container("slow")]}));
-    let show = |status: &PodStatus| status.container_statuses.iter().flatten().map(|c| (c.started, c.ready)).collect::<Vec<_>>();
+    let mut seen = status(
+        serde_json::json!({"containerStatuses": [container("plain"), container("probed"), container("slow")]}),
+    );
+    let show = |status: &PodStatus| {
+        status.container_statuses.iter().flatten().map(|c| (c.started, c.ready)).collect::<Vec<_>>()
+    };
     status::update(&probes, &pod, &mut seen);
     assert_eq!(show(&seen), [(Some(true), true), (Some(true), false), (Some(false), false)]);
     probes.shared.results.set("u", "probed", ProbeKind::Readiness, Some(true));

@@ -46,7 +46,13 @@ pub enum Look {
 }
 
 impl Worker {
-    pub fn new(shared: Arc<Shared>, pod: Arc<Pod>, container: Container, kind: ProbeKind, probe: Probe) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        pod: Arc<Pod>,
+        container: Container,
+        kind: ProbeKind,
+        probe: Probe,
+    ) -> Self {
         Self { shared, pod, container, kind, probe }
     }
 
@@ -95,7 +101,11 @@ impl Worker {
             return Look::End;
         }
         let Some((id, container)) = find(status, &self.container.name) else { return Look::Wait };
-        let started_at = container.state.as_ref().and_then(|state| state.running.as_ref()).map(|running| running.started_at.as_ref());
+        let started_at = container
+            .state
+            .as_ref()
+            .and_then(|state| state.running.as_ref())
+            .map(|running| running.started_at.as_ref());
         if memory.container_id != id {
             self.take_over(memory, id, container, started_at.flatten().map(|time| time.0));
         }
@@ -119,7 +129,13 @@ impl Worker {
     }
 
     /// A container not seen before: its result is what the kind of probe starts from, unless it ran before this kubelet.
-    fn take_over(&self, memory: &mut Memory, id: &str, container: &ContainerStatus, started_at: Option<Timestamp>) {
+    fn take_over(
+        &self,
+        memory: &mut Memory,
+        id: &str,
+        container: &ContainerStatus,
+        started_at: Option<Timestamp>,
+    ) {
         if !memory.container_id.is_empty() {
             self.shared.results.remove(&memory.container_id, self.kind);
         }
@@ -127,19 +143,27 @@ impl Worker {
         memory.on_hold = false;
         let ran_before = started_at.is_some_and(|time| time < self.shared.start - RESTART_GRACE);
         if !ran_before {
-            self.set(id, match self.kind {
-                ProbeKind::Readiness => Some(false),
-                ProbeKind::Liveness => Some(true),
-                ProbeKind::Startup => None,
-            });
-        } else if self.kind == ProbeKind::Startup && container.started == Some(true) && types::is_restartable_init(&self.container) {
+            self.set(
+                id,
+                match self.kind {
+                    ProbeKind::Readiness => Some(false),
+                    ProbeKind::Liveness => Some(true),
+                    ProbeKind::Startup => None,
+                },
+            );
+        } else if self.kind == ProbeKind::Startup
+            && container.started == Some(true)
+            && types::is_restartable_init(&self.container)
+        {
             self.set(id, Some(true));
         }
     }
 
     fn comes_back(&self, container: &ContainerStatus) -> bool {
         let terminated = container.state.as_ref().is_some_and(|state| state.terminated.is_some());
-        !terminated || types::spec(&self.pod).restart_policy.as_deref() != Some("Never") || types::is_restartable_init(&self.container)
+        !terminated
+            || types::spec(&self.pod).restart_policy.as_deref() != Some("Never")
+            || types::is_restartable_init(&self.container)
     }
 
     async fn probe_once(&self, memory: &mut Memory, status: &PodStatus) {
@@ -176,7 +200,9 @@ impl Worker {
     fn report(&self, outcome: &Outcome) -> Option<bool> {
         let (kind, name) = (self.kind.name(), &self.container.name);
         debug!(object = %client::ObjectKey::of(&*self.pod), container = name, kind, ?outcome, "probed");
-        let warn = |reason: &str, message: String| self.shared.events.container_warning(&self.pod, name, reason, message);
+        let warn = |reason: &str, message: String| {
+            self.shared.events.container_warning(&self.pod, name, reason, message)
+        };
         match outcome {
             Outcome::Success => Some(true),
             Outcome::Warning(text) => {
@@ -205,7 +231,8 @@ impl Worker {
             ("pod_uid", types::uid(&self.pod).to_owned()),
         ];
         metrics::counter!("prober_probe_total", &labels).increment(1);
-        metrics::histogram!("prober_probe_duration_seconds", "probe_type" => self.kind.name()).record(elapsed.as_secs_f64());
+        metrics::histogram!("prober_probe_duration_seconds", "probe_type" => self.kind.name())
+            .record(elapsed.as_secs_f64());
     }
 }
 
@@ -217,17 +244,21 @@ pub fn add_up(memory: &mut Memory, success: bool, probe: &Probe) -> Option<bool>
         memory.last = Some(success);
         memory.run = 1;
     }
-    let threshold = if success { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
+    let threshold =
+        if success { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
     (memory.run >= threshold).then_some(success)
 }
 
 /// Seconds of a probe's field, at least one.
 pub fn seconds(value: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default))
+    Duration::from_secs(
+        value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default),
+    )
 }
 
 fn find<'a>(status: &'a PodStatus, name: &str) -> Option<(&'a str, &'a ContainerStatus)> {
-    let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    let all =
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
     let found = all.into_iter().find(|container| container.name == name)?;
     Some((found.container_id.as_deref().filter(|id| !id.is_empty())?, found))
 }

@@ -45,11 +45,9 @@ fn set_container(container: &mut Container, host_network: bool) {
             requests.entry(name).or_insert(amount);
         }
     }
-    for probe in [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe] {
-        if let Some(probe) = probe {
-            set_probe(probe);
-        }
-    }
+    let probes =
+        [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
+    probes.into_iter().flatten().for_each(set_probe);
 }
 
 fn set_probe(probe: &mut Probe) {

@@ -24,11 +24,17 @@ pub enum Error {
 /// Reads a manifest. The pod's identity follows from node, file and content, so a changed manifest is another pod.
 pub fn read_manifest(text: &str, file: &Path, node_name: &str) -> Result<Pod, Error> {
     let mut pod: Pod = serde_saphyr::from_str(text).map_err(|e| Error::Parse(e.to_string()))?;
-    let name = pod.metadata.name.clone().filter(|n| !n.is_empty()).ok_or(Error::Invalid("metadata.name is required"))?;
+    let name = pod
+        .metadata
+        .name
+        .clone()
+        .filter(|n| !n.is_empty())
+        .ok_or(Error::Invalid("metadata.name is required"))?;
     if pod.spec.as_ref().is_none_or(|s| s.containers.is_empty()) {
         return Err(Error::Invalid("spec.containers must not be empty"));
     }
-    if pod.spec.iter().flat_map(|s| &s.containers).any(|c| c.image.as_deref().unwrap_or_default().is_empty()) {
+    if pod.spec.iter().flat_map(|s| &s.containers).any(|c| c.image.as_deref().unwrap_or_default().is_empty())
+    {
         return Err(Error::Invalid("spec.containers[*].image is required"));
     }
     let hash = fingerprint(&pod, file, node_name);
@@ -68,7 +74,8 @@ fn fingerprint(pod: &Pod, file: &Path, node_name: &str) -> String {
 mod tests {
     use super::*;
 
-    const WEB: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: a, image: i:1}]}\n";
+    const WEB: &str =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: a, image: i:1}]}\n";
 
     #[test]
     fn a_manifest_becomes_a_whole_pod() {
@@ -92,14 +99,20 @@ mod tests {
         };
         let base = uid(WEB, "/m/a", "n");
         assert_eq!(base, uid(WEB, "/m/a", "n"));
-        for other in [uid(&WEB.replace("i:1", "i:2"), "/m/a", "n"), uid(WEB, "/m/b", "n"), uid(WEB, "/m/a", "o")] {
+        for other in
+            [uid(&WEB.replace("i:1", "i:2"), "/m/a", "n"), uid(WEB, "/m/b", "n"), uid(WEB, "/m/a", "o")]
+        {
             assert_ne!(base, other);
         }
     }
 
     #[test]
     fn what_is_no_pod_is_refused() {
-        for text in ["", "kind: Service\napiVersion: v1\nmetadata: {name: x}", "kind: Pod\napiVersion: v1\nspec: {containers: []}"] {
+        for text in [
+            "",
+            "kind: Service\napiVersion: v1\nmetadata: {name: x}",
+            "kind: Pod\napiVersion: v1\nspec: {containers: []}",
+        ] {
             assert!(read_manifest(text, Path::new("/m/a"), "n").is_err(), "{text}");
         }
     }

@@ -104,6 +104,9 @@ mod tests {
         assert_eq!(types::annotation(&mirror, CONFIG_MIRROR), Some("abc"));
         assert_eq!(mirror.metadata.uid, None);
         let owner = &mirror.metadata.owner_references.expect("set")[0];
-        assert_eq!((owner.kind.as_str(), owner.name.as_str(), owner.uid.as_str()), ("Node", "n1", "node-uid"));
+        assert_eq!(
+            (owner.kind.as_str(), owner.name.as_str(), owner.uid.as_str()),
+            ("Node", "n1", "node-uid")
+        );
     }
 }

@@ -111,7 +111,9 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("manifests-{}", uuid::Uuid::new_v4()));
         tokio::fs::create_dir_all(&directory).await.expect("create");
         let manifest = |image: &str| {
-            format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{containers: [{{name: a, image: {image}}}]}}\n")
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{containers: [{{name: a, image: {image}}}]}}\n"
+            )
         };
         tokio::fs::write(directory.join("web.yaml"), manifest("one")).await.expect("write");
         tokio::fs::write(directory.join(".hidden"), "x").await.expect("write");

@@ -170,7 +170,7 @@ fn convert(
         Observed::Running => {
             // What was ready before a restart of this program stays so until a probe says otherwise.
             status.started = old.filter(|o| o.container_id.as_deref() == Some(&id)).and_then(|o| o.started);
-            let running = ContainerStateRunning { started_at: record.started_at.map(Time) };
+            let running = ContainerStateRunning { started_at: record.started_at.map(api_time) };
             ContainerState { running: Some(running), ..ContainerState::default() }
         }
         Observed::Exited => ContainerState {
@@ -178,8 +178,8 @@ fn convert(
                 exit_code: record.exit_code,
                 reason: text(&record.reason),
                 message: text(&record.message),
-                started_at: record.started_at.map(Time),
-                finished_at: record.finished_at.map(Time),
+                started_at: record.started_at.map(api_time),
+                finished_at: record.finished_at.map(api_time),
                 container_id: Some(id),
                 signal: None,
             }),
@@ -254,6 +254,12 @@ fn completed_unseen() -> ContainerState {
         }),
         ..ContainerState::default()
     }
+}
+
+/// A time as the API keeps it: whole seconds.
+#[must_use]
+pub fn api_time(time: jiff::Timestamp) -> Time {
+    Time(jiff::Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
 /// Statuses by container name.

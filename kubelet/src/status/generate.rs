@@ -4,10 +4,9 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions;
-use super::containers::container_statuses;
+use super::containers::{api_time, container_statuses};
 use super::phase::phase;
 use crate::qos;
 use crate::sync::reasons::WaitingReasons;
@@ -66,7 +65,7 @@ pub fn generate(
         ephemeral_container_statuses: some(ephemeral),
         qos_class: Some(qos::pod_qos(pod).to_string()),
         observed_generation: pod.metadata.generation,
-        start_time: old.start_time.clone().or_else(|| api.start_time.clone()).or(Some(Time(now))),
+        start_time: old.start_time.clone().or_else(|| api.start_time.clone()).or(Some(api_time(now))),
         ..PodStatus::default()
     };
     // The phase needs to know which sidecars have started, so probes come first.
@@ -171,7 +170,7 @@ fn set_conditions(
                 .find(|c| c.type_ == condition.type_ && c.status == condition.status);
             same.and_then(|c| c.last_transition_time.clone())
         };
-        condition.last_transition_time = find(old).or_else(|| find(api)).or(Some(Time(now)));
+        condition.last_transition_time = find(old).or_else(|| find(api)).or(Some(api_time(now)));
     }
     let disruption = disruption.cloned();
     status.conditions = Some(others.into_iter().chain(disruption).chain(owned).collect());

@@ -23,6 +23,8 @@ struct Entry {
     status: Arc<PodStatus>,
     version: u64,
     delivered: u64,
+    /// Version of the API's object that our last write made; what the watch shows from before it says nothing.
+    written: u64,
     /// The pod has ended here and all it used is released: it may be deleted.
     finished: bool,
 }
@@ -96,6 +98,7 @@ impl StatusManager {
                     status: Arc::new(status),
                     version: 1,
                     delivered,
+                    written: 0,
                     finished: false,
                 };
                 entries.insert(uid.to_owned(), entry);
@@ -116,7 +119,8 @@ impl StatusManager {
             entry.pod = pod.clone();
         } else {
             let status = Arc::new(pod.status.clone().unwrap_or_default());
-            let entry = Entry { pod: pod.clone(), status, version: 1, delivered: 1, finished: true };
+            let entry =
+                Entry { pod: pod.clone(), status, version: 1, delivered: 1, written: 0, finished: true };
             entries.insert(uid.to_owned(), entry);
         }
         drop(entries);
@@ -128,8 +132,9 @@ impl StatusManager {
         let mut entries = self.inner.entries.lock();
         let Some(entry) = entries.get_mut(uid) else { return };
         entry.pod = pod.clone();
-        let delivered = entry.delivered == entry.version;
-        let undone = delivered && !carries(pod.status.as_ref(), &entry.status);
+        let current =
+            entry.delivered == entry.version && client::object::resource_version(&**pod) >= entry.written;
+        let undone = current && !carries(pod.status.as_ref(), &entry.status);
         if undone {
             entry.delivered = entry.version - 1;
         }
@@ -184,9 +189,10 @@ impl StatusManager {
         let (name, api_uid) = (types::name(pod), types::uid(pod));
         if entry.delivered < entry.version {
             let patch = status_patch(api_uid, &entry.status);
-            api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+            let written = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
             if let Some(now) = self.inner.entries.lock().get_mut(uid) {
                 now.delivered = now.delivered.max(entry.version);
+                now.written = client::object::resource_version(&written);
             }
         }
         let is_static = types::annotation(pod, "kubernetes.io/config.mirror").is_some();

@@ -53,8 +53,8 @@ pub trait PodEnvironment: Send + Sync {
     ) -> Result<ContainerOptions, String>;
     /// Credentials for pulling the pod's images.
     async fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>>;
-    /// The sandbox and its network are there.
-    async fn sandbox_ready(&self, pod: &Pod, pod_ips: &[String]);
+    /// A start takes its time, mostly to pull an image: what is known by now may be reported.
+    async fn start_is_slow(&self, pod: &Pod);
     /// Expands `$(VARIABLES)`.
     fn expand(&self, text: &str, env: &[(String, String)]) -> String;
 }
@@ -402,7 +402,6 @@ impl PodRuntime {
         })?;
         let sandboxes: Vec<_> = status.status.into_iter().collect();
         let ips = crate::runtime::pod_status(&inner.runtime_name, types::uid(pod), sandboxes, Vec::new()).ips;
-        inner.environment.sandbox_ready(pod, &ips).await;
         Ok((id, ips))
     }
 

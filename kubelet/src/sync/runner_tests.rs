@@ -37,7 +37,7 @@ impl PodEnvironment for Nothing {
     async fn pull_secrets(&self, _: &Pod) -> Vec<Arc<Secret>> {
         Vec::new()
     }
-    async fn sandbox_ready(&self, _: &Pod, _: &[String]) {}
+    async fn start_is_slow(&self, _: &Pod) {}
     fn expand(&self, text: &str, env: &[(String, String)]) -> String {
         env.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("$({name})"), value))
     }

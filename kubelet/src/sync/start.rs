@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use proto::cri;
@@ -12,6 +13,9 @@ use super::runner::{ContainerOptions, Place, PodRuntime, StartFailure};
 use crate::containers::container_config::{ContainerInput, container_config};
 use crate::images::Present;
 use crate::types::{self, PodStatus};
+
+/// From here on, an image takes long enough for somebody to look.
+const SLOW: Duration = Duration::from_millis(300);
 
 fn failure(reason: &str, message: impl Into<String>) -> StartFailure {
     StartFailure { reason: reason.to_owned(), message: message.into(), retry: None }
@@ -29,10 +33,18 @@ impl PodRuntime {
         let inner = &self.inner;
         let warn = |message: String| inner.events.container_warning(pod, &container.name, "Failed", message);
         let pull = inner.images.ensure(pod, container, place.secrets, place.config);
-        let image = tokio::select! {
-            biased;
-            () = place.stop.cancelled() => return Err(failure("ContainerCreating", "")),
-            image = pull => image,
+        tokio::pin!(pull);
+        let mut told = false;
+        let image = loop {
+            tokio::select! {
+                biased;
+                () = place.stop.cancelled() => return Err(failure("ContainerCreating", "")),
+                image = &mut pull => break image,
+                () = tokio::time::sleep(SLOW), if !told => {
+                    told = true;
+                    inner.environment.start_is_slow(pod).await;
+                }
+            }
         };
         let image = image.map_err(|error| {
             warn(format!("Error: {}", error.reason.as_str()));

@@ -33,7 +33,11 @@ pub type Payload = BTreeMap<String, FileProjection>;
 
 /// Makes the visible files of `target` exactly `payload`; whether anything was written. `set_permissions` sees the new
 /// directory before it is published.
-pub fn write(target: &Path, payload: &Payload, set_permissions: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<bool> {
+pub fn write(
+    target: &Path,
+    payload: &Payload,
+    set_permissions: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<bool> {
     payload.keys().try_for_each(|path| validate(path))?;
     let old = match fs::read_link(target.join(DATA)) {
         Ok(link) => Some(target.join(link)),
@@ -48,7 +52,8 @@ pub fn write(target: &Path, payload: &Payload, set_permissions: impl FnOnce(&Pat
         return Ok(false);
     }
     let new = new_directory(target)?;
-    let published = fill(&new, payload).and_then(|()| set_permissions(&new)).and_then(|()| publish(target, &new));
+    let published =
+        fill(&new, payload).and_then(|()| set_permissions(&new)).and_then(|()| publish(target, &new));
     if let Err(error) = published {
         let _ = fs::remove_dir_all(&new);
         return Err(error);
@@ -72,8 +77,14 @@ fn validate(path: &str) -> io::Result<()> {
     for component in Path::new(path).components() {
         match component {
             Component::Normal(name) if name.len() <= MAX_NAME => {}
-            Component::Normal(_) => return Err(invalid(format!("invalid path: {path:?}, a name is too long"))),
-            _ => return Err(invalid(format!("invalid path: must be relative and must not contain '..': {path}"))),
+            Component::Normal(_) => {
+                return Err(invalid(format!("invalid path: {path:?}, a name is too long")));
+            }
+            _ => {
+                return Err(invalid(format!(
+                    "invalid path: must be relative and must not contain '..': {path}"
+                )));
+            }
         }
     }
     if path.starts_with("..") {
@@ -88,7 +99,9 @@ fn holds(dir: &Path, payload: &Payload) -> io::Result<bool> {
         match fs::read(dir.join(path)) {
             Ok(data) if data == file.data => {}
             Ok(_) => return Ok(false),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(false),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -188,7 +201,8 @@ mod tests {
     }
 
     fn read_all(dir: &Path) -> String {
-        let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.retain(|name| !name.starts_with(".."));
         names.sort();
         let show = |name: &String| match fs::read_to_string(dir.join(name)) {
@@ -212,7 +226,10 @@ mod tests {
         ] {
             assert_eq!(write(dir, &payload(files), |_| Ok(())).unwrap(), written, "{files:?}");
             assert_eq!(read_all(dir), want, "{files:?}");
-            let times = fs::read_dir(dir).unwrap().filter(|e| e.as_ref().unwrap().file_type().unwrap().is_dir()).count();
+            let times = fs::read_dir(dir)
+                .unwrap()
+                .filter(|e| e.as_ref().unwrap().file_type().unwrap().is_dir())
+                .count();
             assert_eq!(times, 1, "old directories go away");
         }
     }

@@ -1,7 +1,9 @@
 //! From a claim to the volume bound to it.
 
 use client::{Api, Client};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume,
+};
 
 use super::Reason;
 
@@ -12,13 +14,18 @@ pub fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
     if let Some(claim) = &volume.persistent_volume_claim {
         return Some((claim.claim_name.clone(), claim.read_only == Some(true)));
     }
-    volume.ephemeral.as_ref().map(|_| (format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name), false))
+    volume
+        .ephemeral
+        .as_ref()
+        .map(|_| (format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name), false))
 }
 
 /// The volume bound to a claim.
 pub async fn bound_volume(client: &Client, pod: &Pod, claim: &str) -> Result<PersistentVolumeSpec, Reason> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let api = |error: client::kube::Error| Reason::Text(format!("failed to fetch PVC from API server: {}", client::chain(&error)));
+    let api = |error: client::kube::Error| {
+        Reason::Text(format!("failed to fetch PVC from API server: {}", client::chain(&error)))
+    };
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let found = claims.get(claim).await.map_err(api)?;
     let name = bound_name(namespace, claim, &found)?;
@@ -29,7 +36,9 @@ pub async fn bound_volume(client: &Client, pod: &Pod, claim: &str) -> Result<Per
     let spec = volume.spec.ok_or_else(|| Reason::Text(format!("PV {name} has no spec")))?;
     let held = spec.claim_ref.as_ref().and_then(|claim| claim.uid.clone());
     if held != found.metadata.uid {
-        return Err(Reason::Text(format!("found PV object {name} with an unexpected or missing claimRef UID")));
+        return Err(Reason::Text(format!(
+            "found PV object {name} with an unexpected or missing claimRef UID"
+        )));
     }
     Ok(spec)
 }

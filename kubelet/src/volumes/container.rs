@@ -17,7 +17,11 @@ pub async fn container_mounts(
     env: &[(String, String)],
     layout: &Layout,
 ) -> Result<Vec<cri::Mount>, Error> {
-    let images = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter(|volume| volume.image.is_some());
+    let images = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten())
+        .filter(|volume| volume.image.is_some());
     let images: Vec<&str> = images.map(|volume| volume.name.as_str()).collect();
     let mut result = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
@@ -41,7 +45,8 @@ pub async fn container_mounts(
                     index,
                 };
                 let volume_path = volume.host_path.clone();
-                let prepared = tokio::task::spawn_blocking(move || subpath::prepare(&volume_path, &sub, &target)).await;
+                let prepared =
+                    tokio::task::spawn_blocking(move || subpath::prepare(&volume_path, &sub, &target)).await;
                 // The cause stays in the log: it could tell about the node's files.
                 prepared.map_err(std::io::Error::other).flatten().map_err(|error| {
                     tracing::warn!(object = %client::ObjectKey::of(pod), container = container.name, volume = mount.name, %error, "sub path");
@@ -70,7 +75,9 @@ fn absolute(path: &str) -> String {
 
 fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, Error> {
     let sub = match mount.sub_path_expr.as_deref() {
-        Some(expression) if !expression.is_empty() => expand_strict(expression, env).map_err(Error::Container)?,
+        Some(expression) if !expression.is_empty() => {
+            expand_strict(expression, env).map_err(Error::Container)?
+        }
         _ => mount.sub_path.clone().unwrap_or_default(),
     };
     if sub.is_empty() {
@@ -118,16 +125,40 @@ mod tests {
         ]);
         for (mount, want) in [
             (serde_json::json!({"name": "rw", "mountPath": "data"}), Ok("/data=/v/rw ro=false 0")),
-            (serde_json::json!({"name": "rw", "mountPath": "/d", "readOnly": true, "mountPropagation": "Bidirectional"}), Ok("/d=/v/rw ro=true 2")),
-            (serde_json::json!({"name": "ro", "mountPath": "/d", "mountPropagation": "HostToContainer"}), Ok("/d=/v/ro ro=true 1")),
-            (serde_json::json!({"name": "no", "mountPath": "/d"}), Err("cannot find volume \"no\" to mount into container \"c\"")),
-            (serde_json::json!({"name": "rw", "mountPath": "/d", "subPath": "a/../b"}), Err("unable to provision SubPath `a/../b`: must not contain '..'")),
-            (serde_json::json!({"name": "rw", "mountPath": "/d", "subPath": "/b"}), Err("error SubPath `/b` must not be an absolute path")),
+            (
+                serde_json::json!({"name": "rw", "mountPath": "/d", "readOnly": true, "mountPropagation": "Bidirectional"}),
+                Ok("/d=/v/rw ro=true 2"),
+            ),
+            (
+                serde_json::json!({"name": "ro", "mountPath": "/d", "mountPropagation": "HostToContainer"}),
+                Ok("/d=/v/ro ro=true 1"),
+            ),
+            (
+                serde_json::json!({"name": "no", "mountPath": "/d"}),
+                Err("cannot find volume \"no\" to mount into container \"c\""),
+            ),
+            (
+                serde_json::json!({"name": "rw", "mountPath": "/d", "subPath": "a/../b"}),
+                Err("unable to provision SubPath `a/../b`: must not contain '..'"),
+            ),
+            (
+                serde_json::json!({"name": "rw", "mountPath": "/d", "subPath": "/b"}),
+                Err("error SubPath `/b` must not be an absolute path"),
+            ),
         ] {
-            let container: Container = serde_json::from_value(serde_json::json!({"name": "c", "volumeMounts": [mount]})).unwrap();
+            let container: Container =
+                serde_json::from_value(serde_json::json!({"name": "c", "volumeMounts": [mount]})).unwrap();
             let got = container_mounts(&pod, &container, &mounts, &[], &layout).await;
-            let got = got.map(|m| format!("{}={} ro={} {}", m[0].container_path, m[0].host_path, m[0].readonly, m[0].propagation));
-            assert_eq!(got.map_err(|error| error.to_string()), want.map(str::to_owned).map_err(str::to_owned));
+            let got = got.map(|m| {
+                format!(
+                    "{}={} ro={} {}",
+                    m[0].container_path, m[0].host_path, m[0].readonly, m[0].propagation
+                )
+            });
+            assert_eq!(
+                got.map_err(|error| error.to_string()),
+                want.map(str::to_owned).map_err(str::to_owned)
+            );
         }
     }
 }

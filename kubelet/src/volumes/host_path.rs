@@ -9,7 +9,9 @@ use std::path::Path;
 pub fn check(path: &Path, kind: &str) -> Result<(), String> {
     let shown = path.display();
     let failed = |what: &str| Err(format!("hostPath type check failed: {shown} is not {what}"));
-    let is = |test: fn(&fs::FileType) -> bool| fs::metadata(path).is_ok_and(|metadata| test(&metadata.file_type()));
+    let is = |test: fn(&fs::FileType) -> bool| {
+        fs::metadata(path).is_ok_and(|metadata| test(&metadata.file_type()))
+    };
     let made = match kind {
         "" => Ok(()),
         "DirectoryOrCreate" => make_directory(path),
@@ -73,6 +75,9 @@ mod tests {
         }
         assert!(check(Path::new("/dev/null"), "CharDevice").is_ok());
         let message = check(&at("file"), "Directory").unwrap_err();
-        assert!(message.starts_with("hostPath type check failed: ") && message.ends_with("/file is not a directory"));
+        assert!(
+            message.starts_with("hostPath type check failed: ")
+                && message.ends_with("/file is not a directory")
+        );
     }
 }

@@ -158,7 +158,10 @@ impl VolumeManager {
         let (layout, uid_owned) = (self.deps.layout.clone(), uid.to_owned());
         let done = tokio::task::spawn_blocking(move || tear_down(&layout, &uid_owned)).await;
         done.unwrap_or_else(|error| {
-            Err(Error::TearDown { path: self.deps.layout.pod_dir(uid), source: io::Error::other(error.to_string()) })
+            Err(Error::TearDown {
+                path: self.deps.layout.pod_dir(uid),
+                source: io::Error::other(error.to_string()),
+            })
         })?;
         self.pods.lock().remove(uid);
         Ok(())
@@ -168,11 +171,16 @@ impl VolumeManager {
     pub async fn pod_volumes_exist(&self, uid: &str) -> bool {
         let has_entries = |dir: &Path| {
             std::fs::read_dir(dir).is_ok_and(|mut plugins| {
-                plugins.any(|plugin| plugin.is_ok_and(|plugin| std::fs::read_dir(plugin.path()).is_ok_and(|mut v| v.next().is_some())))
+                plugins.any(|plugin| {
+                    plugin.is_ok_and(|plugin| {
+                        std::fs::read_dir(plugin.path()).is_ok_and(|mut v| v.next().is_some())
+                    })
+                })
             })
         };
         let layout = &self.deps.layout;
-        has_entries(&layout.pod_volumes_dir(uid)) || mounts::below(&layout.pod_dir(uid)).is_ok_and(|mounts| !mounts.is_empty())
+        has_entries(&layout.pod_volumes_dir(uid))
+            || mounts::below(&layout.pod_dir(uid)).is_ok_and(|mounts| !mounts.is_empty())
     }
 
     /// Starts the task that keeps contents current.
@@ -205,7 +213,10 @@ impl VolumeManager {
         let slots: Vec<_> = self.pods.lock().values().cloned().collect();
         for slot in slots {
             let held = slot.lock().await;
-            let Some(pod) = held.as_ref().filter(|pod| change.is_none_or(|change| concerns(pod, change))) else { continue };
+            let Some(pod) = held.as_ref().filter(|pod| change.is_none_or(|change| concerns(pod, change)))
+            else {
+                continue;
+            };
             for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
                 if payload::is_projected(volume)
                     && used_volumes(pod).contains(volume.name.as_str())
@@ -263,7 +274,8 @@ fn tear_down(layout: &Layout, uid: &str) -> Result<(), Error> {
     if let Some(left) = mounts::below(&pod_dir).map_err(failed(&pod_dir))?.into_iter().next() {
         return Err(Error::TearDown { path: left, source: io::Error::other("still mounted") });
     }
-    for dir in [layout.pod_volumes_dir(uid), layout.pod_volume_subpaths_dir(uid), layout.pod_plugins_dir(uid)] {
+    for dir in [layout.pod_volumes_dir(uid), layout.pod_volume_subpaths_dir(uid), layout.pod_plugins_dir(uid)]
+    {
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&dir)(error)),
             _ => {}

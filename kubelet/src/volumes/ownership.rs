@@ -63,9 +63,12 @@ mod tests {
 
     #[test]
     fn modes_gain_what_the_group_needs() {
-        for (mode, dir, read_only, want) in
-            [(0o600, false, false, 0o660), (0o644, false, true, 0o644), (0o755, true, false, 0o2775), (0o700, true, true, 0o2750)]
-        {
+        for (mode, dir, read_only, want) in [
+            (0o600, false, false, 0o660),
+            (0o644, false, true, 0o644),
+            (0o755, true, false, 0o2775),
+            (0o700, true, true, 0o2750),
+        ] {
             assert_eq!(wanted(mode, dir, read_only), want, "{mode:o}");
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Node, Pod, ProjectedVolumeSource, Secret, ServiceAccountTokenProjection, Volume,
-    VolumeProjection,
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Node, Pod, ProjectedVolumeSource, Secret,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
 use super::Reason;
@@ -30,7 +30,10 @@ pub struct Sources<'a> {
 /// Whether `volume` has contents made here, and so can change while the pod runs.
 #[must_use]
 pub fn is_projected(volume: &Volume) -> bool {
-    volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some()
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 impl Sources<'_> {
@@ -41,15 +44,28 @@ impl Sources<'_> {
     /// The files of `volume`.
     pub async fn payload(&self, volume: &Volume) -> Result<Payload, Reason> {
         if let Some(source) = &volume.config_map {
-            let map = optional(self.objects.config_map(self.namespace(), &source.name).await, source.optional)?;
+            let map =
+                optional(self.objects.config_map(self.namespace(), &source.name).await, source.optional)?;
             let files = map.map(|map| config_map_data(&map)).unwrap_or_default();
-            return select(files, source.items.as_deref(), source.default_mode, source.optional, "configmap references non-existent config key");
+            return select(
+                files,
+                source.items.as_deref(),
+                source.default_mode,
+                source.optional,
+                "configmap references non-existent config key",
+            );
         }
         if let Some(source) = &volume.secret {
             let name = source.secret_name.as_deref().unwrap_or_default();
             let secret = optional(self.objects.secret(self.namespace(), name).await, source.optional)?;
             let files = secret.map(|secret| secret_data(&secret)).unwrap_or_default();
-            return select(files, source.items.as_deref(), source.default_mode, source.optional, "references non-existent secret key");
+            return select(
+                files,
+                source.items.as_deref(),
+                source.default_mode,
+                source.optional,
+                "references non-existent secret key",
+            );
         }
         if let Some(source) = &volume.downward_api {
             return self.downward(source.items.as_deref().unwrap_or_default(), source.default_mode);
@@ -70,14 +86,28 @@ impl Sources<'_> {
 
     async fn projection(&self, projection: &VolumeProjection, mode: Option<i32>) -> Result<Payload, Reason> {
         if let Some(source) = &projection.config_map {
-            let map = optional(self.objects.config_map(self.namespace(), &source.name).await, source.optional)?;
+            let map =
+                optional(self.objects.config_map(self.namespace(), &source.name).await, source.optional)?;
             let files = map.map(|map| config_map_data(&map)).unwrap_or_default();
-            return select(files, source.items.as_deref(), mode, source.optional, "configmap references non-existent config key");
+            return select(
+                files,
+                source.items.as_deref(),
+                mode,
+                source.optional,
+                "configmap references non-existent config key",
+            );
         }
         if let Some(source) = &projection.secret {
-            let secret = optional(self.objects.secret(self.namespace(), &source.name).await, source.optional)?;
+            let secret =
+                optional(self.objects.secret(self.namespace(), &source.name).await, source.optional)?;
             let files = secret.map(|secret| secret_data(&secret)).unwrap_or_default();
-            return select(files, source.items.as_deref(), mode, source.optional, "references non-existent secret key");
+            return select(
+                files,
+                source.items.as_deref(),
+                mode,
+                source.optional,
+                "references non-existent secret key",
+            );
         }
         if let Some(source) = &projection.downward_api {
             return self.downward(source.items.as_deref().unwrap_or_default(), mode);
@@ -88,7 +118,11 @@ impl Sources<'_> {
         Err(Reason::Text("unsupported source of a projected volume".to_owned()))
     }
 
-    fn downward(&self, items: &[DownwardAPIVolumeFile], default_mode: Option<i32>) -> Result<Payload, Reason> {
+    fn downward(
+        &self,
+        items: &[DownwardAPIVolumeFile],
+        default_mode: Option<i32>,
+    ) -> Result<Payload, Reason> {
         let mut payload = Payload::new();
         for item in items {
             let text = if let Some(field) = &item.field_ref {
@@ -103,7 +137,11 @@ impl Sources<'_> {
         Ok(payload)
     }
 
-    async fn token(&self, source: &ServiceAccountTokenProjection, mode: Option<i32>) -> Result<Payload, Reason> {
+    async fn token(
+        &self,
+        source: &ServiceAccountTokenProjection,
+        mode: Option<i32>,
+    ) -> Result<Payload, Reason> {
         let metadata = &self.pod.metadata;
         let spec = self.pod.spec.as_ref();
         let account = spec.and_then(|spec| spec.service_account_name.clone()).filter(|name| !name.is_empty());
@@ -122,9 +160,11 @@ impl Sources<'_> {
             ..TokenRequest::default()
         };
         let account = account.as_deref().unwrap_or("default");
-        let token = self.objects.token(self.namespace(), account, &request).await.map_err(|error| {
-            Reason::Text(format!("failed to fetch token: {error}"))
-        })?;
+        let token = self
+            .objects
+            .token(self.namespace(), account, &request)
+            .await
+            .map_err(|error| Reason::Text(format!("failed to fetch token: {error}")))?;
         let user = common_user(self.pod);
         let mut projected = file(token.into_bytes(), mode);
         // As upstream: a token with an owner or a group of its own is private to it.
@@ -141,7 +181,8 @@ fn common_user(pod: &Pod) -> Option<u32> {
     let spec = pod.spec.as_ref()?;
     let of_pod = spec.security_context.as_ref().and_then(|context| context.run_as_user);
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let mut users = containers.map(|container| container.security_context.as_ref().and_then(|c| c.run_as_user).or(of_pod));
+    let mut users = containers
+        .map(|container| container.security_context.as_ref().and_then(|c| c.run_as_user).or(of_pod));
     let first = users.next()??;
     users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
@@ -197,7 +238,9 @@ mod tests {
     fn show(payload: Result<Payload, Reason>) -> String {
         match payload {
             Ok(files) => {
-                let show = |(path, file): (&String, &FileProjection)| format!("{path}={}:{:o}", String::from_utf8_lossy(&file.data), file.mode);
+                let show = |(path, file): (&String, &FileProjection)| {
+                    format!("{path}={}:{:o}", String::from_utf8_lossy(&file.data), file.mode)
+                };
                 files.iter().map(show).collect::<Vec<_>>().join(" ")
             }
             Err(reason) => reason.to_string(),
@@ -207,11 +250,17 @@ mod tests {
     #[test]
     fn keys_are_selected_with_paths_and_modes() {
         let data = || BTreeMap::from([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
-        let item = |key: &str, path: &str, mode| KeyToPath { key: key.to_owned(), path: path.to_owned(), mode };
+        let item =
+            |key: &str, path: &str, mode| KeyToPath { key: key.to_owned(), path: path.to_owned(), mode };
         for (items, mode, optional, want) in [
             (None, None, None, "a=1:644 b=2:644"),
             (None, Some(0o400), None, "a=1:400 b=2:400"),
-            (Some(vec![item("b", "x/y", None), item("a", "z", Some(0o600))]), Some(0o440), None, "x/y=2:440 z=1:600"),
+            (
+                Some(vec![item("b", "x/y", None), item("a", "z", Some(0o600))]),
+                Some(0o440),
+                None,
+                "x/y=2:440 z=1:600",
+            ),
             (Some(vec![item("no", "x", None)]), None, None, "missing: no"),
             (Some(vec![item("no", "x", None), item("a", "a", None)]), None, Some(true), "a=1:644"),
         ] {
@@ -223,11 +272,22 @@ mod tests {
     fn token_owner_is_the_user_all_containers_share() {
         for (spec, want) in [
             (serde_json::json!({"containers": [{"name": "a"}]}), None),
-            (serde_json::json!({"securityContext": {"runAsUser": 7}, "containers": [{"name": "a"}, {"name": "b"}]}), Some(7)),
-            (serde_json::json!({"securityContext": {"runAsUser": 7}, "containers": [{"name": "a", "securityContext": {"runAsUser": 8}}, {"name": "b"}]}), None),
-            (serde_json::json!({"containers": [{"name": "a", "securityContext": {"runAsUser": 8}}]}), Some(8)),
+            (
+                serde_json::json!({"securityContext": {"runAsUser": 7}, "containers": [{"name": "a"}, {"name": "b"}]}),
+                Some(7),
+            ),
+            (
+                serde_json::json!({"securityContext": {"runAsUser": 7}, "containers": [{"name": "a", "securityContext": {"runAsUser": 8}}, {"name": "b"}]}),
+                None,
+            ),
+            (
+                serde_json::json!({"containers": [{"name": "a", "securityContext": {"runAsUser": 8}}]}),
+                Some(8),
+            ),
         ] {
-            let pod: Pod = serde_json::from_value(serde_json::json!({"apiVersion": "v1", "kind": "Pod", "spec": spec})).unwrap();
+            let pod: Pod =
+                serde_json::from_value(serde_json::json!({"apiVersion": "v1", "kind": "Pod", "spec": spec}))
+                    .unwrap();
             assert_eq!(common_user(&pod), want);
         }
     }

@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, NFSVolumeSource, Persiste
 use tracing::info;
 
 use super::payload::{Sources, is_projected};
-use super::{Deps, MountInfo, Reason, atomic_writer, claims, fs_group, host_path, is_empty_dir, mounts, ownership};
+use super::{
+    Deps, MountInfo, Reason, atomic_writer, claims, fs_group, host_path, is_empty_dir, mounts, ownership,
+};
 use crate::{qos, quantity};
 
 const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
@@ -49,7 +51,9 @@ fn dir_of(deps: &Deps, pod: &Pod, plugin: &str, volume: &str) -> PathBuf {
     deps.layout.pod_volume_dir(pod.metadata.uid.as_deref().unwrap_or_default(), plugin, volume)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Reason> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Reason> {
     Ok(tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??)
 }
 
@@ -73,7 +77,9 @@ async fn projected(deps: &Deps, pod: &Pod, volume: &Volume) -> Result<MountInfo,
     let written = blocking(move || {
         make_scratch(&target, in_memory, size)?;
         atomic_writer::write(&target, &payload, |new| match group {
-            Some(group) => ownership::set(new, group, true, false).and_then(|()| ownership::set_root(&target, group)),
+            Some(group) => {
+                ownership::set(new, group, true, false).and_then(|()| ownership::set_root(&target, group))
+            }
             None => Ok(()),
         })
     })
@@ -130,7 +136,9 @@ async fn empty_dir(deps: &Deps, pod: &Pod, volume: &Volume) -> Result<MountInfo,
 /// Size of a filesystem in memory: the least of what the node has, what the pod may use, and what the volume asks for.
 fn memory_size(deps: &Deps, pod: &Pod, limit: Option<i64>) -> Option<i64> {
     let node = (deps.node)();
-    let allocatable = node.as_ref().and_then(|node| node.status.as_ref()?.allocatable.as_ref()?.get("memory").map(quantity::value));
+    let allocatable = node
+        .as_ref()
+        .and_then(|node| node.status.as_ref()?.allocatable.as_ref()?.get("memory").map(quantity::value));
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let all_limited = containers.into_iter().all(|container| {
         let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
@@ -140,7 +148,13 @@ fn memory_size(deps: &Deps, pod: &Pod, limit: Option<i64>) -> Option<i64> {
     [allocatable, of_pod, limit].into_iter().flatten().filter(|size| *size > 0).min()
 }
 
-async fn persistent(deps: &Deps, pod: &Pod, volume: &str, spec: &PersistentVolumeSpec, read_only: bool) -> Result<MountInfo, Reason> {
+async fn persistent(
+    deps: &Deps,
+    pod: &Pod,
+    volume: &str,
+    spec: &PersistentVolumeSpec,
+    read_only: bool,
+) -> Result<MountInfo, Reason> {
     let block = spec.volume_mode.as_deref() == Some("Block");
     if let Some(source) = &spec.host_path {
         let path = PathBuf::from(&source.path);
@@ -151,13 +165,24 @@ async fn persistent(deps: &Deps, pod: &Pod, volume: &str, spec: &PersistentVolum
         return local(deps, pod, volume, PathBuf::from(&source.path), read_only, block).await;
     }
     if let Some(source) = &spec.nfs {
-        let source = NFSVolumeSource { path: source.path.clone(), server: source.server.clone(), read_only: Some(read_only || source.read_only == Some(true)) };
+        let source = NFSVolumeSource {
+            path: source.path.clone(),
+            server: source.server.clone(),
+            read_only: Some(read_only || source.read_only == Some(true)),
+        };
         return nfs(deps, pod, volume, &source, spec.mount_options.as_deref().unwrap_or_default()).await;
     }
     Err(Reason::Text("no volume plugin matched the persistent volume".to_owned()))
 }
 
-async fn local(deps: &Deps, pod: &Pod, volume: &str, path: PathBuf, read_only: bool, block: bool) -> Result<MountInfo, Reason> {
+async fn local(
+    deps: &Deps,
+    pod: &Pod,
+    volume: &str,
+    path: PathBuf,
+    read_only: bool,
+    block: bool,
+) -> Result<MountInfo, Reason> {
     if !path.exists() {
         return Err(Reason::Text(format!("path {:?} does not exist", path.display().to_string())));
     }
@@ -187,7 +212,13 @@ fn on_root_mismatch(pod: &Pod) -> bool {
     context.and_then(|context| context.fs_group_change_policy.as_deref()) == Some("OnRootMismatch")
 }
 
-async fn nfs(deps: &Deps, pod: &Pod, volume: &str, source: &NFSVolumeSource, options: &[String]) -> Result<MountInfo, Reason> {
+async fn nfs(
+    deps: &Deps,
+    pod: &Pod,
+    volume: &str,
+    source: &NFSVolumeSource,
+    options: &[String],
+) -> Result<MountInfo, Reason> {
     let dir = dir_of(deps, pod, "kubernetes.io~nfs", volume);
     fs::create_dir_all(&dir)?;
     let read_only = source.read_only == Some(true);
