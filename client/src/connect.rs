@@ -75,7 +75,21 @@ impl ClientFlags {
 /// The configuration is missing or cannot be used.
 pub async fn connect(options: &ConnectOptions) -> Result<Client, Error> {
     install_crypto_provider();
+    build(load(options).await?, options)
+}
+
+/// Makes a client of the same server that shows no credentials: whoever uses it brings its own with each request.
+///
+/// # Errors
+/// The configuration is missing or cannot be used.
+pub async fn connect_anonymous(options: &ConnectOptions) -> Result<Client, Error> {
+    install_crypto_provider();
     let mut config = load(options).await?;
+    config.auth_info = kube::config::AuthInfo::default();
+    build(config, options)
+}
+
+fn build(mut config: kube::Config, options: &ConnectOptions) -> Result<Client, Error> {
     if let Ok(agent) = http::HeaderValue::from_str(&options.user_agent) {
         config.headers.retain(|(name, _)| name != http::header::USER_AGENT);
         config.headers.push((http::header::USER_AGENT, agent));

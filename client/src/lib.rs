@@ -20,7 +20,7 @@ pub mod serving;
 pub mod tasks;
 pub mod workqueue;
 
-pub use connect::{ClientFlags, ConnectOptions, connect};
+pub use connect::{ClientFlags, ConnectOptions, connect, connect_anonymous};
 pub use events::{EventRecorder, EventType};
 pub use informer::{Event, Informer, PartialObject, Selection, SharedInformerFactory, Store};
 pub use k8s_openapi;

@@ -1,8 +1,8 @@
 //! ClusterRoles that consist of others: their rules are those of all roles that their selectors match.
 //! As upstream's pkg/controller/clusterroleaggregation.
 
+use crate::common::Selector;
 use crate::common::meta;
-use crate::common::selector::Selector;
 use crate::context::Context;
 use client::controller::Action;
 use client::kube::api::PostParams;
@@ -41,7 +41,7 @@ fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>>
     let selectors = role.aggregation_rule.as_ref()?.cluster_role_selectors.as_deref().unwrap_or_default();
     let mut rules: Vec<PolicyRule> = Vec::new();
     for selector in selectors {
-        let selector = Selector::new(Some(selector)).ok()?;
+        let selector = Selector::from_meta(Some(selector)).ok()?;
         let mut parts: Vec<_> = all
             .iter()
             .filter(|part| part.metadata.name != role.metadata.name)

@@ -8,6 +8,7 @@ mod bootstrap;
 mod clusterrole_aggregation;
 pub mod common;
 mod context;
+mod credentials;
 mod cronjob;
 mod csr;
 mod daemonset;

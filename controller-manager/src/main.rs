@@ -14,8 +14,11 @@ fn main() -> ExitCode {
     client::observability::init(flags.v);
     client::component::main(NAME, |token| async move {
         let options = flags.client.options(NAME);
-        let config = flags.into_config()?;
+        let mut config = flags.into_config()?;
         let client = client::connect(&options).await?;
+        if config.flags.use_service_account_credentials {
+            config.anonymous = Some(client::connect_anonymous(&options).await?);
+        }
         run(config, client, token).await
     })
 }

@@ -205,7 +205,7 @@ pub struct Concurrency {
 }
 
 /// Everything the component needs to know, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Controllers to run, by their canonical names.
     pub controllers: Vec<&'static str>,
@@ -217,6 +217,8 @@ pub struct Config {
     pub concurrent: Concurrency,
     /// The root certificates, in PEM.
     pub root_ca: Option<String>,
+    /// A client without credentials, when each controller is to run as a service account of its own.
+    pub anonymous: Option<client::Client>,
     /// All other flags as they were given.
     pub flags: Flags,
 }
@@ -242,6 +244,7 @@ impl Flags {
             serve: (self.secure_port != 0).then(|| SocketAddr::new(self.bind_address, self.secure_port)),
             concurrent: self.concurrent.clone(),
             root_ca,
+            anonymous: None,
             flags: self,
         })
     }
@@ -287,7 +290,7 @@ pub mod tests {
         for arguments in
             [&["--controllers=nope"][..], &["--allocate-node-cidrs"], &["--root-ca-file=/does/not/exist"]]
         {
-            let error = config(arguments).expect_err("refused");
+            let error = config(arguments).err().expect("refused");
             assert!(error.is::<BadConfiguration>(), "{error}");
         }
     }

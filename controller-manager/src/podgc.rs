@@ -196,15 +196,13 @@ mod tests {
 
     #[test]
     fn verdicts() {
-        let mut broken = Node::default();
-        broken.spec = Some(NodeSpec {
-            taints: Some(vec![Taint {
-                key: "node.kubernetes.io/out-of-service".into(),
-                effect: "NoExecute".into(),
-                ..Default::default()
-            }]),
+        let taint = Taint {
+            key: "node.kubernetes.io/out-of-service".into(),
+            effect: "NoExecute".into(),
             ..Default::default()
-        });
+        };
+        let spec = NodeSpec { taints: Some(vec![taint]), ..Default::default() };
+        let broken = Node { spec: Some(spec), ..Default::default() };
         let fine = Node::default();
         for (bound, deleting, node, expected) in [
             ("", false, None, Verdict::Keep),

@@ -158,7 +158,7 @@ mod tests {
             (true, false, false, Plan::Keep),
         ] {
             let metadata = ObjectMeta {
-                deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+                deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
                 finalizers: held.then(|| vec![CLAIM.to_owned()]),
                 ..Default::default()
             };

@@ -10,80 +10,149 @@ pub struct Registration {
     pub alias: Option<&'static str>,
     /// Whether `*` includes it.
     pub by_default: bool,
+    /// The service account in `kube-system` that it runs as, if each has its own; empty for the process's own rights.
+    pub account: &'static str,
     /// Registers its caches and starts its tasks.
     pub start: fn(&Context),
 }
 
-const fn entry(name: &'static str, alias: &'static str, start: fn(&Context)) -> Registration {
-    Registration { name, alias: Some(alias), by_default: true, start }
+const fn entry(
+    name: &'static str,
+    alias: &'static str,
+    account: &'static str,
+    start: fn(&Context),
+) -> Registration {
+    Registration { name, alias: Some(alias), by_default: true, account, start }
 }
 
 /// All of them, in the order they start.
 pub static CONTROLLERS: &[Registration] = &[
-    entry("namespace-controller", "namespace", crate::namespace::start),
-    entry("serviceaccount-controller", "serviceaccount", crate::serviceaccount::start),
-    entry("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", crate::root_ca::start),
-    entry("replicaset-controller", "replicaset", crate::replicaset::start_replicasets),
+    entry("namespace-controller", "namespace", "namespace-controller", crate::namespace::start),
+    entry(
+        "serviceaccount-controller",
+        "serviceaccount",
+        "service-account-controller",
+        crate::serviceaccount::start,
+    ),
+    entry(
+        "root-ca-certificate-publisher-controller",
+        "root-ca-cert-publisher",
+        "root-ca-cert-publisher",
+        crate::root_ca::start,
+    ),
+    entry(
+        "replicaset-controller",
+        "replicaset",
+        "replicaset-controller",
+        crate::replicaset::start_replicasets,
+    ),
     entry(
         "replicationcontroller-controller",
         "replicationcontroller",
+        "replication-controller",
         crate::replicaset::start_replication_controllers,
     ),
-    entry("deployment-controller", "deployment", crate::deployment::start),
-    entry("statefulset-controller", "statefulset", crate::statefulset::start),
-    entry("daemonset-controller", "daemonset", crate::daemonset::start),
-    entry("job-controller", "job", crate::job::start),
-    entry("cronjob-controller", "cronjob", crate::cronjob::start),
-    entry("ttl-after-finished-controller", "ttl-after-finished", crate::ttlafterfinished::start),
-    entry("disruption-controller", "disruption", crate::disruption::start),
+    entry("deployment-controller", "deployment", "deployment-controller", crate::deployment::start),
+    entry("statefulset-controller", "statefulset", "statefulset-controller", crate::statefulset::start),
+    entry("daemonset-controller", "daemonset", "daemon-set-controller", crate::daemonset::start),
+    entry("job-controller", "job", "job-controller", crate::job::start),
+    entry("cronjob-controller", "cronjob", "cronjob-controller", crate::cronjob::start),
+    entry(
+        "ttl-after-finished-controller",
+        "ttl-after-finished",
+        "ttl-after-finished-controller",
+        crate::ttlafterfinished::start,
+    ),
+    entry("disruption-controller", "disruption", "disruption-controller", crate::disruption::start),
     entry(
         "clusterrole-aggregation-controller",
         "clusterrole-aggregation",
+        "clusterrole-aggregation-controller",
         crate::clusterrole_aggregation::start,
     ),
-    entry("resourcequota-controller", "resourcequota", crate::quota::start),
-    entry("certificatesigningrequest-signing-controller", "csrsigning", crate::csr::start_signing),
-    entry("certificatesigningrequest-approving-controller", "csrapproving", crate::csr::start_approving),
-    entry("certificatesigningrequest-cleaner-controller", "csrcleaner", crate::csr::start_cleaning),
-    entry("persistentvolumeclaim-protection-controller", "pvc-protection", crate::protection::start_claims),
-    entry("persistentvolume-protection-controller", "pv-protection", crate::protection::start_volumes),
-    entry("serviceaccount-token-controller", "serviceaccount-token", crate::serviceaccount_tokens::start),
+    entry("resourcequota-controller", "resourcequota", "resourcequota-controller", crate::quota::start),
+    entry(
+        "certificatesigningrequest-signing-controller",
+        "csrsigning",
+        "certificate-controller",
+        crate::csr::start_signing,
+    ),
+    entry(
+        "certificatesigningrequest-approving-controller",
+        "csrapproving",
+        "certificate-controller",
+        crate::csr::start_approving,
+    ),
+    entry(
+        "certificatesigningrequest-cleaner-controller",
+        "csrcleaner",
+        "certificate-controller",
+        crate::csr::start_cleaning,
+    ),
+    entry(
+        "persistentvolumeclaim-protection-controller",
+        "pvc-protection",
+        "pvc-protection-controller",
+        crate::protection::start_claims,
+    ),
+    entry(
+        "persistentvolume-protection-controller",
+        "pv-protection",
+        "pv-protection-controller",
+        crate::protection::start_volumes,
+    ),
+    entry("serviceaccount-token-controller", "serviceaccount-token", "", crate::serviceaccount_tokens::start),
     Registration {
         name: "service-cidr-controller",
         alias: None,
         by_default: true,
+        account: "service-cidrs-controller",
         start: crate::servicecidr::start,
     },
-    entry("ttl-controller", "ttl", crate::ttl::start),
+    entry("ttl-controller", "ttl", "ttl-controller", crate::ttl::start),
     Registration {
         name: "bootstrap-signer-controller",
         alias: Some("bootstrapsigner"),
         by_default: false,
+        account: "bootstrap-signer",
         start: crate::bootstrap::start_signer,
     },
     Registration {
         name: "token-cleaner-controller",
         alias: Some("tokencleaner"),
         by_default: false,
+        account: "token-cleaner",
         start: crate::bootstrap::start_cleaner,
     },
-    entry("endpoints-controller", "endpoint", crate::endpoints::start),
-    entry("endpointslice-controller", "endpointslice", crate::endpointslice::start),
-    entry("pod-garbage-collector-controller", "podgc", crate::podgc::start),
-    entry("node-ipam-controller", "nodeipam", crate::nodeipam::start),
-    entry("node-lifecycle-controller", "nodelifecycle", crate::nodelifecycle::start),
+    entry("endpoints-controller", "endpoint", "endpoint-controller", crate::endpoints::start),
+    entry(
+        "endpointslice-controller",
+        "endpointslice",
+        "endpointslice-controller",
+        crate::endpointslice::start,
+    ),
+    entry("pod-garbage-collector-controller", "podgc", "pod-garbage-collector", crate::podgc::start),
+    entry("node-ipam-controller", "nodeipam", "node-controller", crate::nodeipam::start),
+    entry("node-lifecycle-controller", "nodelifecycle", "node-controller", crate::nodelifecycle::start),
     Registration {
         name: "taint-eviction-controller",
         alias: None,
         by_default: true,
+        account: "node-controller",
         start: crate::tainteviction::start,
     },
     entry(
         "endpointslice-mirroring-controller",
         "endpointslicemirroring",
+        "endpointslicemirroring-controller",
         crate::endpointslicemirroring::start,
     ),
-    entry("garbage-collector-controller", "garbagecollector", crate::garbagecollector::start),
+    entry(
+        "garbage-collector-controller",
+        "garbagecollector",
+        "generic-garbage-collector",
+        crate::garbagecollector::start,
+    ),
 ];
 
 /// The controllers that a selection means, in starting order. As upstream's IsControllerEnabled: a name that is

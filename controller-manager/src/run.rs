@@ -1,6 +1,7 @@
 //! Runs the component: health from the start, controllers while this process leads.
 
 use crate::context::Context;
+use crate::credentials;
 use crate::options::Config;
 use crate::registry::CONTROLLERS;
 use anyhow::Context as _;
@@ -52,7 +53,14 @@ async fn control(config: Arc<Config>, client: Client, token: CancellationToken) 
     };
     for entry in CONTROLLERS.iter().filter(|entry| context.config.controllers.contains(&entry.name)) {
         tracing::debug!(controller = entry.name, "starting");
-        (entry.start)(&context);
+        // Caches are shared and read with the process's own rights; writes are each controller's own.
+        let client = match &context.config.anonymous {
+            Some(anonymous) if !entry.account.is_empty() => {
+                credentials::client(anonymous.clone(), context.client.clone(), entry.account)
+            }
+            _ => context.client.clone(),
+        };
+        (entry.start)(&Context { client, ..context.clone() });
     }
     token.cancelled().await;
     let _ = tasks.shut_down().await;

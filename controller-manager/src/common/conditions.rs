@@ -65,7 +65,7 @@ pub fn set<C: Condition>(conditions: &mut Vec<C>, mut condition: C) {
             *condition.last_transition() = current.last_transition().clone();
         }
     }
-    remove(conditions, &condition.kind().to_owned());
+    remove(conditions, condition.kind());
     conditions.push(condition);
 }
 

@@ -10,13 +10,6 @@ pub fn code(error: &kube::Error) -> u16 {
     }
 }
 
-fn reason(error: &kube::Error) -> &str {
-    match error {
-        kube::Error::Api(status) => &status.reason,
-        _ => "",
-    }
-}
-
 /// The text a user should read: the API's message without decoration.
 pub fn message(error: &kube::Error) -> String {
     match error {
@@ -25,29 +18,16 @@ pub fn message(error: &kube::Error) -> String {
     }
 }
 
-/// The object does not exist.
-pub fn is_not_found(error: &kube::Error) -> bool {
-    code(error) == 404
-}
+pub use client::{is_already_exists, is_not_found};
 
 /// The object was modified since it was read, or a precondition failed.
 pub fn is_conflict(error: &kube::Error) -> bool {
-    reason(error) == "Conflict" || (code(error) == 409 && reason(error) != "AlreadyExists")
-}
-
-/// An object of that name exists already.
-pub fn is_already_exists(error: &kube::Error) -> bool {
-    reason(error) == "AlreadyExists"
+    client::is_conflict(error) && !is_already_exists(error)
 }
 
 /// The object is invalid.
 pub fn is_invalid(error: &kube::Error) -> bool {
     code(error) == 422
-}
-
-/// The call is forbidden.
-pub fn is_forbidden(error: &kube::Error) -> bool {
-    code(error) == 403
 }
 
 /// The resource does not support the verb.

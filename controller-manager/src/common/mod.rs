@@ -12,6 +12,7 @@ pub mod nodes;
 pub mod pod_control;
 pub mod pods;
 pub mod refs;
-pub mod selector;
 pub mod services;
 pub mod written;
+
+pub use api::selector::LabelSelector as Selector;

@@ -9,10 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The phase of a pod; empty before the kubelet or the apiserver set one.
-pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
-}
+pub use api::pod::{is_active, is_available, is_ready, is_terminal, phase};
 
 /// The node a pod is bound to; empty for none.
 pub fn node_name(pod: &Pod) -> &str {
@@ -29,21 +26,6 @@ pub fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
     conditions::find(pod_conditions(pod), "Ready")
 }
 
-/// Whether the pod is ready.
-pub fn is_ready(pod: &Pod) -> bool {
-    ready_condition(pod).is_some_and(|condition| condition.status == "True")
-}
-
-/// Whether the pod ended for good: it succeeded or failed.
-pub fn is_terminal(pod: &Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
-}
-
-/// Whether the pod counts as a replica: neither ended nor being deleted.
-pub fn is_active(pod: &Pod) -> bool {
-    !is_terminal(pod) && !meta::is_deleting(&pod.metadata)
-}
-
 /// Whether the pod is on its way out but has not ended.
 pub fn is_terminating(pod: &Pod) -> bool {
     !is_terminal(pod) && meta::is_deleting(&pod.metadata)
@@ -55,17 +37,6 @@ fn ready_since(pod: &Pod) -> Option<Timestamp> {
         .last_transition_time
         .as_ref()
         .map(|time| time.0)
-}
-
-/// Whether the pod has been ready for `min_ready_seconds`.
-pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
-    if !is_ready(pod) {
-        return false;
-    }
-    if min_ready_seconds <= 0 {
-        return true;
-    }
-    ready_since(pod).is_some_and(|since| since.as_second() + i64::from(min_ready_seconds) <= now.as_second())
 }
 
 /// When the next ready pod becomes available, if one will.

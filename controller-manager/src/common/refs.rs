@@ -3,9 +3,9 @@
 //! Before an orphan is adopted the owner is read live once, so that an owner that is being deleted adopts nothing.
 //! As upstream's pkg/controller/controller_ref_manager.go.
 
+use super::Selector;
 use super::errors::{self, IgnoreGone};
 use super::meta;
-use super::selector::Selector;
 use client::kube::api::{Patch, PatchParams};
 use client::kube::core::NamespaceResourceScope;
 use client::kube::{self, Resource};
@@ -142,7 +142,7 @@ mod tests {
         ObjectMeta {
             namespace: Some("ns".into()),
             labels: Some([("app".to_owned(), label.to_owned())].into()),
-            deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             owner_references: owner.map(|uid| {
                 vec![OwnerReference { uid: uid.into(), controller: Some(true), ..Default::default() }]
             }),
@@ -156,7 +156,7 @@ mod tests {
             match_labels: Some([("app".to_owned(), "web".to_owned())].into()),
             ..Default::default()
         };
-        let selector = Selector::new(Some(&selector)).expect("valid");
+        let selector = Selector::from_meta(Some(&selector)).expect("valid");
         for (owner_deleting, owner, label, deleting, expected) in [
             (false, Some("me"), "web", false, Claim::Keep),
             (false, Some("me"), "web", true, Claim::Keep),

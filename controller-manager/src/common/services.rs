@@ -1,6 +1,6 @@
 //! Services and the pods behind them: what Endpoints and EndpointSlices have in common.
 
-use super::{meta, pods, selector::Selector};
+use super::{meta, pods};
 use crate::context::states;
 use client::{Event, Informer, ObjectKey, WorkQueue};
 use jiff::Timestamp;
@@ -17,9 +17,13 @@ pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// The selector of a Service; `None` when it has none, and then its endpoints are somebody else's.
-pub fn selector(service: &Service) -> Option<Selector> {
-    let selector = service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())?;
-    Some(Selector::of_map(Some(selector)))
+pub fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+/// Whether labels are all that a selector asks for.
+pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// Whether the Service is only another name.
@@ -103,7 +107,7 @@ pub fn for_labels(
 ) -> Vec<ObjectKey> {
     let all = services.store().list_namespace(namespace);
     let matching =
-        all.iter().filter(|service| selector(service).is_some_and(|selector| selector.matches(labels)));
+        all.iter().filter(|service| selector(service).is_some_and(|selector| selects(selector, labels)));
     matching.map(|service| meta::key(&service.metadata)).collect()
 }
 

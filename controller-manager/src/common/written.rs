@@ -19,9 +19,12 @@ pub struct Written {
     keys: Mutex<HashMap<ObjectKey, Pending>>,
 }
 
+type Version = Box<dyn Fn() -> u64 + Send + Sync>;
+type Holds = Box<dyn Fn(&ObjectKey, &str) -> bool + Send + Sync>;
+
 struct Cache {
-    version: Box<dyn Fn() -> u64 + Send + Sync>,
-    holds: Box<dyn Fn(&ObjectKey, &str) -> bool + Send + Sync>,
+    version: Version,
+    holds: Holds,
 }
 
 #[derive(Default)]

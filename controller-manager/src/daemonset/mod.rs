@@ -8,8 +8,8 @@ mod plan;
 mod template;
 mod update;
 
+use crate::common::Selector;
 use crate::common::pod_control::PodControl;
-use crate::common::selector::Selector;
 use crate::common::{batch, history, meta, pods, refs, written::Written};
 use crate::context::{Context, NODE_INDEX, enqueue_all, states};
 use crate::replicaset::STALE;
@@ -130,7 +130,7 @@ fn enqueue_for_nodes(
 
 fn selector(set: &DaemonSet) -> Selector {
     let spec = set.spec.as_ref();
-    spec.and_then(|spec| Selector::new(Some(&spec.selector)).ok()).unwrap_or(Selector::Nothing)
+    spec.and_then(|spec| Selector::from_meta(Some(&spec.selector)).ok()).unwrap_or_else(Selector::nothing)
 }
 
 impl Controller {

@@ -14,7 +14,7 @@ mod scale;
 mod sets;
 
 use crate::common::errors::{self, IgnoreGone};
-use crate::common::{meta, pods, refs, selector::Selector, written::Written};
+use crate::common::{Selector, meta, pods, refs, written::Written};
 use crate::context::{Context, enqueue_all, states};
 use crate::replicaset::STALE;
 use client::controller::Action;
@@ -124,7 +124,7 @@ fn enqueue_for_deleted_pods(
 
 fn selector_of(deployment: &Deployment) -> Selector {
     let spec = deployment.spec.as_ref();
-    spec.and_then(|spec| Selector::new(Some(&spec.selector)).ok()).unwrap_or(Selector::Nothing)
+    spec.and_then(|spec| Selector::from_meta(Some(&spec.selector)).ok()).unwrap_or_else(Selector::nothing)
 }
 
 impl Controller {

@@ -275,9 +275,12 @@ mod tests {
             strategy.rolling_update = None;
         }
         let old = annotated(set("old", "old", 1, 2, 2), &deployment, 1);
-        assert_eq!(converged(&deployment, &[old.clone()], true), (None, vec![("old".into(), 0)], 0));
+        assert_eq!(
+            converged(&deployment, std::slice::from_ref(&old), true),
+            (None, vec![("old".into(), 0)], 0)
+        );
         let empty = annotated(set("old", "old", 1, 0, 0), &deployment, 1);
-        assert_eq!(converged(&deployment, &[empty.clone()], true), (None, vec![], 0));
+        assert_eq!(converged(&deployment, std::slice::from_ref(&empty), true), (None, vec![], 0));
         assert_eq!(converged(&deployment, &[empty], false), (Some(2), vec![], 0));
     }
 

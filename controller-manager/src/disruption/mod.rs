@@ -5,7 +5,7 @@
 mod plan;
 mod scale;
 
-use crate::common::selector::Selector;
+use crate::common::Selector;
 use crate::common::{meta, pods};
 use crate::context::{Context, enqueue_all, states};
 use client::controller::Action;
@@ -95,7 +95,7 @@ fn start_clearing(cx: &Context, pods: &Informer<Pod>) {
 
 fn selector(budget: &PodDisruptionBudget) -> Selector {
     let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    Selector::new(selector).unwrap_or(Selector::Nothing)
+    Selector::from_meta(selector).unwrap_or_else(|_| Selector::nothing())
 }
 
 impl Controller {

@@ -76,7 +76,7 @@ impl Controller {
             return Ok(Action::RequeueAfter(STALE));
         }
         let mut pods = self.pods.store().list_namespace(&key.namespace);
-        pods.retain(|pod| selector.matches(meta::labels(&pod.metadata)));
+        pods.retain(|pod| services::selects(selector, meta::labels(&pod.metadata)));
         let trigger = self.triggers.observe(&key, &service, &pods);
         let Some(wanted) = plan::plan(&service, &pods, current.as_deref(), trigger) else {
             return Ok(Action::Done);

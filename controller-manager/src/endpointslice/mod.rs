@@ -147,7 +147,7 @@ impl Controller {
             return Ok(Action::RequeueAfter(STALE));
         }
         let mut pods = self.pods.store().list_namespace(&key.namespace);
-        pods.retain(|pod| selector.matches(meta::labels(&pod.metadata)));
+        pods.retain(|pod| services::selects(selector, meta::labels(&pod.metadata)));
         let trigger = self.triggers.observe(&key, &service, &pods);
         let node = |name: &str| self.nodes.store().get(&ObjectKey::new("", name));
         let existing = managed(&self.slices, &key, CONTROLLER);

@@ -237,7 +237,7 @@ mod tests {
         ObjectMeta {
             owner_references: Some(owners.iter().map(reference).collect()),
             finalizers: finalizer.map(|finalizer| vec![finalizer.to_owned()]),
-            deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             ..Default::default()
         }
     }

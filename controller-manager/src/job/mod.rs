@@ -12,9 +12,9 @@ mod view;
 
 pub use view::{holds, is_finished, spec};
 
+use crate::common::Selector;
 use crate::common::errors::{self, IgnoreGone};
 use crate::common::pod_control::PodControl;
-use crate::common::selector::Selector;
 use crate::common::{batch, meta, pods, refs, written::Written};
 use crate::context::{Context, enqueue_all, states};
 use crate::replicaset::STALE;
@@ -135,7 +135,7 @@ fn owner(jobs: &Informer<Job>, pod: &Pod) -> Option<Arc<Job>> {
 }
 
 fn selector(job: &Job) -> Selector {
-    Selector::new(spec(job).selector.as_ref()).unwrap_or(Selector::Nothing)
+    Selector::from_meta(spec(job).selector.as_ref()).unwrap_or_else(|_| Selector::nothing())
 }
 
 fn is_managed_elsewhere(job: &Job) -> bool {

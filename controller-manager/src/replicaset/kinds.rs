@@ -1,7 +1,7 @@
 //! The two kinds behind one implementation.
 
 use super::status::Status;
-use crate::common::selector::Selector;
+use crate::common::Selector;
 use client::Object;
 use client::kube::Resource;
 use client::kube::core::NamespaceResourceScope;
@@ -59,8 +59,8 @@ impl Replicated for ReplicaSet {
             replicas: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             min_ready_seconds: spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0),
             selector: spec
-                .and_then(|spec| Selector::new(Some(&spec.selector)).ok())
-                .unwrap_or(Selector::Nothing),
+                .and_then(|spec| Selector::from_meta(Some(&spec.selector)).ok())
+                .unwrap_or_else(Selector::nothing),
             template: spec.and_then(|spec| spec.template.as_ref()).unwrap_or(&NO_TEMPLATE),
             generation: self.metadata.generation.unwrap_or(0),
             reports_terminating: true,
@@ -101,7 +101,7 @@ impl Replicated for ReplicationController {
         View {
             replicas: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             min_ready_seconds: spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0),
-            selector: selector.map_or(Selector::Nothing, |selector| Selector::of_map(Some(selector))),
+            selector: selector.map_or_else(Selector::nothing, Selector::from_set),
             template: spec.and_then(|spec| spec.template.as_ref()).unwrap_or(&NO_TEMPLATE),
             generation: self.metadata.generation.unwrap_or(0),
             reports_terminating: false,

@@ -10,7 +10,7 @@ mod status;
 pub use kinds::{Replicated, View};
 
 use crate::common::pod_control::PodControl;
-use crate::common::{batch, errors, meta, pods, refs, selector::Selector, written::Written};
+use crate::common::{Selector, batch, errors, meta, pods, refs, written::Written};
 use crate::context::{Context, enqueue_all, states};
 use client::controller::Action;
 use client::events;

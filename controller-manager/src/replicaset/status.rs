@@ -1,7 +1,7 @@
 //! The status of a set, as numbers and at most one condition.
 
 use super::View;
-use crate::common::{conditions, meta, pods, selector::Selector};
+use crate::common::{Selector, conditions, meta, pods};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSetCondition;
 use k8s_openapi::api::core::v1::Pod;
@@ -35,7 +35,7 @@ pub fn status(
     now: Timestamp,
 ) -> Status {
     let labels = view.template.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
-    let template = Selector::of_map(labels);
+    let template = Selector::from_set(labels.into_iter().flatten());
     let count = |matches: &dyn Fn(&Pod) -> bool| {
         i32::try_from(active.iter().filter(|pod| matches(pod)).count()).unwrap_or(i32::MAX)
     };
@@ -94,7 +94,7 @@ mod tests {
         View {
             replicas,
             min_ready_seconds: 10,
-            selector: Selector::of_map(None),
+            selector: Selector::everything(),
             template,
             generation: 4,
             reports_terminating: true,

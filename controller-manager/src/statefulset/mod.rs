@@ -8,8 +8,8 @@ mod identity;
 mod plan;
 mod revisions;
 
+use crate::common::Selector;
 use crate::common::errors::{self, IgnoreGone};
-use crate::common::selector::Selector;
 use crate::common::{batch, history, meta, pods, refs, written::Written};
 use crate::context::{Context, enqueue_all, states};
 use crate::replicaset::STALE;
@@ -86,7 +86,7 @@ fn enqueue_for_pods(pods: &Informer<Pod>, sets: &Informer<StatefulSet>, queue: &
 
 fn selector(set: &StatefulSet) -> Selector {
     let spec = set.spec.as_ref();
-    spec.and_then(|spec| Selector::new(Some(&spec.selector)).ok()).unwrap_or(Selector::Nothing)
+    spec.and_then(|spec| Selector::from_meta(Some(&spec.selector)).ok()).unwrap_or_else(Selector::nothing)
 }
 
 impl Controller {

@@ -109,7 +109,10 @@ impl Cluster {
 async fn run(client: Client, flags: &'static [&'static str], token: CancellationToken) {
     let usual = ["kube-controller-manager", "--secure-port=0", "--leader-elect=false"];
     let flags = Flags::try_parse_from(usual.iter().chain(flags)).expect("flags are valid");
-    let config = flags.into_config().expect("configuration is valid");
+    let mut config = flags.into_config().expect("configuration is valid");
+    if config.flags.use_service_account_credentials {
+        config.anonymous = Some(client.clone());
+    }
     controller_manager::run(config, client, token).await.expect("no controller fails");
 }
 
@@ -459,6 +462,103 @@ async fn replication_controller_keeps_its_pods() {
         .await;
     cluster.change("v1", "replicationcontrollers", "rc", json!({ "spec": { "replicas": 0 } }));
     cluster.wait("no pods", |cluster| cluster.list("v1", "pods").is_empty()).await;
+    cluster.rests().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_controller_writes_as_itself() {
+    let cluster = Cluster::start(&["--use-service-account-credentials"]).await;
+    cluster.create("apps/v1", "deployments", deployment(1));
+    cluster.wait("the rollout", |cluster| available(cluster, 1)).await;
+    let calls = cluster.writes.lock().clone();
+    for call in [
+        "POST /apis/apps/v1/namespaces/default/replicasets as deployment-controller",
+        "POST /api/v1/namespaces/default/pods as replicaset-controller",
+    ] {
+        assert!(calls.iter().any(|made| made == call), "{call} is not among {calls:?}");
+    }
+    let tokens = calls.iter().filter(|call| call.contains("/serviceaccounts/replicaset-controller/token"));
+    // Once in vain, once after the account was created.
+    assert_eq!(tokens.count(), 2);
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn budget_follows_its_pods() {
+    let cluster = Cluster::start(&[]).await;
+    let budget = json!({
+        "kind": "PodDisruptionBudget",
+        "metadata": { "name": "web" },
+        "spec": { "maxUnavailable": 1, "selector": { "matchLabels": { "app": "web" } } },
+    });
+    cluster.create("policy/v1", "poddisruptionbudgets", budget);
+    cluster.create("apps/v1", "deployments", deployment(3));
+    let says = |cluster: &Cluster, healthy: i64, wanted: i64, allowed: i64| {
+        let status = cluster.get("policy/v1", "poddisruptionbudgets", "web")["status"].clone();
+        number(&status, "/currentHealthy") == healthy
+            && number(&status, "/desiredHealthy") == wanted
+            && number(&status, "/disruptionsAllowed") == allowed
+    };
+    cluster.wait("one disruption allowed", |cluster| says(cluster, 3, 2, 1)).await;
+    cluster.change("apps/v1", "deployments", "web", json!({ "spec": { "replicas": 5 } }));
+    cluster.wait("the larger scale", |cluster| says(cluster, 5, 4, 1)).await;
+    cluster.rests().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn quota_reports_what_is_used() {
+    let cluster = Cluster::start(&[]).await;
+    let quota = json!({
+        "kind": "ResourceQuota",
+        "metadata": { "name": "limits" },
+        "spec": { "hard": { "pods": "10", "configmaps": "5", "count/replicasets.apps": "9" } },
+    });
+    cluster.create("v1", "resourcequotas", quota);
+    cluster.create("apps/v1", "deployments", deployment(3));
+    cluster.create("v1", "configmaps", json!({ "kind": "ConfigMap", "metadata": { "name": "a" } }));
+    cluster
+        .wait("the use", |cluster| {
+            let used = cluster.get("v1", "resourcequotas", "limits")["status"]["used"].clone();
+            used == json!({ "pods": "3", "configmaps": "1", "count/replicasets.apps": "1" })
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_vanished_owner_are_released_and_adopted() {
+    let cluster = Cluster::start(&[]).await;
+    let pod = |name: &str, label: &str| {
+        json!({
+            "kind": "Pod",
+            "metadata": { "name": name, "labels": { "app": label } },
+            "spec": { "containers": [{ "name": "c", "image": "one" }] },
+        })
+    };
+    cluster.create("v1", "pods", pod("stray", "web"));
+    cluster.create("v1", "pods", pod("other", "db"));
+    cluster.create("apps/v1", "replicasets", json!({
+        "kind": "ReplicaSet",
+        "metadata": { "name": "web" },
+        "spec": { "replicas": 2, "selector": { "matchLabels": { "app": "web" } }, "template": template("one") },
+    }));
+    let owner = |cluster: &Cluster, name: &str| {
+        text(&cluster.get("v1", "pods", name), "/metadata/ownerReferences/0/name").to_owned()
+    };
+    cluster
+        .wait("the adoption", |cluster| {
+            owner(cluster, "stray") == "web" && cluster.list("v1", "pods").len() == 3
+        })
+        .await;
+    assert_eq!(owner(&cluster, "other"), "");
+    cluster.change("v1", "pods", "stray", json!({ "metadata": { "labels": { "app": "none" } } }));
+    cluster
+        .wait("the release", |cluster| {
+            owner(cluster, "stray").is_empty() && cluster.list("v1", "pods").len() == 4
+        })
+        .await;
     cluster.rests().await;
     cluster.stop().await;
 }

@@ -46,8 +46,17 @@ const RESOURCES: &[(&str, &str, &str, bool)] = &[
     ("networking.k8s.io/v1", "IPAddress", "ipaddresses", false),
 ];
 
-/// The write calls that were made: verb and path.
+/// The write calls that were made: verb, path, and as whom.
 pub type Log = Arc<Mutex<Vec<String>>>;
+
+/// A token names its account and is valid for an hour.
+fn token(account: &str) -> Value {
+    let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "status": { "token": format!("token-of-{account}"), "expirationTimestamp": expires.to_string() },
+    })
+}
 
 /// A client of the store, and the log of its writes.
 pub fn connect(store: &Store) -> (Client, Log) {
@@ -60,7 +69,14 @@ pub fn connect(store: &Store) -> (Client, Log) {
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
             if parts.method != Method::GET && !parts.uri.path().contains("/events") {
-                calls.lock().push(format!("{} {}", parts.method, parts.uri.path()));
+                let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+                let who = header.map(|who| format!(" as {}", who.trim_start_matches("Bearer token-of-")));
+                calls.lock().push(format!(
+                    "{} {}{}",
+                    parts.method,
+                    parts.uri.path(),
+                    who.unwrap_or_default()
+                ));
             }
             Ok::<_, Infallible>(answer(&store, &parts.method, &parts.uri, body))
         }
@@ -105,7 +121,7 @@ fn parse(path: &str) -> Option<Path> {
         [first, namespace, plural, rest @ ..]
             if first == "namespaces" && !["status", "finalize"].contains(&plural.as_str()) =>
         {
-            (namespace.clone(), [&[plural.clone()], rest].concat())
+            (namespace.clone(), [std::slice::from_ref(plural), rest].concat())
         }
         other => (String::new(), other.to_vec()),
     };
@@ -142,6 +158,10 @@ fn answer(store: &Store, method: &Method, uri: &http::Uri, body: Value) -> Respo
     }
     let done = match *method {
         Method::GET => store.get(&key).ok_or((404, "NotFound", format!("{} not found", path.name))),
+        Method::POST if path.part == "token" => match store.get(&key) {
+            Some(_) => Ok(token(&path.name)),
+            None => Err((404, "NotFound", format!("{} not found", path.name))),
+        },
         Method::POST => {
             let name = text(&body, "/metadata/name").to_owned();
             store.create((key.0, key.1, key.2, name), body)

@@ -60,10 +60,6 @@ impl Store {
         Self { state: Arc::default(), head: watch::Sender::new(0) }
     }
 
-    pub fn version(&self) -> u64 {
-        self.state.lock().version
-    }
-
     /// Notices of new changes.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
