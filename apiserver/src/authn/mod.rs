@@ -10,6 +10,7 @@ pub mod keys;
 pub mod request_header;
 pub mod reviews;
 pub mod service_account;
+pub mod setup;
 pub mod token_file;
 pub mod token_request;
 pub mod union;
@@ -136,8 +137,10 @@ pub(crate) fn is_subdomain(text: &str) -> bool {
 /// The credentials that came with a request.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// Client certificate chain (DER), already verified against the client CA by TLS; leaf first.
+    /// Client certificate chain (DER), leaf first. Its holder has the key; who signed it is for `trusted` to say.
     pub certificates: Arc<Vec<rustls::pki_types::CertificateDer<'static>>>,
+    /// Whether the chain was verified against the client CA. Others may be a front proxy's.
+    pub trusted: bool,
     /// The token of an `Authorization: Bearer` header (or of a WebSocket subprotocol
     /// `base64url.bearer.authorization.k8s.io.*`).
     pub bearer_token: Option<String>,
@@ -146,16 +149,18 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Takes the credentials out of a request. `keep_headers`: a front proxy is configured.
+    /// Takes the credentials out of a request. `trusted`: the certificates were verified against the client CA.
+    /// `keep_headers`: a front proxy is configured.
     #[must_use]
     pub fn of(
         certificates: Arc<Vec<rustls::pki_types::CertificateDer<'static>>>,
+        trusted: bool,
         headers: &http::HeaderMap,
         keep_headers: bool,
     ) -> Self {
         let bearer_token = bearer_token(headers).or_else(|| websocket_token(headers));
         let headers = if keep_headers { headers.clone() } else { http::HeaderMap::new() };
-        Self { certificates, bearer_token, headers }
+        Self { certificates, trusted, bearer_token, headers }
     }
 }
 

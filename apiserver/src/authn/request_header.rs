@@ -2,10 +2,14 @@
 //! a client certificate of its own CA.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::status::ApiError;
 use http::HeaderMap;
-use rustls::pki_types::CertificateDer;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Authenticator, Credentials, User};
@@ -13,29 +17,43 @@ use crate::config::RequestHeaderConfig;
 
 /// Believes the headers of a proxy whose certificate is signed by the request header CA.
 pub struct RequestHeaders {
-    authorities: Vec<CertificateDer<'static>>,
+    verifier: Arc<dyn ClientCertVerifier>,
     config: RequestHeaderConfig,
+}
+
+/// The front proxy's CA cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A certificate cannot be read.
+    #[error("front proxy CA certificate")]
+    Certificate(#[from] rustls::Error),
+    /// There is no certificate.
+    #[error("front proxy CA")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
 impl RequestHeaders {
     /// `authorities`: the certificates of `--requestheader-client-ca-file`.
-    #[must_use]
-    pub fn new(authorities: Vec<CertificateDer<'static>>, config: RequestHeaderConfig) -> Self {
-        Self { authorities, config }
+    pub fn new(authorities: Vec<CertificateDer<'static>>, config: RequestHeaderConfig) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        for authority in authorities {
+            roots.add(authority)?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+        Ok(Self { verifier, config })
     }
 
-    /// Whether the leaf is signed by one of the authorities (directly, as proxies' certificates are) and has an
-    /// allowed common name.
-    fn trusts(&self, leaf: &CertificateDer<'_>) -> bool {
-        let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
-        let signed = self.authorities.iter().any(|authority| {
-            let Ok((_, authority)) = X509Certificate::from_der(authority) else { return false };
-            leaf.issuer() == authority.subject() && verify_signature(&leaf, &authority)
-        });
-        let name =
-            leaf.subject().iter_common_name().filter_map(|a| a.as_str().ok()).last().unwrap_or_default();
+    /// Whether the chain leads to one of the authorities and the leaf has an allowed common name.
+    fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        if self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_err() {
+            return false;
+        }
         let allowed = &self.config.allowed_names;
-        signed && leaf.validity().is_valid() && (allowed.is_empty() || allowed.iter().any(|a| a == name))
+        let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
+        let name = leaf.subject().iter_common_name().filter_map(|a| a.as_str().ok()).last().unwrap_or_default();
+        allowed.is_empty() || allowed.iter().any(|other| other == name)
     }
 
     fn user(&self, headers: &HeaderMap) -> Option<User> {
@@ -69,60 +87,11 @@ fn first(headers: &HeaderMap, names: &[String]) -> Option<String> {
     names.iter().find_map(|name| all(headers, name).next())
 }
 
-/// Whether `authority` signed `leaf`.
-fn verify_signature(leaf: &X509Certificate<'_>, authority: &X509Certificate<'_>) -> bool {
-    use rustls::pki_types::AlgorithmIdentifier;
-    let oid = leaf.signature_algorithm.oid().to_id_string();
-    // DER of the algorithm identifiers certificates are signed with.
-    let wanted: &[AlgorithmIdentifier] = match oid.as_str() {
-        "1.2.840.113549.1.1.11" => &[rustls::pki_types::alg_id::RSA_PKCS1_SHA256],
-        "1.2.840.113549.1.1.12" => &[rustls::pki_types::alg_id::RSA_PKCS1_SHA384],
-        "1.2.840.113549.1.1.13" => &[rustls::pki_types::alg_id::RSA_PKCS1_SHA512],
-        "1.2.840.10045.4.3.2" => &[rustls::pki_types::alg_id::ECDSA_SHA256],
-        "1.2.840.10045.4.3.3" => &[rustls::pki_types::alg_id::ECDSA_SHA384],
-        "1.3.101.112" => &[rustls::pki_types::alg_id::ED25519],
-        _ => return false,
-    };
-    let key = authority.public_key();
-    let Ok(key_algorithm) = x509_algorithm(key.raw) else { return false };
-    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-    let fits = algorithms.all.iter().filter(|a| {
-        wanted.contains(&a.signature_alg_id()) && a.public_key_alg_id().as_ref() == key_algorithm.as_slice()
-    });
-    let signed = leaf.tbs_certificate.as_ref();
-    fits.into_iter().any(|algorithm| {
-        algorithm.verify_signature(&key.subject_public_key.data, signed, &leaf.signature_value.data).is_ok()
-    })
-}
-
-/// The contents of the algorithm identifier inside of a SubjectPublicKeyInfo.
-fn x509_algorithm(spki: &[u8]) -> Result<Vec<u8>, ()> {
-    // SEQUENCE { SEQUENCE { algorithm }, BIT STRING }
-    let (outer, _) = der_body(spki)?;
-    let (inner, _) = der_body(outer)?;
-    Ok(inner.to_vec())
-}
-
-/// The contents of the first DER value and what follows it.
-fn der_body(der: &[u8]) -> Result<(&[u8], &[u8]), ()> {
-    let (&first, rest) = der.get(1..).and_then(<[u8]>::split_first).ok_or(())?;
-    let (size, rest) = match first {
-        short @ 0..=0x7f => (usize::from(short), rest),
-        0x81..=0x84 => {
-            let count = usize::from(first & 0x0f);
-            let bytes = rest.get(..count).ok_or(())?;
-            (bytes.iter().fold(0, |size, byte| size << 8 | usize::from(*byte)), &rest[count..])
-        }
-        _ => return Err(()),
-    };
-    Ok((rest.get(..size).ok_or(())?, &rest[size..]))
-}
-
 #[async_trait::async_trait]
 impl Authenticator for RequestHeaders {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<User>, ApiError> {
-        let Some(leaf) = credentials.certificates.first() else { return Ok(None) };
-        if first(&credentials.headers, &self.config.username_headers).is_none() || !self.trusts(leaf) {
+        let named = first(&credentials.headers, &self.config.username_headers).is_some();
+        if !named || !self.trusts(&credentials.certificates) {
             return Ok(None);
         }
         Ok(self.user(&credentials.headers))
@@ -131,8 +100,6 @@ impl Authenticator for RequestHeaders {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
     use super::*;
@@ -166,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_proxy_may_name_users() {
         let (ours, other) = (authority("front"), authority("front"));
-        let authenticator = RequestHeaders::new(vec![ours.der().clone()], config());
+        let authenticator = RequestHeaders::new(vec![ours.der().clone()], config()).expect("authority");
         let mut headers = HeaderMap::new();
         headers.insert("x-remote-user", "alice".parse().expect("header"));
         headers.append("x-remote-group", "dev".parse().expect("header"));

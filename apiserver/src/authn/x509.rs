@@ -1,7 +1,8 @@
 //! Client certificates: the common name is the user, every organization is a group (upstream
 //! `authentication/request/x509`).
 //!
-//! TLS has verified the chain and the validity period; what is left is the intended use and the names.
+//! Only chains that were verified against the client CA (with their validity period) count; what is left is the
+//! intended use and the names.
 
 use api::status::ApiError;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -46,7 +47,8 @@ impl ClientCertificates {
 #[async_trait::async_trait]
 impl Authenticator for ClientCertificates {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<User>, ApiError> {
-        let Some(leaf) = credentials.certificates.first() else { return Ok(None) };
+        // A front proxy's certificate, or one that nobody knows, names no user here.
+        let Some(leaf) = credentials.certificates.first().filter(|_| credentials.trusted) else { return Ok(None) };
         Self::user(leaf).map_err(|error| {
             tracing::debug!(%error, "client certificate refused");
             ApiError::unauthorized()
@@ -79,6 +81,17 @@ mod tests {
         assert_eq!((user.name.as_str(), user.groups.as_slice()), ("jane", &["dev".to_owned()][..]));
         assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
         assert_eq!(ClientCertificates::user(&certificate("", None)), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn certificates_of_others_name_nobody() {
+        let leaf = certificate("jane", Some(ExtendedKeyUsagePurpose::ClientAuth)).into();
+        let certificates = std::sync::Arc::new(vec![leaf]);
+        for trusted in [true, false] {
+            let credentials = Credentials { certificates: certificates.clone(), trusted, ..Credentials::default() };
+            let user = ClientCertificates.authenticate(&credentials).await.expect("no error");
+            assert_eq!(user.is_some(), trusted);
+        }
     }
 
     #[test]

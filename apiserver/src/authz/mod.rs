@@ -168,6 +168,28 @@ impl Authorizer for Union {
     }
 }
 
+/// The mode an authorizer is configured by is not known.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown authorization mode {0}: must be one of AlwaysAllow, AlwaysDeny, Node, RBAC")]
+pub struct UnknownMode(pub String);
+
+/// The authorizers of `--authorization-mode`, after the one for superusers. RBAC is given too, for those who resolve
+/// rules; it is there whether or not it decides.
+pub fn setup(modes: &[String], informers: &client::SharedInformerFactory) -> Result<(Union, Arc<rbac::Rbac>), UnknownMode> {
+    let rbac = rbac::Rbac::new(informers);
+    let mut authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Superusers)];
+    for mode in modes {
+        authorizers.push(match mode.as_str() {
+            "Node" => Arc::new(node::NodeAuthorizer::new(informers)),
+            "RBAC" => rbac.clone(),
+            "AlwaysAllow" => Arc::new(AlwaysAllow),
+            "AlwaysDeny" => Arc::new(AlwaysDeny),
+            other => return Err(UnknownMode(other.to_owned())),
+        });
+    }
+    Ok((Union::new(authorizers), rbac))
+}
+
 /// Decides, and turns a refusal into the error the client gets.
 pub fn check(authorizer: &dyn Authorizer, user: &User, request: &RequestInfo) -> Result<(), ApiError> {
     match authorizer.authorize(user, request) {
