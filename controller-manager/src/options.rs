@@ -170,36 +170,50 @@ struct Accepted {
 
 /// How many keys each controller reconciles at once.
 #[derive(Clone, Debug, clap::Args)]
-#[expect(missing_docs, reason = "each is the number of workers of the controller it names")]
 pub struct Concurrency {
+    /// How many Deployments are looked at at once.
     #[arg(long = "concurrent-deployment-syncs", default_value_t = 5)]
     pub deployments: usize,
+    /// How many ReplicaSets are looked at at once.
     #[arg(long = "concurrent-replicaset-syncs", default_value_t = 5)]
     pub replicasets: usize,
+    /// How many ReplicationControllers are looked at at once.
     #[arg(long = "concurrent-rc-syncs", alias = "concurrent_rc_syncs", default_value_t = 5)]
     pub replication_controllers: usize,
+    /// How many StatefulSets are looked at at once.
     #[arg(long = "concurrent-statefulset-syncs", default_value_t = 5)]
     pub statefulsets: usize,
+    /// How many DaemonSets are looked at at once.
     #[arg(long = "concurrent-daemonset-syncs", default_value_t = 2)]
     pub daemonsets: usize,
+    /// How many Jobs are looked at at once.
     #[arg(long = "concurrent-job-syncs", default_value_t = 5)]
     pub jobs: usize,
+    /// How many CronJobs are looked at at once.
     #[arg(long = "concurrent-cron-job-syncs", default_value_t = 5)]
     pub cronjobs: usize,
+    /// How many Services for Endpoints are looked at at once.
     #[arg(long = "concurrent-endpoint-syncs", default_value_t = 5)]
     pub endpoints: usize,
+    /// How many Services for EndpointSlices are looked at at once.
     #[arg(long = "concurrent-service-endpoint-syncs", default_value_t = 5)]
     pub service_endpoints: usize,
+    /// How many Endpoints mirrored into EndpointSlices are looked at at once.
     #[arg(long = "mirroring-concurrent-service-endpoint-syncs", default_value_t = 5)]
     pub mirroring: usize,
+    /// How many objects for garbage collection are looked at at once.
     #[arg(long = "concurrent-gc-syncs", default_value_t = 20)]
     pub gc: usize,
+    /// How many Namespaces are looked at at once.
     #[arg(long = "concurrent-namespace-syncs", default_value_t = 10)]
     pub namespaces: usize,
+    /// How many ResourceQuotas are looked at at once.
     #[arg(long = "concurrent-resource-quota-syncs", default_value_t = 5)]
     pub quotas: usize,
+    /// How many service account tokens are looked at at once.
     #[arg(long = "concurrent-serviceaccount-token-syncs", default_value_t = 5)]
     pub service_account_tokens: usize,
+    /// How many finished Jobs are looked at at once.
     #[arg(long = "concurrent-ttl-after-finished-syncs", default_value_t = 5)]
     pub ttl_after_finished: usize,
 }

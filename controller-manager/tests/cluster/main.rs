@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A cluster with one node.
 struct Cluster {
+    client: Client,
     store: Store,
     writes: Log,
     token: CancellationToken,
@@ -43,8 +44,8 @@ impl Cluster {
             .expect("a namespace");
         let node = tokio::spawn(run_node(store.clone(), vec!["n1"]));
         let token = CancellationToken::new();
-        let running = tokio::spawn(run(client, flags, token.clone()));
-        Self { store, writes, token, running, node }
+        let running = tokio::spawn(run(client.clone(), flags, token.clone()));
+        Self { client, store, writes, token, running, node }
     }
 
     fn create(&self, group_version: &str, plural: &str, object: Value) {
@@ -107,8 +108,9 @@ impl Cluster {
 }
 
 async fn run(client: Client, flags: &'static [&'static str], token: CancellationToken) {
-    let usual = ["kube-controller-manager", "--secure-port=0", "--leader-elect=false"];
-    let flags = Flags::try_parse_from(usual.iter().chain(flags)).expect("flags are valid");
+    let usual = ["kube-controller-manager", "--secure-port=0"];
+    let alone = (!flags.contains(&"--leader-elect=true")).then_some(&"--leader-elect=false");
+    let flags = Flags::try_parse_from(usual.iter().chain(alone).chain(flags)).expect("flags are valid");
     let mut config = flags.into_config().expect("configuration is valid");
     if config.flags.use_service_account_credentials {
         config.anonymous = Some(client.clone());
@@ -200,6 +202,11 @@ async fn deployment_rolls_out_scales_and_rests() {
     cluster.create("apps/v1", "deployments", deployment(3));
     cluster.wait("the first rollout", |cluster| available(cluster, 3)).await;
     cluster.rests().await;
+    let writes = cluster.writes.lock().clone();
+    let to = |path: &str| writes.iter().filter(|call| call.contains(path)).count();
+    assert_eq!((to("POST /apis/apps/v1/namespaces/default/replicasets"), to("/pods")), (1, 3));
+    // Each set of pods that becomes ready may be reported, but nothing is reported twice.
+    assert!(to("/replicasets/") <= 5 && to("/deployments/") <= 6, "{writes:#?}");
     let image =
         json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": "two" }] } } } });
     cluster.change("apps/v1", "deployments", "web", image);
@@ -463,6 +470,29 @@ async fn replication_controller_keeps_its_pods() {
     cluster.change("v1", "replicationcontrollers", "rc", json!({ "spec": { "replicas": 0 } }));
     cluster.wait("no pods", |cluster| cluster.list("v1", "pods").is_empty()).await;
     cluster.rests().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_process_takes_over_when_the_first_stops() {
+    let cluster = Cluster::start(&["--leader-elect=true"]).await;
+    let lease = |cluster: &Cluster| {
+        let leases = cluster.store.list("coordination.k8s.io/v1", "leases", "kube-system").1;
+        leases.first().map(|lease| text(lease, "/spec/holderIdentity").to_owned()).unwrap_or_default()
+    };
+    cluster.wait("a leader", |cluster| !lease(cluster).is_empty()).await;
+    let first = lease(&cluster);
+    let token = CancellationToken::new();
+    let second = tokio::spawn(run(cluster.client.clone(), &["--leader-elect=true"], token.clone()));
+    cluster.create("apps/v1", "deployments", deployment(1));
+    cluster.wait("the rollout", |cluster| available(cluster, 1)).await;
+    assert_eq!(lease(&cluster), first);
+    cluster.token.cancel();
+    cluster.wait("another leader", |cluster| !lease(cluster).is_empty() && lease(cluster) != first).await;
+    cluster.change("apps/v1", "deployments", "web", json!({ "spec": { "replicas": 2 } }));
+    cluster.wait("scaling by the second", |cluster| available(cluster, 2)).await;
+    token.cancel();
+    second.await.expect("it stops in good order");
     cluster.stop().await;
 }
 
