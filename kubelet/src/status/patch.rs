@@ -46,18 +46,21 @@ pub fn status_patch(uid: &str, status: &PodStatus) -> Value {
     json!({ "metadata": { "uid": uid }, "status": patch })
 }
 
+/// The owned conditions. Each is merged into the one of its type, so what it has not must be said to be absent.
 fn own_conditions(value: Value) -> Value {
-    match value {
-        Value::Array(list) => Value::Array(
-            list.into_iter()
-                .filter(|c| {
-                    let kind = c.get("type").and_then(Value::as_str).unwrap_or_default();
-                    OWNED.contains(&kind) || kind == "DisruptionTarget"
-                })
-                .collect(),
-        ),
-        other => other,
-    }
+    let Value::Array(list) = value else { return value };
+    let own = list.into_iter().filter_map(|mut condition| {
+        let map = condition.as_object_mut()?;
+        let kind = map.get("type").and_then(Value::as_str).unwrap_or_default();
+        if !OWNED.contains(&kind) && kind != "DisruptionTarget" {
+            return None;
+        }
+        for field in ["reason", "message"] {
+            map.entry(field).or_insert(Value::Null);
+        }
+        Some(condition)
+    });
+    Value::Array(own.collect())
 }
 
 fn replaced(value: Value) -> Value {
@@ -90,7 +93,10 @@ mod tests {
         assert_eq!(status["phase"], "Running");
         assert_eq!(status["reason"], Value::Null);
         assert!(status.get("reason").is_some() && status.get("nominatedNodeName").is_none());
-        assert_eq!(status["conditions"], json!([{"type": "Ready", "status": "True"}]));
+        assert_eq!(
+            status["conditions"],
+            json!([{"type": "Ready", "status": "True", "reason": null, "message": null}])
+        );
         assert_eq!(status["podIPs"], json!([{"ip": "10.0.0.1"}, {"$patch": "replace"}]));
     }
 }
