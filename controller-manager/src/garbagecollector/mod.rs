@@ -1,6 +1,6 @@
 //! Garbage collection: objects go when all their owners are gone.
 //!
-//! `graph.rs` knows who owns whom, fed by metadata-only caches of every resource (`monitors.rs`). What the graph
+//! `graph.rs` knows who owns whom, fed by caches of every resource (`monitors.rs`). What the graph
 //! suggests is only a suspicion: `collect.rs` reads the object and its owners live, by UID, before it deletes
 //! anything. As upstream's pkg/controller/garbagecollector.
 
@@ -60,7 +60,7 @@ pub fn start(cx: &Context) {
         return;
     }
     let shared = Shared::new();
-    let monitors = monitors::Monitors::new(cx.client.clone(), shared.clone());
+    let monitors = monitors::Monitors::new(cx.client.clone(), cx.informers.clone(), shared.clone());
     let recorder = cx.recorder("garbage-collector-controller");
     let collector = Arc::new(Collector::new(cx.client.clone(), shared.clone(), monitors.kinds(), recorder));
     let workers = cx.config.concurrent.gc;

@@ -1,4 +1,5 @@
-//! Metadata-only caches of every resource that can be listed, watched and deleted.
+//! Caches of every resource that can be listed, watched and deleted: those that other controllers have anyway, and
+//! metadata alone of all others.
 //!
 //! The set follows discovery, which is asked again when a CustomResourceDefinition or an APIService changes. Each
 //! resource has tasks of its own, so that the watch of a resource that is gone ends with it.
@@ -7,8 +8,11 @@ use super::Shared;
 use super::graph::Identity;
 use crate::common::discovery::{self, Resource};
 use crate::common::meta;
-use client::informer::PartialObject;
-use client::{Client, Event, Informer, SharedInformerFactory, Tasks};
+use client::kube;
+use client::{Client, Event, Informer, Object, SharedInformerFactory, Tasks};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::{apps, batch, core, discovery as slices, policy};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,13 +37,56 @@ impl Kinds {
 }
 
 struct Monitor {
-    informer: Informer<PartialObject>,
-    tasks: Tasks,
+    /// Ends the watch; `None` when the cache is shared.
+    tasks: Option<Tasks>,
+    uids: Box<dyn Fn() -> Vec<String> + Send>,
+}
+
+type Synced = BoxFuture<'static, ()>;
+type Attach = fn(&SharedInformerFactory, &Shared) -> (Monitor, Synced);
+
+/// Kinds that other controllers cache, with many objects: a second copy of these would cost the most.
+static CACHED: &[(&str, &str, Attach)] = &[
+    ("v1", "Pod", attach::<core::v1::Pod>),
+    ("v1", "Service", attach::<core::v1::Service>),
+    ("v1", "Endpoints", attach::<core::v1::Endpoints>),
+    ("v1", "Namespace", attach::<core::v1::Namespace>),
+    ("v1", "Node", attach::<core::v1::Node>),
+    ("v1", "ServiceAccount", attach::<core::v1::ServiceAccount>),
+    ("v1", "PersistentVolumeClaim", attach::<core::v1::PersistentVolumeClaim>),
+    ("v1", "ReplicationController", attach::<core::v1::ReplicationController>),
+    ("apps/v1", "Deployment", attach::<apps::v1::Deployment>),
+    ("apps/v1", "ReplicaSet", attach::<apps::v1::ReplicaSet>),
+    ("apps/v1", "StatefulSet", attach::<apps::v1::StatefulSet>),
+    ("apps/v1", "DaemonSet", attach::<apps::v1::DaemonSet>),
+    ("apps/v1", "ControllerRevision", attach::<apps::v1::ControllerRevision>),
+    ("batch/v1", "Job", attach::<batch::v1::Job>),
+    ("batch/v1", "CronJob", attach::<batch::v1::CronJob>),
+    ("discovery.k8s.io/v1", "EndpointSlice", attach::<slices::v1::EndpointSlice>),
+    ("policy/v1", "PodDisruptionBudget", attach::<policy::v1::PodDisruptionBudget>),
+];
+
+fn attach<K: Object>(informers: &SharedInformerFactory, shared: &Shared) -> (Monitor, Synced) {
+    let informer = informers.informer::<K>();
+    let shared = shared.clone();
+    informer.subscribe(move |event| observe(&shared, &K::api_version(&()), &K::kind(&()), event));
+    monitor(informer, None)
+}
+
+fn monitor<K>(informer: Informer<K>, tasks: Option<Tasks>) -> (Monitor, Synced)
+where
+    K: client::informer::Cached,
+{
+    let cache = informer.clone();
+    let uids =
+        move || cache.store().list().iter().map(|object| meta::uid(object.meta()).to_owned()).collect();
+    (Monitor { tasks, uids: Box::new(uids) }, async move { informer.synced().await }.boxed())
 }
 
 /// Runs the caches.
 pub struct Monitors {
     client: Client,
+    informers: SharedInformerFactory,
     shared: Shared,
     kinds: Kinds,
     running: Mutex<HashMap<(String, String), Monitor>>,
@@ -54,9 +101,10 @@ const RETRY: Duration = Duration::from_secs(5);
 
 impl Monitors {
     /// Nothing runs yet.
-    pub fn new(client: Client, shared: Shared) -> Self {
+    pub fn new(client: Client, informers: SharedInformerFactory, shared: Shared) -> Self {
         Self {
             client,
+            informers,
             shared,
             kinds: Kinds::default(),
             running: Mutex::default(),
@@ -101,31 +149,40 @@ impl Monitors {
             discovered.resources.iter().filter(|resource| is_collected(resource)).cloned().collect();
         *self.kinds.0.write() = discovered.resources;
         let first = !*self.synced.borrow();
-        let mut informers = Vec::new();
-        for resource in &wanted {
-            informers.extend(self.start(resource, token));
-        }
+        let synced: Vec<_> = wanted.iter().filter_map(|resource| self.start(resource, token)).collect();
         // What is missing because its group did not answer is still there.
         if complete {
             self.stop_others(&wanted).await;
         }
         if first {
-            let synced = futures::future::join_all(informers.iter().map(Informer::synced));
+            let synced = futures::future::join_all(synced);
             tokio::select! { _ = synced => {} () = token.cancelled() => {} }
             self.synced.send_replace(true);
         }
         Ok(())
     }
 
-    fn start(&self, resource: &Resource, token: &CancellationToken) -> Option<Informer<PartialObject>> {
+    fn start(&self, resource: &Resource, token: &CancellationToken) -> Option<Synced> {
         let mut running = self.running.lock();
         let key = (resource.api.api_version.clone(), resource.api.plural.clone());
         if running.contains_key(&key) {
             return None;
         }
+        let cached = |(api_version, kind, _): &&(&str, &str, Attach)| {
+            *api_version == resource.api.api_version && *kind == resource.api.kind
+        };
+        let (monitor, synced) = match CACHED.iter().find(cached) {
+            Some((_, _, attach)) => attach(&self.informers, &self.shared),
+            None => self.start_own(resource, token),
+        };
+        running.insert(key, monitor);
+        Some(synced)
+    }
+
+    fn start_own(&self, resource: &Resource, token: &CancellationToken) -> (Monitor, Synced) {
         let tasks = Tasks::child_of(token);
-        let informer =
-            SharedInformerFactory::new(self.client.clone(), &tasks).dynamic_informer(&resource.api);
+        let client = self.informers.client().clone();
+        let informer = SharedInformerFactory::new(client, &tasks).dynamic_informer(&resource.api);
         let (shared, changed) = (self.shared.clone(), self.changed.clone());
         let (api_version, kind) = (resource.api.api_version.clone(), resource.api.kind.clone());
         let defines = matches!(resource.api.plural.as_str(), "customresourcedefinitions" | "apiservices");
@@ -135,8 +192,7 @@ impl Monitors {
             }
             observe(&shared, &api_version, &kind, event);
         });
-        running.insert(key, Monitor { informer: informer.clone(), tasks });
-        Some(informer)
+        monitor(informer, Some(tasks))
     }
 
     async fn stop_others(&self, wanted: &[Resource]) {
@@ -151,9 +207,10 @@ impl Monitors {
             gone.iter().filter_map(|key| running.remove(key)).collect()
         };
         for monitor in stopped {
-            let _ = monitor.tasks.shut_down().await;
-            for object in monitor.informer.store().list() {
-                let uid = meta::uid(&object.metadata).to_owned();
+            if let Some(tasks) = &monitor.tasks {
+                let _ = tasks.shut_down().await;
+            }
+            for uid in (monitor.uids)() {
                 self.shared.change(|graph| graph.forget(&uid));
             }
         }
@@ -166,31 +223,27 @@ fn is_collected(resource: &Resource) -> bool {
     !ignored && resource.supports(&["delete", "list", "watch"])
 }
 
-fn observe(shared: &Shared, api_version: &str, kind: &str, event: &Event<PartialObject>) {
-    match event {
-        Event::Added(object) | Event::Updated { new: object, .. } => {
-            if let Event::Updated { old, .. } = event {
-                if old.metadata.uid != object.metadata.uid {
-                    let uid = meta::uid(&old.metadata).to_owned();
-                    shared.change(|graph| graph.forget(&uid));
-                } else if old.metadata.owner_references == object.metadata.owner_references
-                    && !meta::is_deleting(&object.metadata)
-                {
-                    return;
-                }
-            }
-            let identity = Identity {
-                api_version: api_version.to_owned(),
-                kind: kind.to_owned(),
-                namespace: meta::namespace(&object.metadata).to_owned(),
-                name: meta::name(&object.metadata).to_owned(),
-                uid: meta::uid(&object.metadata).to_owned(),
-            };
-            shared.change(|graph| graph.observe(identity, &object.metadata));
-        }
-        Event::Deleted(object) => {
-            let uid = meta::uid(&object.metadata).to_owned();
+fn observe<K: kube::Resource>(shared: &Shared, api_version: &str, kind: &str, event: &Event<K>) {
+    let (Event::Added(object) | Event::Updated { new: object, .. }) = event else {
+        let uid = meta::uid(event.object().meta()).to_owned();
+        return shared.change(|graph| graph.forget(&uid));
+    };
+    let metadata = object.meta();
+    if let Event::Updated { old, .. } = event {
+        let old = old.meta();
+        if old.uid != metadata.uid {
+            let uid = meta::uid(old).to_owned();
             shared.change(|graph| graph.forget(&uid));
+        } else if old.owner_references == metadata.owner_references && !meta::is_deleting(metadata) {
+            return;
         }
     }
+    let identity = Identity {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        namespace: meta::namespace(metadata).to_owned(),
+        name: meta::name(metadata).to_owned(),
+        uid: meta::uid(metadata).to_owned(),
+    };
+    shared.change(|graph| graph.observe(identity, metadata));
 }
