@@ -1,0 +1,407 @@
+//! One cached object: its encoded bytes, and what can be asked of it without decoding them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use store::{KeyValue, Revision};
+
+use super::{Error, ResourceSpec};
+
+/// An encoding of an object (or of a watch event); the numbers are the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Form(pub u32);
+
+/// An object as of one revision. Shared by all readers.
+pub struct CachedObject {
+    /// The revision that last wrote it: its `metadata.resourceVersion`.
+    pub revision: Revision,
+    /// The JSON bytes, `metadata.resourceVersion` included.
+    pub json: Bytes,
+    /// `metadata.uid`; empty if it has none.
+    pub uid: Box<str>,
+    key: Box<str>,
+    /// Length of the namespace at the head of `key`; 0 for none.
+    namespace: usize,
+    /// Where in `json` the digits of the resourceVersion begin.
+    version_at: usize,
+    labels: Arc<[(Box<str>, Box<str>)]>,
+    fields: Arc<[(Arc<str>, Box<str>)]>,
+    forms: Renderings,
+}
+
+impl CachedObject {
+    /// The key below the resource's prefix: `namespace/name`, or `name`.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The namespace; empty for none.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.key[..self.namespace]
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        if self.namespace == 0 { &self.key } else { &self.key[self.namespace + 1..] }
+    }
+
+    /// The value of a label.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let found = self.labels.binary_search_by(|(name, _)| (**name).cmp(key)).ok()?;
+        Some(&self.labels[found].1)
+    }
+
+    /// All labels, ordered by key.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.labels.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// The value of a selectable field.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        match name {
+            "metadata.name" => Some(self.name()),
+            "metadata.namespace" => Some(self.namespace()),
+            _ => self.fields.iter().find(|(field, _)| **field == *name).map(|(_, value)| &**value),
+        }
+    }
+
+    /// The decoded object; decoded anew by each call.
+    pub fn value(&self) -> Result<Value, Error> {
+        serde_json::from_slice(&self.json)
+            .map_err(|error| Error::Malformed { key: self.key.to_string(), reason: error.to_string() })
+    }
+
+    /// The object in another encoding: made once, then shared.
+    pub fn form(&self, form: Form, make: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        self.forms.get(u64::from(form.0), || make(self))
+    }
+
+    /// As [`CachedObject::form`]; a failure is not remembered.
+    pub fn try_form<E>(&self, form: Form, make: impl FnOnce(&Self) -> Result<Bytes, E>) -> Result<Bytes, E> {
+        self.forms.try_get(u64::from(form.0), || make(self))
+    }
+
+    /// The same state under another revision: how a delete shows the object it removed.
+    #[must_use]
+    pub(crate) fn at(&self, revision: Revision) -> Self {
+        let digits = self.json[self.version_at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let mut json = Vec::with_capacity(self.json.len() + 4);
+        json.extend_from_slice(&self.json[..self.version_at]);
+        json.extend_from_slice(revision.to_string().as_bytes());
+        json.extend_from_slice(&self.json[self.version_at + digits..]);
+        Self {
+            revision,
+            json: json.into(),
+            uid: self.uid.clone(),
+            key: self.key.clone(),
+            namespace: self.namespace,
+            version_at: self.version_at,
+            labels: Arc::clone(&self.labels),
+            fields: Arc::clone(&self.fields),
+            forms: Renderings::default(),
+        }
+    }
+}
+
+impl fmt::Debug for CachedObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.key, self.revision)
+    }
+}
+
+/// Makes the cached form of a value that was just read or written.
+pub fn ingest(spec: &ResourceSpec, kv: KeyValue) -> Result<CachedObject, Error> {
+    let KeyValue { key, value, modified, .. } = kv;
+    let malformed = |reason: String| Error::Malformed { key: key.clone(), reason };
+    let relative = key
+        .strip_prefix(&spec.prefix)
+        .filter(|relative| !relative.is_empty())
+        .ok_or_else(|| malformed(format!("its key is not below {}", spec.prefix)))?;
+    let namespace = match (spec.namespaced, relative.split_once('/')) {
+        (true, Some((namespace, name))) if !namespace.is_empty() && !name.is_empty() => namespace.len(),
+        (true, _) => return Err(malformed("its key lacks a namespace".into())),
+        (false, _) => 0,
+    };
+    let stored = match &spec.decode {
+        Some(decode) => decode(&key, value).map_err(malformed)?,
+        None => value,
+    };
+    let fields: Arc<[_]> = match &spec.fields {
+        Some(fields) => {
+            let value: Value =
+                serde_json::from_slice(&stored).map_err(|error| malformed(error.to_string()))?;
+            fields(&value).into_iter().map(|(name, value)| (interned(&name), value.into())).collect()
+        }
+        None => Arc::new([]),
+    };
+    let spliced = splice(&stored, modified).map_err(|error| malformed(error.to_string()))?;
+    Ok(CachedObject {
+        revision: modified,
+        json: spliced.json.into(),
+        uid: spliced.uid.into(),
+        key: relative.into(),
+        namespace,
+        version_at: spliced.version_at,
+        labels: spliced.labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        fields,
+        forms: Renderings::default(),
+    })
+}
+
+/// One shared copy of each name of a selectable field; there are few of them.
+fn interned(name: &str) -> Arc<str> {
+    static NAMES: OnceLock<Mutex<HashSet<Arc<str>>>> = OnceLock::new();
+    let mut names = NAMES.get_or_init(Mutex::default).lock();
+    if let Some(known) = names.get(name) {
+        return Arc::clone(known);
+    }
+    let name: Arc<str> = name.into();
+    names.insert(Arc::clone(&name));
+    name
+}
+
+/// What [`splice`] finds and makes.
+struct Spliced {
+    json: Vec<u8>,
+    version_at: usize,
+    uid: String,
+    labels: BTreeMap<String, String>,
+}
+
+/// Writes `metadata.resourceVersion` into an encoded object without decoding the rest of it.
+fn splice(stored: &[u8], revision: Revision) -> Result<Spliced, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
+    }
+    let head: Head<'_> = serde_json::from_slice(stored)?;
+    let metadata: Metadata<'_> = serde_json::from_str(head.metadata.get())?;
+    let offset = |part: &str| part.as_ptr() as usize - stored.as_ptr() as usize;
+    let open = offset(head.metadata.get()) + 1;
+
+    let (cut, resume, before, after) = match (metadata.version, metadata.predecessor) {
+        (Some(old), _) => (offset(old), offset(old) + old.len(), "\"", "\""),
+        (None, Some(value)) => {
+            let end = offset(value) + value.len();
+            (end, end, ",\"resourceVersion\":\"", "\"")
+        }
+        (None, None) if metadata.is_empty => (open, open, "\"resourceVersion\":\"", "\""),
+        (None, None) => (open, open, "\"resourceVersion\":\"", "\","),
+    };
+    let mut json = Vec::with_capacity(stored.len() + 32);
+    json.extend_from_slice(&stored[..cut]);
+    json.extend_from_slice(before.as_bytes());
+    let version_at = json.len();
+    json.extend_from_slice(revision.to_string().as_bytes());
+    json.extend_from_slice(after.as_bytes());
+    json.extend_from_slice(&stored[resume..]);
+
+    let uid: Option<String> = metadata.uid.map(serde_json::from_str).transpose()?.flatten();
+    let labels: Option<BTreeMap<String, String>> =
+        metadata.labels.map(serde_json::from_str).transpose()?.flatten();
+    Ok(Spliced { json, version_at, uid: uid.unwrap_or_default(), labels: labels.unwrap_or_default() })
+}
+
+/// The parts of `metadata` that matter here, as slices of the input.
+#[derive(Default)]
+struct Metadata<'a> {
+    is_empty: bool,
+    /// The last value whose key sorts before `resourceVersion`.
+    predecessor: Option<&'a str>,
+    version: Option<&'a str>,
+    uid: Option<&'a str>,
+    labels: Option<&'a str>,
+}
+
+impl<'de> Deserialize<'de> for Metadata<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Scan;
+        impl<'de> Visitor<'de> for Scan {
+            type Value = Metadata<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object's metadata")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut found = Metadata { is_empty: true, ..Metadata::default() };
+                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    let value = map.next_value::<&'de RawValue>()?.get();
+                    found.is_empty = false;
+                    if &*key < "resourceVersion" {
+                        found.predecessor = Some(value);
+                    }
+                    match &*key {
+                        "resourceVersion" => found.version = Some(value),
+                        "uid" => found.uid = Some(value),
+                        "labels" => found.labels = Some(value),
+                        _ => {}
+                    }
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_map(Scan)
+    }
+}
+
+/// One encoding, once it has been made. Its lock is held while it is made, so that it is made once.
+type Slot = Arc<Mutex<Option<Bytes>>>;
+
+/// Encodings that are made on first use and then shared.
+#[derive(Default)]
+pub(super) struct Renderings(Mutex<Vec<(u64, Slot)>>);
+
+impl Renderings {
+    /// The encoding `id`, made by `make` if this is its first use.
+    pub(super) fn get(&self, id: u64, make: impl FnOnce() -> Bytes) -> Bytes {
+        let made: Result<_, std::convert::Infallible> = self.try_get(id, || Ok(make()));
+        match made {
+            Ok(bytes) => bytes,
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`Renderings::get`]; a failure is not remembered.
+    pub(super) fn try_get<E>(&self, id: u64, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
+        let slot = self.slot(id);
+        let mut slot = slot.lock();
+        if let Some(bytes) = &*slot {
+            return Ok(bytes.clone());
+        }
+        let bytes = make()?;
+        *slot = Some(bytes.clone());
+        Ok(bytes)
+    }
+
+    fn slot(&self, id: u64) -> Slot {
+        let mut slots = self.0.lock();
+        if let Some((_, slot)) = slots.iter().find(|(known, _)| *known == id) {
+            return Arc::clone(slot);
+        }
+        let slot = Slot::default();
+        slots.push((id, Arc::clone(&slot)));
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spliced(stored: &str) -> String {
+        let spliced = splice(stored.as_bytes(), Revision(42)).expect("valid");
+        assert!(spliced.json[spliced.version_at..].starts_with(b"42\""));
+        String::from_utf8(spliced.json).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_resource_version_is_spliced_in_at_its_sorted_place() {
+        for (stored, wanted) in [
+            (r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"42"}}"#),
+            (
+                r#"{"metadata":{"name":"a"},"x":1}"#,
+                r#"{"metadata":{"name":"a","resourceVersion":"42"},"x":1}"#,
+            ),
+            (r#"{"metadata":{"uid":"u"}}"#, r#"{"metadata":{"resourceVersion":"42","uid":"u"}}"#),
+            (
+                r#"{"kind":"K","metadata":{"labels":{"uid":"}"},"name":"a","uid":"u"}}"#,
+                r#"{"kind":"K","metadata":{"labels":{"uid":"}"},"name":"a","resourceVersion":"42","uid":"u"}}"#,
+            ),
+            (
+                r#"{"metadata":{"name":"a","resourceVersion":"7","uid":"u"}}"#,
+                r#"{"metadata":{"name":"a","resourceVersion":"42","uid":"u"}}"#,
+            ),
+            (
+                r#"{"metadata":{"name":"a","resourceVersion":"","uid":"u"}}"#,
+                r#"{"metadata":{"name":"a","resourceVersion":"42","uid":"u"}}"#,
+            ),
+            (
+                r#"{ "metadata" : { "name" : "a" } }"#,
+                r#"{ "metadata" : { "name" : "a","resourceVersion":"42" } }"#,
+            ),
+        ] {
+            assert_eq!(spliced(stored), wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for stored in ["", "{}", "[]", r#"{"metadata":1}"#, r#"{"metadata":{"labels":{"a":1}}}"#] {
+            assert!(splice(stored.as_bytes(), Revision(1)).is_err(), "{stored}");
+        }
+    }
+
+    fn spec(namespaced: bool) -> ResourceSpec {
+        ResourceSpec {
+            prefix: "/registry/pods/".into(),
+            namespaced,
+            fields: Some(Arc::new(|value: &Value| {
+                vec![("spec.nodeName".into(), value["spec"]["nodeName"].as_str().unwrap_or_default().into())]
+            })),
+            node_index: false,
+            decode: None,
+        }
+    }
+
+    fn key_value(key: &str, value: &str) -> KeyValue {
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        KeyValue { key: key.into(), value, created: Revision(1), modified: Revision(9) }
+    }
+
+    #[test]
+    fn an_object_answers_without_being_decoded() {
+        let json =
+            r#"{"metadata":{"labels":{"b":"2","a":"1"},"name":"web","uid":"u-1"},"spec":{"nodeName":"n1"}}"#;
+        let object = ingest(&spec(true), key_value("/registry/pods/default/web", json)).expect("valid");
+        assert_eq!((object.namespace(), object.name(), object.key()), ("default", "web", "default/web"));
+        assert_eq!(&*object.uid, "u-1");
+        assert_eq!(object.labels().collect::<Vec<_>>(), [("a", "1"), ("b", "2")]);
+        assert_eq!((object.label("b"), object.label("c")), (Some("2"), None));
+        assert_eq!(object.field("spec.nodeName"), Some("n1"));
+        assert_eq!(object.field("metadata.namespace"), Some("default"));
+        assert_eq!(object.field("status.phase"), None);
+        assert_eq!(object.value().expect("JSON")["metadata"]["resourceVersion"], "9");
+        let later = object.at(Revision(1234));
+        assert_eq!(later.value().expect("JSON")["metadata"]["resourceVersion"], "1234");
+        assert_eq!(later.value().expect("JSON")["spec"]["nodeName"], "n1");
+    }
+
+    #[test]
+    fn keys_must_fit_the_scope() {
+        for (key, namespaced, fits) in [
+            ("/registry/pods/default/web", true, true),
+            ("/registry/pods/web", true, false),
+            ("/registry/pods//web", true, false),
+            ("/registry/pods/web", false, true),
+            ("/registry/pods/", false, false),
+            ("/registry/nodes/web", false, false),
+        ] {
+            let made = ingest(&spec(namespaced), key_value(key, r#"{"metadata":{}}"#));
+            assert_eq!(made.is_ok(), fits, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_made_once_and_a_failure_is_not_kept() {
+        let object =
+            ingest(&spec(false), key_value("/registry/pods/a", r#"{"metadata":{}}"#)).expect("valid");
+        assert_eq!(object.try_form(Form(1), |_| Err::<Bytes, _>("no")), Err("no"));
+        assert_eq!(object.form(Form(1), |_| Bytes::from_static(b"one")), "one");
+        assert_eq!(object.form(Form(1), |_| unreachable!("made twice")), "one");
+        assert_eq!(object.form(Form(2), |_| Bytes::from_static(b"two")), "two");
+    }
+}
