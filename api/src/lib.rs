@@ -9,6 +9,7 @@ pub mod format;
 mod json;
 mod kinds;
 pub mod names;
+pub mod patch;
 pub mod pod;
 pub mod printers;
 pub mod quantity;

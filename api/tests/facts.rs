@@ -179,7 +179,8 @@ fn wire_type(wire: &str, package: &str, wrappers: &BTreeSet<String>) -> String {
     }
 }
 
-fn mode(kind: &str, empty: &str, ty: &str) -> String {
+fn mode(kind: &str, empty: &str, ty: &str, name: &str) -> String {
+    let message = ty.starts_with("io.") || ty.starts_with(char::is_uppercase);
     let kind = match kind {
         "pointer" => "p",
         "slice" => "s",
@@ -187,6 +188,7 @@ fn mode(kind: &str, empty: &str, ty: &str) -> String {
         // Named list and map types, of which the facts say `value`, and types of which they say nothing.
         _ if ty.starts_with("[]") || ty.starts_with("[w]") || ty == "bytes" => "s",
         _ if ty.starts_with("{}") => "m",
+        "" if message && !["metadata", "spec", "status"].contains(&name) => "p",
         _ => "v",
     };
     let empty = match empty {
@@ -286,7 +288,7 @@ fn add_json_row(types: &mut Types, row: &[&str]) {
         return;
     }
     let kind = json_type(row[2], &package, row[9]);
-    let mode = if row[10].is_empty() { String::new() } else { mode(row[10], row[11], &kind) };
+    let mode = if row[10].is_empty() { String::new() } else { mode(row[10], row[11], &kind, row[1]) };
     ty.fields.push(Field { name: row[1].into(), mode, kind, tag, extras: extras(row) });
 }
 
@@ -307,7 +309,7 @@ fn add_wire_row(types: &mut Types, row: &[&str], wrappers: &BTreeSet<String>) {
     let kind = wire_type(row[9], package, wrappers);
     let inline = row[10].is_empty() && name == "ingressRuleValue";
     let name = if inline { format!("({name})") } else { name.to_owned() };
-    let mode = mode(row[10], row[11], &kind);
+    let mode = mode(row[10], row[11], &kind, name.trim_matches(['(', ')']));
     ty.fields.push(Field { name, mode, kind, tag, extras: extras(row) });
 }
 
@@ -423,7 +425,7 @@ fn render_types(types: &Types) -> String {
         let mut fields: Vec<&Field> = ty.fields.iter().collect();
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         for field in fields {
-            let mode = if field.mode.is_empty() { mode("", "", &field.kind) } else { field.mode.clone() };
+            let mode = if field.mode.is_empty() { mode("", "", &field.kind, &field.name) } else { field.mode.clone() };
             let mut columns =
                 vec![String::new(), field.name.clone(), field.kind.clone(), mode, field.tag.to_string()];
             columns.extend(field.extras.iter().cloned());

@@ -22,7 +22,7 @@ pub use builtin::{builtin, kinds, type_for, type_named};
 pub use decode::{DecodeError, Decoded, strict_message};
 pub(crate) use decode::{fill_absent, plain_number, settle};
 pub use scalar::{format_micro_time, format_time, parse_duration, parse_time};
-pub use unstructured::{decode_unstructured, decode_unstructured_value};
+pub use unstructured::{decode_any, decode_unstructured, decode_unstructured_value};
 
 /// Where a type stands in its schema's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -15,17 +15,25 @@ use super::scalar::go_quote;
 /// # Errors
 /// When the text is not a JSON object.
 pub fn decode_unstructured(json: &[u8]) -> Result<Decoded, DecodeError> {
+    let decoded = decode_any(json)?;
+    match decoded.value {
+        Value::Object(_) | Value::Null => Ok(decoded),
+        other => Err(DecodeError::Type(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            crate::codec::json::kind_of(&other)
+        ))),
+    }
+}
+
+/// Decodes any JSON text, collecting duplicate fields.
+///
+/// # Errors
+/// When the text is not JSON.
+pub fn decode_any(json: &[u8]) -> Result<Decoded, DecodeError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     decode(&mut deserializer)
         .and_then(|decoded| deserializer.end().map(|()| decoded))
         .map_err(|error| DecodeError::Syntax(crate::codec::json::syntax_error(json, &error)))
-        .and_then(|decoded| match decoded.value {
-            Value::Object(_) | Value::Null => Ok(decoded),
-            other => Err(DecodeError::Type(format!(
-                "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-                crate::codec::json::kind_of(&other)
-            ))),
-        })
 }
 
 /// Brings a value parsed before into the form that [`decode_unstructured`] gives.

@@ -22,8 +22,8 @@ fn a_config_map_is_written_byte_for_byte() {
     let expected = concat!(
         "6b387300",                                     // magic
         "0a0f0a02763112", "09", "436f6e6669674d6170",   // v1 ConfigMap
-        "1227",                                         // message
-        "0a13", "0a0161", "1200", "1a00", "2200", "2a00", "3200", "3800", "4200", // metadata, zeros too
+        "1223",                                         // message
+        "0a11", "0a0161", "1200", "1a00", "2200", "2a00", "3200", "3800", "4200", // metadata, zeros too
         "1206", "0a0161", "120131",
         "1206", "0a0162", "120132",
         "1a00", "2200",

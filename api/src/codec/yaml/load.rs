@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use base64::Engine as _;
-use granit_parser::{Event, Parser, ScalarStyle, ScanError};
+use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError};
 use serde_json::{Map, Value};
 
 use super::resolve::{Scalar, resolve};
@@ -64,7 +64,9 @@ type Line<'a> = (Event<'a>, usize);
 
 fn documents(text: &[u8], first_only: bool) -> Result<Vec<Loaded>, Error> {
     let text = std::str::from_utf8(text).map_err(|_| Error("yaml: invalid leading UTF-8 octet".into()))?;
-    let mut parser = Parser::new_from_str(text);
+    let mut options = Options::default();
+    options.emit_unresolved_aliases = true;
+    let mut parser = Parser::new_from_str_with_options(text, options);
     let mut out = Vec::new();
     let mut events: Vec<Line<'_>> = Vec::new();
     let mut depth = 0usize;
@@ -79,6 +81,7 @@ fn documents(text: &[u8], first_only: bool) -> Result<Vec<Loaded>, Error> {
                 }
             }
             Event::StreamStart | Event::StreamEnd => {}
+            Event::UnresolvedAlias(name) => return Err(Error(format!("yaml: unknown anchor '{name}' referenced"))),
             event => {
                 match event {
                     Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
@@ -101,7 +104,6 @@ fn syntax_error(error: &ScanError) -> Error {
     let info = match info.as_str() {
         info if info.contains("tab") => "found character that cannot start any token",
         info if info.contains("mapping values are not allowed") => "mapping values are not allowed in this context",
-        info if info.contains("unknown anchor") => return Error(format!("yaml: {info}")),
         info => info,
     };
     let line = error.marker().line();

@@ -46,7 +46,7 @@ fn documents_anchors_and_merges() {
     assert_eq!(decode(b""), Ok(Value::Null));
     assert_eq!(decode(b"a: 1\n---\nb: 2\n"), Ok(json!({"a": 1})));
     assert_eq!(decode_documents(b"---\na: 1\n---\n---\n# nothing\n---\nb: 2\n"), Ok(vec![json!({"a": 1}), json!({"b": 2})]));
-    assert_eq!(decode(b"x: &l {a: b}\ny: *l\nz: {<<: *l, c: d}"), Ok(json!({"x": {"a": "b"}, "y": {"a": "b"}, "z": {"a": "b", "c": "d"}})));
+    assert_eq!(decode(b"x: &l {a: b}\nw: *l\nz: {<<: *l, c: d}"), Ok(json!({"x": {"a": "b"}, "w": {"a": "b"}, "z": {"a": "b", "c": "d"}})));
     assert_eq!(decode(b"{yes: '1', 2: '3', 1.5: x}"), Ok(json!({"true": "1", "2": "3", "1.5": "x"})));
     assert_eq!(decode(br#"{"a": [1, {"b": null}]}"#), Ok(json!({"a": [1, {"b": null}]})));
 }
@@ -94,7 +94,7 @@ fn values_are_written_as_go_yaml_writes_them() {
         "m10": 1, "m9": 2, "m1a": 3,
     });
     let text = "apiVersion: v1\ndata:\n  a: \"yes\"\n  b: \"\"\n  c: \"y\"\n  d: \"1\"\n  e: \"1.5\"\n  f: \"null\"\n  g: 'x: y'\n  \
-                h: '- x'\n  i: ' x'\n  j: it's\n  k: '#x'\n  l: a#b\n  m: |\n    l1\n    l2\n  n: |-\n    l1\n    l2\n  \
+                h: '- x'\n  i: ' x'\n  j: it's\n  k: '#x'\n  l: a#b\n  m: |\n    l1\n    l2\n  \"n\": |-\n    l1\n    l2\n  \
                 o: \"tab\\there\"\n  p: \"0x1f\"\n  q: \"12:30:45\"\n  r: \"2024-05-01T00:00:00Z\"\n  s: käse\n  \
                 t: \"\\U0001F600\"\n  u: \"~\"\n  v: 'a: '\n  w: '{}'\n  x: '%a'\n  z: |+\n    l\n\n  \
                 z1: \"trailing \\nspace\"\nitems:\n- 1\n- -2.5\n- true\n- null\n- []\n- {}\n- - 1\n  - - 2\n- a: []\n  b:\n    \
