@@ -425,7 +425,11 @@ fn render_types(types: &Types) -> String {
         let mut fields: Vec<&Field> = ty.fields.iter().collect();
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         for field in fields {
-            let mode = if field.mode.is_empty() { mode("", "", &field.kind, &field.name) } else { field.mode.clone() };
+            let mode = if field.mode.is_empty() {
+                mode("", "", &field.kind, &field.name)
+            } else {
+                field.mode.clone()
+            };
             let mut columns =
                 vec![String::new(), field.name.clone(), field.kind.clone(), mode, field.tag.to_string()];
             columns.extend(field.extras.iter().cloned());

@@ -24,7 +24,8 @@ fn gvk(stem: &str) -> GroupVersionKind {
 }
 
 fn check(dir: &Path, stem: &str) -> Result<(), String> {
-    let read = |extension: &str| std::fs::read(dir.join(format!("{stem}.{extension}"))).map_err(|e| e.to_string());
+    let read =
+        |extension: &str| std::fs::read(dir.join(format!("{stem}.{extension}"))).map_err(|e| e.to_string());
     let ty = schema::type_for(&gvk(stem)).ok_or("no type")?;
     let json = ty.decode_slice(&read("json")?).map_err(|e| format!("json: {e}"))?;
     if !json.strict_errors.is_empty() {
@@ -48,7 +49,11 @@ fn check(dir: &Path, stem: &str) -> Result<(), String> {
     let encoded = protobuf::encode(&json.value, ty).map_err(|e| format!("encode: {e}"))?;
     if encoded != bytes {
         let at = encoded.iter().zip(&bytes).position(|(a, b)| a != b);
-        return Err(format!("encodes to {} bytes instead of {}, first differing at {at:?}", encoded.len(), bytes.len()));
+        return Err(format!(
+            "encodes to {} bytes instead of {}, first differing at {at:?}",
+            encoded.len(),
+            bytes.len()
+        ));
     }
     let text = yaml::encode(&json.value);
     let again = yaml::decode(text.as_bytes()).map_err(|e| format!("own yaml: {e}"))?;
@@ -69,9 +74,17 @@ fn every_fixture_has_one_value_in_three_forms() {
         .filter_map(|entry| entry.unwrap().path().file_stem()?.to_str().map(str::to_owned))
         .filter(|stem| stem.contains('.'))
         .collect();
-    let failures: Vec<String> =
-        stems.iter().filter_map(|stem| check(&dir, stem).err().map(|error| format!("{stem}: {error}"))).collect();
+    let failures: Vec<String> = stems
+        .iter()
+        .filter_map(|stem| check(&dir, stem).err().map(|error| format!("{stem}: {error}")))
+        .collect();
     println!("{} of {} fixtures agree", stems.len() - failures.len(), stems.len());
     assert!(stems.len() > 150, "only {} fixtures found", stems.len());
-    assert!(failures.is_empty(), "{} of {} fixtures fail:\n{}", failures.len(), stems.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} fixtures fail:\n{}",
+        failures.len(),
+        stems.len(),
+        failures.join("\n")
+    );
 }

@@ -28,8 +28,9 @@ impl JsonPatch {
     /// When it is not a list of objects, or too long.
     pub fn decode(json: &[u8]) -> Result<Strict<Self>, Error> {
         let bad = |why: String| Error::BadRequest(format!("error decoding patch: {why}"));
-        let type_error =
-            |value: &Value, wanted: &str| bad(format!("json: cannot unmarshal {} into Go value of type {wanted}", kind_of(value)));
+        let type_error = |value: &Value, wanted: &str| {
+            bad(format!("json: cannot unmarshal {} into Go value of type {wanted}", kind_of(value)))
+        };
         let duplicates = duplicates(json).map_err(|error| bad(error.to_string()))?;
         let items = match serde_json::from_slice(json).map_err(|error| bad(error.to_string()))? {
             Value::Array(items) => items,
@@ -37,21 +38,29 @@ impl JsonPatch {
             other => return Err(type_error(&other, "[]handlers.jsonPatchOp")),
         };
         if items.len() > MAX_OPERATIONS {
-            let message =
-                format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", items.len());
+            let message = format!(
+                "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+                items.len()
+            );
             return Err(Error::TooLarge(message));
         }
         let mut strict_errors = duplicates;
         let mut operations = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
-            let Value::Object(operation) = item else { return Err(type_error(&item, "handlers.jsonPatchOp")) };
-            for key in operation.keys().filter(|key| !["op", "path", "from", "value"].contains(&key.as_str())) {
+            let Value::Object(operation) = item else {
+                return Err(type_error(&item, "handlers.jsonPatchOp"));
+            };
+            for key in operation.keys().filter(|key| !["op", "path", "from", "value"].contains(&key.as_str()))
+            {
                 strict_errors.push(format!("unknown field \"[{i}].{key}\""));
             }
             for key in ["op", "path", "from"] {
-                if let Some(value) = operation.get(key).filter(|value| !value.is_string() && !value.is_null()) {
+                if let Some(value) = operation.get(key).filter(|value| !value.is_string() && !value.is_null())
+                {
                     let kind = kind_of(value);
-                    let message = format!("json: cannot unmarshal {kind} into Go struct field jsonPatchOp.{key} of type string");
+                    let message = format!(
+                        "json: cannot unmarshal {kind} into Go struct field jsonPatchOp.{key} of type string"
+                    );
                     return Err(bad(message));
                 }
             }
@@ -100,7 +109,11 @@ fn run(document: &mut Value, operation: &Map<String, Value>) -> Step {
         "test" => {
             let (path, wanted) = (pointer("path")?, value());
             let found = find(document, &path).unwrap_or(&Value::Null);
-            if equal(found, &wanted) { Ok(()) } else { Err(format!("testing value {} failed", text("path").unwrap_or_default())) }
+            if equal(found, &wanted) {
+                Ok(())
+            } else {
+                Err(format!("testing value {} failed", text("path").unwrap_or_default()))
+            }
         }
         kind => Err(format!("unexpected kind: {kind}")),
     }
@@ -110,7 +123,9 @@ fn parse(pointer: &str) -> Step<Pointer> {
     if pointer.is_empty() {
         return Ok(Vec::new());
     }
-    let rest = pointer.strip_prefix('/').ok_or_else(|| format!("pointer {pointer:?} does not begin with a slash"))?;
+    let rest = pointer
+        .strip_prefix('/')
+        .ok_or_else(|| format!("pointer {pointer:?} does not begin with a slash"))?;
     Ok(rest.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect())
 }
 
@@ -176,7 +191,9 @@ fn add(document: &mut Value, path: &[String], value: Value) -> Step {
 
 fn remove(document: &mut Value, path: &[String]) -> Step<Value> {
     match parent(document, path)? {
-        (Value::Object(map), key) => map.remove(key).ok_or_else(|| format!("unable to remove nonexistent key {key:?}")),
+        (Value::Object(map), key) => {
+            map.remove(key).ok_or_else(|| format!("unable to remove nonexistent key {key:?}"))
+        }
         (Value::Array(items), part) => {
             let at = index(part, items.len())?;
             if at < items.len() { Ok(items.remove(at)) } else { Err(format!("index {at} is out of bounds")) }
@@ -222,14 +239,34 @@ mod tests {
     fn operations_do_what_the_rfc_says() {
         for (document, patch, result) in [
             (json!({"a": 1}), json!([{"op": "add", "path": "/b", "value": [1]}]), json!({"a": 1, "b": [1]})),
-            (json!([1, 3]), json!([{"op": "add", "path": "/1", "value": 2}, {"op": "add", "path": "/-", "value": 4}]), json!([1, 2, 3, 4])),
+            (
+                json!([1, 3]),
+                json!([{"op": "add", "path": "/1", "value": 2}, {"op": "add", "path": "/-", "value": 4}]),
+                json!([1, 2, 3, 4]),
+            ),
             (json!([1, 2]), json!([{"op": "add", "path": "/-1", "value": 3}]), json!([1, 2, 3])),
             (json!({"a": {"b": 1}}), json!([{"op": "remove", "path": "/a/b"}]), json!({"a": {}})),
             (json!([1, 2, 3]), json!([{"op": "remove", "path": "/-1"}]), json!([1, 2])),
-            (json!({"a/b": 1, "c~d": 2}), json!([{"op": "replace", "path": "/a~1b", "value": 3}, {"op": "remove", "path": "/c~0d"}]), json!({"a/b": 3})),
-            (json!({"a": {"x": 1}, "b": {}}), json!([{"op": "move", "from": "/a/x", "path": "/b/y"}]), json!({"a": {}, "b": {"y": 1}})),
-            (json!({"a": [1]}), json!([{"op": "copy", "from": "/a/0", "path": "/b"}]), json!({"a": [1], "b": 1})),
-            (json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 1.0}, {"op": "test", "path": "/z", "value": null}]), json!({"a": 1})),
+            (
+                json!({"a/b": 1, "c~d": 2}),
+                json!([{"op": "replace", "path": "/a~1b", "value": 3}, {"op": "remove", "path": "/c~0d"}]),
+                json!({"a/b": 3}),
+            ),
+            (
+                json!({"a": {"x": 1}, "b": {}}),
+                json!([{"op": "move", "from": "/a/x", "path": "/b/y"}]),
+                json!({"a": {}, "b": {"y": 1}}),
+            ),
+            (
+                json!({"a": [1]}),
+                json!([{"op": "copy", "from": "/a/0", "path": "/b"}]),
+                json!({"a": [1], "b": 1}),
+            ),
+            (
+                json!({"a": 1}),
+                json!([{"op": "test", "path": "/a", "value": 1.0}, {"op": "test", "path": "/z", "value": null}]),
+                json!({"a": 1}),
+            ),
             (json!({"a": 1}), json!([{"op": "replace", "path": "", "value": {"b": 2}}]), json!({"b": 2})),
         ] {
             assert_eq!(apply(document, patch.clone()), Ok(result), "{patch}");

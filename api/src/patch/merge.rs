@@ -59,7 +59,9 @@ fn without_nulls(value: Value) -> Value {
 /// The merge patch that leads from `original` to `modified`.
 #[must_use]
 pub fn create(original: &Value, modified: &Value) -> Value {
-    let (Value::Object(original), Value::Object(modified)) = (original, modified) else { return modified.clone() };
+    let (Value::Object(original), Value::Object(modified)) = (original, modified) else {
+        return modified.clone();
+    };
     let mut patch = Map::new();
     for (key, value) in modified {
         match original.get(key) {
@@ -149,9 +151,15 @@ mod tests {
     #[test]
     fn bad_patches_are_refused() {
         for (text, message) in [
-            ("[]", "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"),
+            (
+                "[]",
+                "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+            ),
             ("null", "Invalid JSON Patch"),
-            ("{data}", "error decoding patch: invalid character 'd' looking for beginning of object key string"),
+            (
+                "{data}",
+                "error decoding patch: invalid character 'd' looking for beginning of object key string",
+            ),
         ] {
             assert_eq!(decode(text.as_bytes()), Err(Error::BadRequest(message.to_owned())), "{text}");
         }
@@ -171,7 +179,8 @@ mod tests {
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![Just(json!(1)), Just(json!("x")), Just(json!(true)), Just(json!([1, 2]))];
         leaf.prop_recursive(3, 16, 4, |inner| {
-            proptest::collection::btree_map("[abc]", inner, 0..4).prop_map(|map| map.into_iter().collect::<Value>())
+            proptest::collection::btree_map("[abc]", inner, 0..4)
+                .prop_map(|map| map.into_iter().collect::<Value>())
         })
     }
 

@@ -77,7 +77,8 @@ pub(crate) fn go_value(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
-            let entries: Vec<_> = map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
+            let entries: Vec<_> =
+                map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
             format!("map[{}]", entries.join(" "))
         }
         scalar => scalar.to_string(),

@@ -236,7 +236,7 @@ pub fn format_duration(nanos: i64) -> String {
     if total < 1_000_000_000 {
         let (scale, unit) = match total {
             ..1_000 => (1, "ns"),
-            ..1_000_000 => (1_000, "µs"),
+            1_000..1_000_000 => (1_000, "µs"),
             _ => (1_000_000, "ms"),
         };
         return format!("{sign}{}{unit}", with_fraction(total, scale));

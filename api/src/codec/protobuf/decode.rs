@@ -68,13 +68,15 @@ pub(super) fn message(message: &[u8], ty: TypeRef<'_>, depth: usize) -> Result<M
             }
             WireTo::Field(at) => {
                 let field = &ty.fields()[usize::from(at)];
-                value(&mut slots[usize::from(at)], data, ty.node(field), depth).map_err(|error| match error {
-                    Error::Value { field: inner, why } => {
-                        let inner = if inner.is_empty() { inner } else { format!(".{inner}") };
-                        Error::Value { field: format!("{}{inner}", field.name), why }
-                    }
-                    error => error,
-                })?;
+                value(&mut slots[usize::from(at)], data, ty.node(field), depth).map_err(
+                    |error| match error {
+                        Error::Value { field: inner, why } => {
+                            let inner = if inner.is_empty() { inner } else { format!(".{inner}") };
+                            Error::Value { field: format!("{}{inner}", field.name), why }
+                        }
+                        error => error,
+                    },
+                )?;
             }
         }
     }
@@ -110,7 +112,8 @@ fn value(slot: &mut Option<Value>, data: Data<'_>, node: NodeRef<'_>, depth: usi
         },
         Node::Bytes => Value::String(scalar::format_base64(data.bytes()?)),
         Node::Quantity => {
-            let text = std::str::from_utf8(first_bytes(data.bytes()?)?).map_err(|_| Error::Malformed("invalid UTF-8"))?;
+            let text = std::str::from_utf8(first_bytes(data.bytes()?)?)
+                .map_err(|_| Error::Malformed("invalid UTF-8"))?;
             let text = if text.is_empty() { "0" } else { text };
             Value::String(scalar::canonical_quantity(text).map_err(invalid)?)
         }
@@ -141,7 +144,9 @@ fn value(slot: &mut Option<Value>, data: Data<'_>, node: NodeRef<'_>, depth: usi
         Node::Object { ty, .. } => Value::Object(message(data.bytes()?, node.schema().ty(*ty), depth)?),
         Node::List { item, wrapped, .. } => {
             let item = node.schema().node(*item);
-            let Value::Array(items) = slot.get_or_insert_with(|| Value::Array(Vec::new())) else { return Ok(()) };
+            let Value::Array(items) = slot.get_or_insert_with(|| Value::Array(Vec::new())) else {
+                return Ok(());
+            };
             if !wrapped {
                 return element(items, data, item, depth);
             }
@@ -155,7 +160,9 @@ fn value(slot: &mut Option<Value>, data: Data<'_>, node: NodeRef<'_>, depth: usi
         }
         Node::Map { value: shape, .. } => {
             let (key, value) = entry(data.bytes()?, node.schema().node(*shape), depth)?;
-            let Value::Object(map) = slot.get_or_insert_with(|| Value::Object(Map::new())) else { return Ok(()) };
+            let Value::Object(map) = slot.get_or_insert_with(|| Value::Object(Map::new())) else {
+                return Ok(());
+            };
             map.insert(key, value);
             return Ok(());
         }
@@ -242,7 +249,9 @@ fn schema_or(message: &[u8], flavour: SchemaOr, ty: TypeRef<'_>, depth: usize) -
     while let Some((tag, data)) = reader.next()? {
         match (flavour, tag) {
             (SchemaOr::Bool, 1) => allows = data.number()? != 0,
-            (SchemaOr::Bool, 2) | (_, 1) => schema = Some(Value::Object(self::message(data.bytes()?, ty, depth)?)),
+            (SchemaOr::Bool, 2) | (_, 1) => {
+                schema = Some(Value::Object(self::message(data.bytes()?, ty, depth)?))
+            }
             (SchemaOr::Array, 2) => items.push(Value::Object(self::message(data.bytes()?, ty, depth)?)),
             (SchemaOr::StringArray, 2) => items.push(string(data)?),
             _ => {}

@@ -82,7 +82,9 @@ fn value(out: &mut Vec<u8>, tag: u32, value: &Value, node: NodeRef<'_>) -> Resul
     match node.node() {
         Node::String => wire::bytes(out, tag, text(value)?.as_bytes()),
         Node::Int32 | Node::Int64 => wire::number(out, tag, integer(value)?),
-        Node::Bool => wire::number(out, tag, i64::from(value.as_bool().ok_or_else(|| wrong(value, "a boolean"))?)),
+        Node::Bool => {
+            wire::number(out, tag, i64::from(value.as_bool().ok_or_else(|| wrong(value, "a boolean"))?))
+        }
         Node::Double => {
             let number = value.as_f64().ok_or_else(|| wrong(value, "a number"))?;
             wire::tag(out, tag, 1);
@@ -134,7 +136,8 @@ fn value(out: &mut Vec<u8>, tag: u32, value: &Value, node: NodeRef<'_>) -> Resul
         Node::List { item, wrapped, .. } => {
             let items = value.as_array().ok_or_else(|| wrong(value, "an array"))?;
             let item = node.schema().node(*item);
-            let each = |out: &mut Vec<u8>, tag| items.iter().try_for_each(|value| element(out, tag, value, item));
+            let each =
+                |out: &mut Vec<u8>, tag| items.iter().try_for_each(|value| element(out, tag, value, item));
             return if *wrapped { nested(out, tag, |out| each(out, 1)) } else { each(out, tag) };
         }
         Node::Map { value: shape, .. } => {
@@ -170,14 +173,22 @@ fn zero(out: &mut Vec<u8>, tag: u32, node: NodeRef<'_>) -> Result<(), Error> {
         Node::IntOrString => return value(out, tag, &Value::from(0), node),
         Node::Raw(Raw::Any | Raw::Unstructured) | Node::SchemaOr { .. } => {}
         Node::Raw(_) => wire::nested(out, tag, |_| {}),
-        Node::Object { ty, .. } => return nested(out, tag, |out| message(out, &EMPTY, node.schema().ty(*ty))),
+        Node::Object { ty, .. } => {
+            return nested(out, tag, |out| message(out, &EMPTY, node.schema().ty(*ty)));
+        }
         Node::List { wrapped: true, .. } => wire::nested(out, tag, |_| {}),
         Node::List { .. } | Node::Map { .. } => {}
     }
     Ok(())
 }
 
-fn schema_or(out: &mut Vec<u8>, tag: u32, value: &Value, flavour: SchemaOr, ty: TypeRef<'_>) -> Result<(), Error> {
+fn schema_or(
+    out: &mut Vec<u8>,
+    tag: u32,
+    value: &Value,
+    flavour: SchemaOr,
+    ty: TypeRef<'_>,
+) -> Result<(), Error> {
     nested(out, tag, |out| {
         match (flavour, value) {
             (SchemaOr::Bool, Value::Bool(allows)) => wire::number(out, 1, i64::from(*allows)),

@@ -187,12 +187,14 @@ impl ListWriter {
         metadata: &Value,
         lengths: impl IntoIterator<Item = usize>,
     ) -> Result<Self, Error> {
-        let list_meta = schema::type_named("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta").ok_or(Error::Empty)?;
+        let list_meta =
+            schema::type_named("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta").ok_or(Error::Empty)?;
         let mut message = Vec::with_capacity(64);
         let mut result = Ok(());
         wire::nested(&mut message, 1, |out| result = encode_message(out, metadata, list_meta));
         result?;
-        let items: usize = lengths.into_iter().map(|length| 1 + wire::varint_len(length as u64) + length).sum();
+        let items: usize =
+            lengths.into_iter().map(|length| 1 + wire::varint_len(length as u64) + length).sum();
         let mut head = PREFIX.to_vec();
         wire::nested(&mut head, 1, |out| type_meta(out, api_version, kind));
         head.push(0x12);

@@ -20,13 +20,28 @@ fn a_config_map_is_written_byte_for_byte() {
     let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"b": "2", "a": "1"}});
     let bytes = encode(&value, ty("", "v1", "ConfigMap")).unwrap();
     let expected = concat!(
-        "6b387300",                                     // magic
-        "0a0f0a02763112", "09", "436f6e6669674d6170",   // v1 ConfigMap
-        "1223",                                         // message
-        "0a11", "0a0161", "1200", "1a00", "2200", "2a00", "3200", "3800", "4200", // metadata, zeros too
-        "1206", "0a0161", "120131",
-        "1206", "0a0162", "120132",
-        "1a00", "2200",
+        "6b387300", // magic
+        "0a0f0a02763112",
+        "09",
+        "436f6e6669674d6170", // v1 ConfigMap
+        "1223",               // message
+        "0a11",
+        "0a0161",
+        "1200",
+        "1a00",
+        "2200",
+        "2a00",
+        "3200",
+        "3800",
+        "4200", // metadata, zeros too
+        "1206",
+        "0a0161",
+        "120131",
+        "1206",
+        "0a0162",
+        "120132",
+        "1a00",
+        "2200",
     );
     assert_eq!(hex(&bytes), expected);
     assert_eq!(decode(&bytes).unwrap(), value);
@@ -51,8 +66,9 @@ fn pointers_and_values_differ_on_the_wire() {
 #[test]
 fn a_list_from_parts_equals_a_list_at_once() {
     let (item, list) = (ty("", "v1", "ConfigMap"), ty("", "v1", "ConfigMapList"));
-    let items: Vec<Value> =
-        (0..3).map(|i| json!({"metadata": {"name": format!("c{i}")}, "data": {"k": "v".repeat(i * 90)}})).collect();
+    let items: Vec<Value> = (0..3)
+        .map(|i| json!({"metadata": {"name": format!("c{i}")}, "data": {"k": "v".repeat(i * 90)}}))
+        .collect();
     let metadata = json!({"resourceVersion": "7", "continue": "x"});
     let whole = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items});
     let messages: Vec<Vec<u8>> = items
@@ -75,7 +91,8 @@ fn a_list_from_parts_equals_a_list_at_once() {
 
 #[test]
 fn watch_events_are_framed() {
-    let object = encode(&json!({"apiVersion": "v1", "kind": "Namespace"}), ty("", "v1", "Namespace")).unwrap();
+    let object =
+        encode(&json!({"apiVersion": "v1", "kind": "Namespace"}), ty("", "v1", "Namespace")).unwrap();
     let event = watch_event("ADDED", &object);
     let (length, message) = event.split_at(4);
     assert_eq!(u32::from_be_bytes(length.try_into().unwrap()) as usize, message.len());
@@ -89,7 +106,10 @@ fn bad_bodies_are_refused() {
         (&b""[..], Error::Empty),
         (b"{}", Error::NoPrefix),
         (b"k8s\0\x0a\x05\x0a", Error::Truncated),
-        (b"k8s\0\x0a\x04\x0a\x00\x12\x00", Error::UnknownKind { kind: String::new(), version: String::new() }),
+        (
+            b"k8s\0\x0a\x04\x0a\x00\x12\x00",
+            Error::UnknownKind { kind: String::new(), version: String::new() },
+        ),
     ] {
         assert_eq!(decode(body), Err(error));
     }
@@ -97,7 +117,9 @@ fn bad_bodies_are_refused() {
     let error = encode(&json!({"spec": {"priority": "high"}}), pod).unwrap_err();
     assert_eq!(error.to_string(), "proto: spec.priority: string where an integer should be");
     // A message nested into itself without end.
-    let props = schema::type_named("io.k8s.apiextensions_apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+    let props =
+        schema::type_named("io.k8s.apiextensions_apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
+            .unwrap();
     let mut deep = Vec::new();
     for _ in 0..300 {
         let inner = std::mem::take(&mut deep);
@@ -136,7 +158,8 @@ fn generate(node: NodeRef<'_>, rng: &mut TestRng, depth: usize) -> Value {
         }
         Node::Map { value, .. } => {
             let shape = node.schema().node(*value);
-            let entries = (0..rng.random_range(0..3)).map(|_| (word(rng).to_owned(), generate(shape, rng, depth - 1)));
+            let entries =
+                (0..rng.random_range(0..3)).map(|_| (word(rng).to_owned(), generate(shape, rng, depth - 1)));
             Value::Object(entries.collect())
         }
     }
@@ -148,7 +171,8 @@ fn generate_object(ty: TypeRef<'_>, rng: &mut TestRng, depth: usize) -> Map<Stri
         return map;
     }
     for field in ty.fields() {
-        let on_wire = field.tag != 0 || ty.wire().iter().any(|w| matches!(w.to, crate::schema::WireTo::Inline(_)));
+        let on_wire =
+            field.tag != 0 || ty.wire().iter().any(|w| matches!(w.to, crate::schema::WireTo::Inline(_)));
         if on_wire && !["apiVersion", "kind"].contains(&field.name.as_ref()) && rng.random_bool(0.5) {
             map.insert(field.name.to_string(), generate(ty.node(field), rng, depth - 1));
         }

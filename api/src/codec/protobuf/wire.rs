@@ -92,7 +92,8 @@ impl<'a> Reader<'a> {
             0 => Data::Varint(self.varint()?),
             1 => Data::Fixed64(u64::from_le_bytes(self.array()?)),
             2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Error::Malformed("negative length"))?;
+                let length =
+                    usize::try_from(self.varint()?).map_err(|_| Error::Malformed("negative length"))?;
                 Data::Bytes(self.take(length)?)
             }
             5 => Data::Fixed32(u32::from_le_bytes(self.array()?)),
@@ -175,7 +176,10 @@ mod tests {
         for (bytes, error) in [
             (&[0x0a, 5, 1][..], Error::Truncated),
             (&[0x08, 0x80], Error::Truncated),
-            (&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], Error::Malformed("integer overflow")),
+            (
+                &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+                Error::Malformed("integer overflow"),
+            ),
             (&[0x03], Error::Malformed("illegal tag 0")),
             (&[0x0c], Error::Malformed("wiretype end group for non-group")),
         ] {

@@ -119,7 +119,8 @@ impl Emitter {
 
     fn text(&mut self, text: &str, indent: usize, key: bool) {
         let facts = Facts::of(text);
-        let plain_reads_back = resolve(text) == Scalar::Text && !is_base60(text) && !is_timestamp(text) && text != "<<";
+        let plain_reads_back =
+            resolve(text) == Scalar::Text && !is_base60(text) && !is_timestamp(text) && text != "<<";
         if text.contains('\n') && !key && facts.block {
             self.literal(text, indent);
         } else if text.contains('\n') || !plain_reads_back {
@@ -236,7 +237,8 @@ impl Facts {
         while let Some(c) = chars.next() {
             let next_blank = chars.peek().is_none_or(|next| is_blank(*next));
             indicators |= match c {
-                '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`'
+                '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@'
+                | '`'
                     if first =>
                 {
                     true
@@ -344,8 +346,20 @@ fn natural(a: &str, b: &str) -> Ordering {
         if xl || yl {
             // Within a number, the one that goes on with digits is larger.
             return match (digits, xl) {
-                (true, xl) => if xl { Ordering::Less } else { Ordering::Greater },
-                (false, xl) => if xl { Ordering::Greater } else { Ordering::Less },
+                (true, xl) => {
+                    if xl {
+                        Ordering::Less
+                    } else {
+                        Ordering::Greater
+                    }
+                }
+                (false, xl) => {
+                    if xl {
+                        Ordering::Greater
+                    } else {
+                        Ordering::Less
+                    }
+                }
             };
         }
         let value = |chars: &[char]| -> (u128, usize) {
@@ -354,7 +368,9 @@ fn natural(a: &str, b: &str) -> Ordering {
             (run.iter().fold(0, |n, d| n * 10 + d), run.len())
         };
         // Leading zeros make the shorter one come first.
-        let leading = |chars: &[char]| -> bool { (0..i).rev().take_while(|j| chars[*j].is_ascii_digit()).any(|j| chars[j] != '0') };
+        let leading = |chars: &[char]| -> bool {
+            (0..i).rev().take_while(|j| chars[*j].is_ascii_digit()).any(|j| chars[j] != '0')
+        };
         if (x == '0' || y == '0') && !leading(&ac) {
             let ((an, al), (bn, bl)) = (value(&ac[i..]), value(&bc[i..]));
             if al > 0 && bl > 0 {

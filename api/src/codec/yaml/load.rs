@@ -30,7 +30,8 @@ impl Loaded {
     /// The error of a strict reader, if it has one.
     #[must_use]
     pub fn strict_error(&self) -> Option<String> {
-        (!self.duplicates.is_empty()).then(|| format!("yaml: unmarshal errors:\n  {}", self.duplicates.join("\n  ")))
+        (!self.duplicates.is_empty())
+            .then(|| format!("yaml: unmarshal errors:\n  {}", self.duplicates.join("\n  ")))
     }
 }
 
@@ -81,7 +82,9 @@ fn documents(text: &[u8], first_only: bool) -> Result<Vec<Loaded>, Error> {
                 }
             }
             Event::StreamStart | Event::StreamEnd => {}
-            Event::UnresolvedAlias(name) => return Err(Error(format!("yaml: unknown anchor '{name}' referenced"))),
+            Event::UnresolvedAlias(name) => {
+                return Err(Error(format!("yaml: unknown anchor '{name}' referenced")));
+            }
             event => {
                 match event {
                     Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
@@ -103,7 +106,9 @@ fn syntax_error(error: &ScanError) -> Error {
     // The parser's words where they differ from libyaml's.
     let info = match info.as_str() {
         info if info.contains("tab") => "found character that cannot start any token",
-        info if info.contains("mapping values are not allowed") => "mapping values are not allowed in this context",
+        info if info.contains("mapping values are not allowed") => {
+            "mapping values are not allowed in this context"
+        }
         info => info,
     };
     let line = error.marker().line();
@@ -130,9 +135,9 @@ impl<'e, 'a> Loader<'e, 'a> {
             .iter()
             .enumerate()
             .filter_map(|(at, (event, _))| match event {
-                Event::Scalar(_, _, anchor, _) | Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
-                    (*anchor > 0).then_some((*anchor, at))
-                }
+                Event::Scalar(_, _, anchor, _)
+                | Event::SequenceStart(_, anchor, _)
+                | Event::MappingStart(_, anchor, _) => (*anchor > 0).then_some((*anchor, at)),
                 _ => None,
             })
             .collect();
@@ -189,7 +194,11 @@ impl<'e, 'a> Loader<'e, 'a> {
         }
     }
 
-    fn nested(&mut self, at: usize, read: impl FnOnce(&mut Self) -> Result<Value, Error>) -> Result<Value, Error> {
+    fn nested(
+        &mut self,
+        at: usize,
+        read: impl FnOnce(&mut Self) -> Result<Value, Error>,
+    ) -> Result<Value, Error> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(Error(format!("yaml: exceeded max depth of {MAX_DEPTH}")));
@@ -269,8 +278,12 @@ impl<'e, 'a> Loader<'e, 'a> {
         }
         match self.node()? {
             Value::String(text) => Ok((go_quote(&text), text)),
-            Value::Array(_) => Err(Error("yaml: invalid map key: sequences are not allowed as map keys".into())),
-            Value::Object(_) => Err(Error("yaml: invalid map key: mappings are not allowed as map keys".into())),
+            Value::Array(_) => {
+                Err(Error("yaml: invalid map key: sequences are not allowed as map keys".into()))
+            }
+            Value::Object(_) => {
+                Err(Error("yaml: invalid map key: mappings are not allowed as map keys".into()))
+            }
             Value::Null => Err(unsupported_key("<nil>", "nil")),
             value => Ok((value.to_string(), value.to_string())),
         }
@@ -309,7 +322,10 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&str>) -> (Scalar, Result<
             let compact: String = text.split_ascii_whitespace().collect();
             let decoded = base64::engine::general_purpose::STANDARD.decode(compact).ok();
             let text = decoded.map(|bytes| Value::from(String::from_utf8_lossy(&bytes)));
-            (Scalar::Text, text.ok_or_else(|| Error("yaml: !!binary value contains invalid base64 data".into())))
+            (
+                Scalar::Text,
+                text.ok_or_else(|| Error("yaml: !!binary value contains invalid base64 data".into())),
+            )
         }
         Some(tag @ ("int" | "float" | "bool" | "null")) => match (tag, resolve(text)) {
             ("float", Scalar::Int(value)) => plain(Scalar::Float(value as f64)),

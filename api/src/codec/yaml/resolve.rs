@@ -18,7 +18,9 @@ pub(super) enum Scalar {
 pub(super) fn resolve(text: &str) -> Scalar {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Scalar::Bool(true),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            return Scalar::Bool(true);
+        }
         "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
             return Scalar::Bool(false);
         }
@@ -115,11 +117,12 @@ pub(super) fn is_timestamp(text: &str) -> bool {
         Some(at) => (&text[..at], &text[at + 1..]),
         None => (text, ""),
     };
-    let mut parts = date.split('-').map(|part| {
-        (1..=2).contains(&part.len()).then(|| part.parse::<u32>().ok()).flatten()
-    });
+    let mut parts =
+        date.split('-').map(|part| (1..=2).contains(&part.len()).then(|| part.parse::<u32>().ok()).flatten());
     let _year = parts.next();
-    let (Some(Some(month)), Some(Some(day)), None) = (parts.next(), parts.next(), parts.next()) else { return false };
+    let (Some(Some(month)), Some(Some(day)), None) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return false;
     }
@@ -131,7 +134,10 @@ pub(super) fn is_timestamp(text: &str) -> bool {
     let (clock, zone) = time.split_at(clock_end);
     let clock: Vec<&str> = clock.split(':').collect();
     let zone_ok = matches!(zone.trim(), "" | "Z")
-        || zone.trim().strip_prefix(['+', '-']).is_some_and(|z| z.bytes().all(|b| b.is_ascii_digit() || b == b':'));
+        || zone
+            .trim()
+            .strip_prefix(['+', '-'])
+            .is_some_and(|z| z.bytes().all(|b| b.is_ascii_digit() || b == b':'));
     clock.len() == 3 && clock.iter().all(|part| part.parse::<f64>().is_ok()) && zone_ok
 }
 

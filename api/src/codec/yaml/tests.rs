@@ -45,8 +45,14 @@ fn scalars_read_as_go_yaml_reads_them() {
 fn documents_anchors_and_merges() {
     assert_eq!(decode(b""), Ok(Value::Null));
     assert_eq!(decode(b"a: 1\n---\nb: 2\n"), Ok(json!({"a": 1})));
-    assert_eq!(decode_documents(b"---\na: 1\n---\n---\n# nothing\n---\nb: 2\n"), Ok(vec![json!({"a": 1}), json!({"b": 2})]));
-    assert_eq!(decode(b"x: &l {a: b}\nw: *l\nz: {<<: *l, c: d}"), Ok(json!({"x": {"a": "b"}, "w": {"a": "b"}, "z": {"a": "b", "c": "d"}})));
+    assert_eq!(
+        decode_documents(b"---\na: 1\n---\n---\n# nothing\n---\nb: 2\n"),
+        Ok(vec![json!({"a": 1}), json!({"b": 2})])
+    );
+    assert_eq!(
+        decode(b"x: &l {a: b}\nw: *l\nz: {<<: *l, c: d}"),
+        Ok(json!({"x": {"a": "b"}, "w": {"a": "b"}, "z": {"a": "b", "c": "d"}}))
+    );
     assert_eq!(decode(b"{yes: '1', 2: '3', 1.5: x}"), Ok(json!({"true": "1", "2": "3", "1.5": "x"})));
     assert_eq!(decode(br#"{"a": [1, {"b": null}]}"#), Ok(json!({"a": [1, {"b": null}]})));
 }
@@ -76,7 +82,10 @@ fn faults_read_as_go_yaml_writes_them() {
     for i in 1..12 {
         bomb += &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 9].join(","));
     }
-    assert_eq!(decode(bomb.as_bytes()).map_err(|e| e.to_string()), Err("yaml: document contains excessive aliasing".into()));
+    assert_eq!(
+        decode(bomb.as_bytes()).map_err(|e| e.to_string()),
+        Err("yaml: document contains excessive aliasing".into())
+    );
     assert!(decode("[".repeat(500).as_bytes()).is_err());
 }
 

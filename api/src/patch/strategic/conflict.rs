@@ -85,7 +85,10 @@ fn by_key<'v>(list: &'v [Value], key: &str) -> Result<BTreeMap<String, &'v Value
     let mut map = BTreeMap::new();
     for value in list {
         let Some(id) = value.get(key) else {
-            return internal(format!("cannot find merge key `{key}` in merging list element:{}", go_value(value)));
+            return internal(format!(
+                "cannot find merge key `{key}` in merging list element:{}",
+                go_value(value)
+            ));
         };
         map.insert(go_value(id), value);
     }

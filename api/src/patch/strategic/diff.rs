@@ -6,7 +6,10 @@ use serde_json::Value;
 
 use super::list::{self, Kind};
 use super::meta::Meta;
-use super::{DELETE_FROM_LIST, DIRECTIVE, Object, RETAIN_KEYS, Result, SET_ORDER, go_type, go_value, internal, merge_key};
+use super::{
+    DELETE_FROM_LIST, DIRECTIVE, Object, RETAIN_KEYS, Result, SET_ORDER, go_type, go_value, internal,
+    merge_key,
+};
 
 /// What a diff shows.
 #[derive(Clone, Copy, Default)]
@@ -34,8 +37,12 @@ pub(super) fn maps(original: &Object, modified: &Object, meta: Meta<'_>, options
             Some(old) if key == DIRECTIVE => directive(&mut patch, old, new)?,
             Some(old) if go_type(old) != go_type(new) => add(&mut patch, key, new, options),
             Some(old) => match (old, new) {
-                (Value::Object(old), Value::Object(new)) => map_field(&mut patch, key, old, new, meta, options)?,
-                (Value::Array(old), Value::Array(new)) => list_field(&mut patch, key, old, new, meta, options)?,
+                (Value::Object(old), Value::Object(new)) => {
+                    map_field(&mut patch, key, old, new, meta, options)?
+                }
+                (Value::Array(old), Value::Array(new)) => {
+                    list_field(&mut patch, key, old, new, meta, options)?
+                }
                 (old, new) if old != new => add(&mut patch, key, new, options),
                 _ => {}
             },
@@ -47,8 +54,11 @@ pub(super) fn maps(original: &Object, modified: &Object, meta: Meta<'_>, options
         }
     }
     if options.retain_keys {
-        let retained: Vec<Value> =
-            modified.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| Value::from(key.as_str())).collect();
+        let retained: Vec<Value> = modified
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, _)| Value::from(key.as_str()))
+            .collect();
         let lost = original.iter().any(|(key, value)| !value.is_null() && !modified.contains_key(key));
         if !retained.is_empty() && (!patch.is_empty() || lost) {
             patch.insert(RETAIN_KEYS.to_owned(), Value::Array(list::sort_scalars(retained)));

@@ -16,7 +16,9 @@ pub(super) enum Kind {
 /// The kind of elements of all these lists together.
 pub(super) fn kind(lists: &[&[Value]]) -> Result<Kind> {
     let mut types = lists.iter().flat_map(|list| list.iter()).map(|value| (go_type(value), value));
-    let Some((first, value)) = types.next() else { return internal("no elements in any of the given slices") };
+    let Some((first, value)) = types.next() else {
+        return internal("no elements in any of the given slices");
+    };
     if value.is_array() {
         return Err(Error::Unprocessable("lists of lists are not supported".to_owned()));
     }
@@ -128,7 +130,11 @@ pub(super) fn merge_orders(
 pub(super) fn partition(list: Vec<Value>, by: &[Value], key: &str) -> Result<(Vec<Value>, Vec<Value>)> {
     let (mut named, mut rest) = (Vec::new(), Vec::new());
     for value in list {
-        let found = if key.is_empty() { by.contains(&value) } else { find(by, key, merge_key(&value, key)?)?.is_some() };
+        let found = if key.is_empty() {
+            by.contains(&value)
+        } else {
+            find(by, key, merge_key(&value, key)?)?.is_some()
+        };
         if found { named.push(value) } else { rest.push(value) }
     }
     Ok((named, rest))

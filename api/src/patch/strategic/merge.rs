@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::list::{self, Kind};
 use super::meta::{FieldMeta, Meta};
 use super::{
-    DELETE_FROM_LIST, DIRECTIVE, Object, RETAIN_KEYS, Result, SET_ORDER, as_map, bad_format, go_type, go_value,
-    internal, into_list, merge_key,
+    DELETE_FROM_LIST, DIRECTIVE, Object, RETAIN_KEYS, Result, SET_ORDER, as_map, bad_format, go_type,
+    go_value, internal, into_list, merge_key,
 };
 
 /// How to merge.
@@ -18,7 +18,12 @@ pub(super) struct Options {
 }
 
 /// Applies `patch` to `original`.
-pub(super) fn map(mut original: Object, mut patch: Object, meta: Meta<'_>, options: Options) -> Result<Object> {
+pub(super) fn map(
+    mut original: Object,
+    mut patch: Object,
+    meta: Meta<'_>,
+    options: Options,
+) -> Result<Object> {
     if let Some(directive) = patch.get(DIRECTIVE) {
         return match directive.as_str() {
             Some("replace") => {
@@ -45,7 +50,8 @@ pub(super) fn map(mut original: Object, mut patch: Object, meta: Meta<'_>, optio
                 original.insert(key, value);
                 continue;
             }
-            let Some(plain) = key.strip_prefix(DELETE_FROM_LIST).and_then(|rest| rest.strip_prefix('/')) else {
+            let Some(plain) = key.strip_prefix(DELETE_FROM_LIST).and_then(|rest| rest.strip_prefix('/'))
+            else {
                 return bad_format("primitive list");
             };
             (key, deleting) = (plain.to_owned(), true);
@@ -174,7 +180,8 @@ fn set_orders(original: &mut Object, patch: &mut Object, meta: Meta<'_>, options
         let change = patch.get(key).cloned().map(into_list).transpose()?;
         let field = meta.for_list(key)?;
         check_order(change.as_deref().unwrap_or_default(), &order, field.merge_key)?;
-        let (current_items, change_items) = (current.clone().unwrap_or_default(), change.clone().unwrap_or_default());
+        let (current_items, change_items) =
+            (current.clone().unwrap_or_default(), change.clone().unwrap_or_default());
         let merged = match (current, change) {
             (None, None) => continue,
             (Some(current), None) => current,
@@ -202,7 +209,8 @@ fn set_orders(original: &mut Object, patch: &mut Object, meta: Meta<'_>, options
 /// deleted makes the rest move up, and what is added takes the places that fall free at the end.
 fn order_left_behind(mut items: Vec<Value>, change: &[Value], key: &str) -> Vec<Value> {
     let mut length = items.len();
-    let place = |items: &[Value], value: &Value| items.iter().position(|item| item.get(key) == value.get(key));
+    let place =
+        |items: &[Value], value: &Value| items.iter().position(|item| item.get(key) == value.get(key));
     let directive = |value: &Value| value.get(DIRECTIVE).and_then(Value::as_str).map(str::to_owned);
     for value in change.iter().filter(|value| directive(value).as_deref() == Some("delete")) {
         while let Some(at) = place(&items[..length], value) {
@@ -258,7 +266,11 @@ fn list_field(
     deleting: bool,
     options: Options,
 ) -> Result<Vec<Value>> {
-    if field.patch.merge || deleting { merge_lists(original, patch, field, deleting, options) } else { Ok(patch) }
+    if field.patch.merge || deleting {
+        merge_lists(original, patch, field, deleting, options)
+    } else {
+        Ok(patch)
+    }
 }
 
 fn merge_lists(
@@ -294,7 +306,11 @@ fn merge_lists(
 }
 
 /// Carries out elements with a `$patch` directive: `delete` takes an element out, `replace` replaces the list.
-fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>)> {
+fn special_elements(
+    mut original: Vec<Value>,
+    patch: Vec<Value>,
+    key: &str,
+) -> Result<(Vec<Value>, Vec<Value>)> {
     let mut rest = Vec::new();
     let mut replace = false;
     for value in patch {
@@ -303,7 +319,10 @@ fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> R
             None => rest.push(value),
             Some(Value::String(directive)) if directive == "delete" => {
                 let Some(id) = element.get(key) else {
-                    return internal(format!("map: {} does not contain declared merge key: {key}", go_value(&value)));
+                    return internal(format!(
+                        "map: {} does not contain declared merge key: {key}",
+                        go_value(&value)
+                    ));
                 };
                 while let Some(at) = list::find(&original, key, id)? {
                     original.remove(at);

@@ -46,10 +46,14 @@ impl<'s> Meta<'s> {
         let ty = match self {
             Self::Object(ty) => ty,
             Self::Other("struct") => {
-                return internal(format!("unable to find api field in struct RawExtension for the json field {key:?}"));
+                return internal(format!(
+                    "unable to find api field in struct RawExtension for the json field {key:?}"
+                ));
             }
             Self::Other(kind) => {
-                return internal(format!("merging an object in json but data type is not struct, instead is: {kind}"));
+                return internal(format!(
+                    "merging an object in json but data type is not struct, instead is: {kind}"
+                ));
             }
         };
         let Some(field) = ty.field(key) else {
@@ -75,7 +79,9 @@ impl<'s> Meta<'s> {
             // Upstream sees through pointers here, so a single object counts as the element.
             (None, inner @ Self::Object(_)) if field.go == GoKind::Pointer => inner,
             (None, Self::Object(_)) => return internal("expected slice or array type, but got: struct"),
-            (None, Self::Other(kind)) => return internal(format!("expected slice or array type, but got: {kind}")),
+            (None, Self::Other(kind)) => {
+                return internal(format!("expected slice or array type, but got: {kind}"));
+            }
         };
         Ok(FieldMeta::new(field, inner))
     }

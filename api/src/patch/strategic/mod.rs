@@ -51,7 +51,8 @@ pub fn decode(json: &[u8]) -> Result<Strict<Value>> {
 /// When the patch does not fit the type, or its directives contradict each other.
 pub fn apply(original: &Value, patch: &Value, ty: TypeRef<'_>) -> Result<Value> {
     let options = merge::Options { final_merge: true };
-    merge::map(object(original)?.clone(), object(patch)?.clone(), Meta::Object(ty), options).map(Value::Object)
+    merge::map(object(original)?.clone(), object(patch)?.clone(), Meta::Object(ty), options)
+        .map(Value::Object)
 }
 
 /// The patch that leads from `original` to `modified`.
@@ -80,7 +81,8 @@ pub fn create_three_way(
     let (original, modified, current) = (object(original)?, object(modified)?, object(current)?);
     let changes = diff::Options { ignore_deletions: true, set_order: true, ..diff::Options::default() };
     let delta = diff::maps(current, modified, meta, changes)?;
-    let only_deletions = diff::Options { ignore_additions: true, set_order: true, ..diff::Options::default() };
+    let only_deletions =
+        diff::Options { ignore_additions: true, set_order: true, ..diff::Options::default() };
     let deletions = diff::maps(original, modified, meta, only_deletions)?;
     let patch = merge::map(deletions, delta, meta, merge::Options { final_merge: false })?;
     if !overwrite {

@@ -79,7 +79,8 @@ fn sorted(value: &Value, meta: Meta<'_>) -> Value {
                         Value::Array(_) if key.starts_with(SET_ORDER) => value.clone(),
                         Value::Array(items) => match meta.for_list(plain) {
                             Ok(field) if field.patch.merge => {
-                                let items: Vec<Value> = items.iter().map(|item| sorted(item, field.inner)).collect();
+                                let items: Vec<Value> =
+                                    items.iter().map(|item| sorted(item, field.inner)).collect();
                                 Value::Array(list::sort_maps(&items, field.merge_key).unwrap())
                             }
                             _ => value.clone(),
@@ -201,7 +202,10 @@ fn containers_ports_and_strategies() {
             with_containers(json!([{"name": "a", "$patch": "delete"}, {"name": "c", "image": "c:1"}])),
             with_containers(json!([{"name": "c", "image": "c:1"}, {"name": "b", "image": "b:1"}])),
         ),
-        (with_containers(json!([{"$patch": "replace"}, {"name": "z"}])), with_containers(json!([{"name": "z"}]))),
+        (
+            with_containers(json!([{"$patch": "replace"}, {"name": "z"}])),
+            with_containers(json!([{"name": "z"}])),
+        ),
         (
             json!({"spec": {"template": {"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}}}),
             with_containers(json!([
@@ -215,7 +219,10 @@ fn containers_ports_and_strategies() {
     let rolling = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
     let recreate = json!({"spec": {"strategy": {"type": "Recreate"}}});
     let patch = create_two_way(&rolling, &recreate, deployment()).unwrap();
-    assert_eq!(patch, json!({"spec": {"strategy": {"$retainKeys": ["type"], "rollingUpdate": null, "type": "Recreate"}}}));
+    assert_eq!(
+        patch,
+        json!({"spec": {"strategy": {"$retainKeys": ["type"], "rollingUpdate": null, "type": "Recreate"}}})
+    );
     assert_eq!(apply(&rolling, &patch, deployment()), Ok(recreate));
 }
 
@@ -226,14 +233,28 @@ fn faults_read_as_upstream_writes_them() {
     for (patch, code, message) in [
         (json!({"$patch": 5}), 500, "unknown patch type: %!s(int64=5) in map: map[$patch:5]"),
         (
-            template(json!({"$setElementOrder/containers": [{"name": "app"}], "containers": [{"name": "side", "image": "side:2"}]})),
+            template(
+                json!({"$setElementOrder/containers": [{"name": "app"}], "containers": [{"name": "side", "image": "side:2"}]}),
+            ),
             500,
             "The order in patch list:\n[map[image:side:2 name:side]]\n doesn't match $setElementOrder list:\n[map[name:app]]\n",
         ),
-        (with_containers(json!([{"image": "x"}])), 500, "map: map[image:x] does not contain declared merge key: name"),
-        (template(json!({"$setElementOrder/containers": "x"})), 500, "expected a []interface {}, but received a string"),
+        (
+            with_containers(json!([{"image": "x"}])),
+            500,
+            "map: map[image:x] does not contain declared merge key: name",
+        ),
+        (
+            template(json!({"$setElementOrder/containers": "x"})),
+            500,
+            "expected a []interface {}, but received a string",
+        ),
         (json!({"spec": {"strategy": {"$retainKeys": "x"}}}), 400, "invalid patch format of retainKeys"),
-        (json!({"spec": {"strategy": {"$retainKeys": ["x"], "type": "Recreate"}}}), 400, "invalid patch format of retainKeys"),
+        (
+            json!({"spec": {"strategy": {"$retainKeys": ["x"], "type": "Recreate"}}}),
+            400,
+            "invalid patch format of retainKeys",
+        ),
         (with_containers(json!([[1]])), 500, "list element types are not identical"),
     ] {
         let mut original = original.clone();
@@ -245,10 +266,13 @@ fn faults_read_as_upstream_writes_them() {
 }
 
 fn any_deployment() -> impl Strategy<Value = Value> {
-    let env = proptest::collection::btree_map("[AB]", "[xy]", 0..3)
-        .prop_map(|map| map.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>());
+    let env = proptest::collection::btree_map("[AB]", "[xy]", 0..3).prop_map(|map| {
+        map.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>()
+    });
     let containers = proptest::collection::btree_map("[abc]", ("[xy]", env), 1..4).prop_map(|map| {
-        map.into_iter().map(|(name, (image, env))| json!({"name": name, "image": image, "env": env})).collect::<Vec<_>>()
+        map.into_iter()
+            .map(|(name, (image, env))| json!({"name": name, "image": image, "env": env}))
+            .collect::<Vec<_>>()
     });
     let strategy = prop_oneof![
         Just(json!({"type": "Recreate"})),
