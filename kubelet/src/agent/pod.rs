@@ -181,9 +181,6 @@ impl Agent {
             if !outcome.failures.is_empty() {
                 let message = outcome.failures.join(", ");
                 tracing::debug!(pod = types::format_pod(pod), message, "pod is not yet as it should be");
-                if outcome.retry.is_none() {
-                    parts.events.warning(pod, "FailedSync", format!("error determining status: {message}"));
-                }
                 return Err(SyncError { message, retry: outcome.retry });
             }
             if !outcome.changed {

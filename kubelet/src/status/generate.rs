@@ -184,6 +184,9 @@ fn set_addresses(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatu
         // Once published they do not change, though the node's may.
         let published: Vec<_> = old.pod_ips.iter().flatten().map(|i| i.ip.clone()).collect();
         if published.is_empty() { host } else { published }
+    } else if input.observed.ips.is_empty() && input.observed.sandboxes.iter().all(|s| !s.ready) {
+        // Its addresses are what an ended pod is still known by.
+        old.pod_ips.iter().flatten().map(|i| i.ip.clone()).collect()
     } else {
         input.observed.ips.clone()
     };

@@ -350,4 +350,9 @@ fn addresses() {
     let mut case = Case::new(&host, "");
     case.observed.ips = vec![];
     assert_eq!(case.status().pod_ip.as_deref(), Some("192.0.2.1"));
+    let mut ended = Case::new(&plain, "");
+    ended.previous = Some(status);
+    ended.observed.ips = vec![];
+    ended.observed.sandboxes[0].ready = false;
+    assert_eq!(ended.status().pod_ip.as_deref(), Some("10.0.0.5"), "an ended pod keeps its address");
 }
