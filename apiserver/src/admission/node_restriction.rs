@@ -479,8 +479,8 @@ fn certificate_request(node: &str, request: &Value) -> Checked {
         let (_, parsed) =
             x509_parser::certification_request::X509CertificationRequest::from_der(&der).ok()?;
         let subject = &parsed.certification_request_info.subject;
-        let name = subject.iter_common_name().filter_map(|name| name.as_str().ok()).last().map(str::to_owned);
-        name
+        let names: Vec<&str> = subject.iter_common_name().filter_map(|name| name.as_str().ok()).collect();
+        names.last().map(|name| (*name).to_owned())
     };
     let Some(name) = name() else { return refuse("unable to parse csr") };
     let own = format!("system:node:{node}");

@@ -61,7 +61,9 @@ async fn each<T, F>(items: impl IntoIterator<Item = T>, work: impl Fn(T) -> F) -
 where
     F: Future<Output = Result<(), ApiError>>,
 {
-    stream::iter(items).map(work).buffer_unordered(PARALLEL).try_for_each(|()| async { Ok(()) }).await
+    // Collected first: a stream that holds the closure itself is not provably Send.
+    let writes: Vec<F> = items.into_iter().map(work).collect();
+    stream::iter(writes).buffer_unordered(PARALLEL).try_for_each(|()| async { Ok(()) }).await
 }
 
 /// Errors that mean somebody else has done the work.
