@@ -1,11 +1,11 @@
 //! Quality of service of a pod, and what a pod asks of its node in total.
 //!
-//! As upstream's `qos.ComputePodQOS`, `resourcehelper.PodRequests` and `qos.GetContainerOOMScoreAdjust`.
+//! Classes and totals are the API's; `oom_score_adj` is as upstream's `qos.GetContainerOOMScoreAdjust`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::{quantity, types};
@@ -34,134 +34,26 @@ impl fmt::Display for QosClass {
 /// Amounts by resource name, in thousandths.
 pub type Amounts = BTreeMap<String, i64>;
 
-const QOS_RESOURCES: [&str; 2] = ["cpu", "memory"];
-
 /// The class of a pod: what its status says, else computed from its spec.
 #[must_use]
 pub fn pod_qos(pod: &Pod) -> QosClass {
-    match pod.status.as_ref().and_then(|s| s.qos_class.as_deref()) {
-        Some("Guaranteed") => QosClass::Guaranteed,
-        Some("Burstable") => QosClass::Burstable,
-        Some("BestEffort") => QosClass::BestEffort,
-        _ => compute(pod),
+    match api::pod::qos_class(pod) {
+        "Guaranteed" => QosClass::Guaranteed,
+        "Burstable" => QosClass::Burstable,
+        _ => QosClass::BestEffort,
     }
-}
-
-fn compute(pod: &Pod) -> QosClass {
-    let spec = types::spec(pod);
-    if let Some(resources) = &spec.resources
-        && (resources.requests.is_some() || resources.limits.is_some())
-    {
-        return class_of(&[resources]);
-    }
-    let empty = ResourceRequirements::default();
-    let all: Vec<_> = types::init_containers(spec)
-        .iter()
-        .chain(&spec.containers)
-        .map(|c| c.resources.as_ref().unwrap_or(&empty))
-        .collect();
-    class_of(&all)
-}
-
-fn class_of(all: &[&ResourceRequirements]) -> QosClass {
-    let amount = |list: &Option<BTreeMap<String, Quantity>>, name: &str| {
-        list.as_ref().and_then(|l| l.get(name)).map(quantity::milli_value).filter(|v| *v > 0)
-    };
-    let (mut requests, mut limits) = (Amounts::new(), Amounts::new());
-    let mut guaranteed = true;
-    for resources in all {
-        for name in QOS_RESOURCES {
-            if let Some(v) = amount(&resources.requests, name) {
-                *requests.entry(name.to_owned()).or_default() += v;
-            }
-            match amount(&resources.limits, name) {
-                Some(v) => *limits.entry(name.to_owned()).or_default() += v,
-                None => guaranteed = false,
-            }
-        }
-    }
-    if requests.is_empty() && limits.is_empty() {
-        QosClass::BestEffort
-    } else if guaranteed
-        && requests.iter().all(|(k, v)| limits.get(k) == Some(v))
-        && requests.len() == limits.len()
-    {
-        QosClass::Guaranteed
-    } else {
-        QosClass::Burstable
-    }
-}
-
-fn amounts(list: Option<&BTreeMap<String, Quantity>>) -> Amounts {
-    list.into_iter().flatten().map(|(k, v)| (k.clone(), quantity::milli_value(v))).collect()
-}
-
-fn add(to: &mut Amounts, more: &Amounts) {
-    for (k, v) in more {
-        let sum = to.entry(k.clone()).or_default();
-        *sum = sum.saturating_add(*v);
-    }
-}
-
-fn raise(to: &mut Amounts, other: &Amounts) {
-    for (k, v) in other {
-        let most = to.entry(k.clone()).or_insert(*v);
-        *most = (*most).max(*v);
-    }
-}
-
-fn total(
-    pod: &Pod,
-    of: impl Fn(&Container) -> Amounts,
-    whole: Option<&BTreeMap<String, Quantity>>,
-) -> Amounts {
-    let spec = types::spec(pod);
-    let mut sum = Amounts::new();
-    for c in &spec.containers {
-        add(&mut sum, &of(c));
-    }
-    // Sidecars run beside everything after them; other init containers run alone with the sidecars before them.
-    let (mut sidecars, mut init) = (Amounts::new(), Amounts::new());
-    for c in types::init_containers(spec) {
-        let mut own = of(c);
-        if types::is_restartable_init(c) {
-            add(&mut sum, &own);
-            add(&mut sidecars, &own);
-            own = sidecars.clone();
-        } else {
-            add(&mut own, &sidecars);
-        }
-        raise(&mut init, &own);
-    }
-    raise(&mut sum, &init);
-    for (k, v) in amounts(whole) {
-        sum.insert(k, v);
-    }
-    sum
 }
 
 /// What the pod asks for in total, overhead included, in thousandths.
 #[must_use]
 pub fn pod_requests(pod: &Pod) -> Amounts {
-    let spec = types::spec(pod);
-    let whole = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
-    let mut sum = total(pod, |c| amounts(c.resources.as_ref().and_then(|r| r.requests.as_ref())), whole);
-    add(&mut sum, &amounts(spec.overhead.as_ref()));
-    sum
+    api::pod::effective_requests(pod).into_iter().map(|(name, amount)| (name, amount.milli_value())).collect()
 }
 
 /// What the pod is limited to in total, in thousandths; overhead is added where there is a limit.
 #[must_use]
 pub fn pod_limits(pod: &Pod) -> Amounts {
-    let spec = types::spec(pod);
-    let whole = spec.resources.as_ref().and_then(|r| r.limits.as_ref());
-    let mut sum = total(pod, |c| amounts(c.resources.as_ref().and_then(|r| r.limits.as_ref())), whole);
-    for (k, v) in amounts(spec.overhead.as_ref()) {
-        if let Some(limit) = sum.get_mut(&k) {
-            *limit = limit.saturating_add(v);
-        }
-    }
-    sum
+    api::pod::effective_limits(pod).into_iter().map(|(name, amount)| (name, amount.milli_value())).collect()
 }
 
 /// One amount of a container's requests or limits in thousandths.

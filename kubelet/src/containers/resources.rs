@@ -93,7 +93,7 @@ fn hugepage_limits(container: &Container) -> Vec<cri::HugepageLimit> {
         .flatten()
         .filter_map(|(name, amount)| {
             let size = name.strip_prefix("hugepages-")?;
-            let bytes = quantity::parse_nano(size)? / 1_000_000_000;
+            let bytes = quantity::parse(size)?.value();
             let page_size = match bytes {
                 b if b % (1 << 30) == 0 => format!("{}GB", b >> 30),
                 b if b % (1 << 20) == 0 => format!("{}MB", b >> 20),

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::duration::GoDuration;
 use crate::quantity;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,8 +138,8 @@ fn one(name: &str, text: &str, grace: Duration) -> Result<Option<Threshold>, Err
         }
         Amount::Share(percent / 100.0)
     } else {
-        quantity::parse_nano(text).ok_or_else(wrong)?;
-        let bytes = u64::try_from(quantity::value(&Quantity(text.to_owned()))).map_err(|_| wrong())?;
+        let amount = quantity::parse(text).ok_or_else(wrong)?;
+        let bytes = u64::try_from(amount.value()).map_err(|_| wrong())?;
         if bytes == 0 {
             return Err(wrong());
         }

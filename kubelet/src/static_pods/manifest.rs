@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use api::names::GroupVersion;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use sha2::{Digest, Sha256};
 
-use super::defaults::set_defaults;
 use crate::pods::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE};
 
 /// A manifest is no pod that can be run.
@@ -59,8 +59,15 @@ pub fn read_manifest(text: &str, file: &Path, node_name: &str) -> Result<Pod, Er
         };
         spec.tolerations.get_or_insert_with(Vec::new).push(everything);
     }
-    set_defaults(&mut pod);
-    Ok(pod)
+    with_defaults(&pod)
+}
+
+/// A static pod comes past no API server, which would have filled in what is absent.
+fn with_defaults(pod: &Pod) -> Result<Pod, Error> {
+    let kind = GroupVersion::new("", "v1").with_kind("Pod");
+    let mut value = serde_json::to_value(pod).map_err(|e| Error::Parse(e.to_string()))?;
+    api::defaults::apply(&kind, &mut value);
+    serde_json::from_value(value).map_err(|e| Error::Parse(e.to_string()))
 }
 
 fn fingerprint(pod: &Pod, file: &Path, node_name: &str) -> String {

@@ -1,6 +1,5 @@
 //! Static pods: manifests in a directory, run without anybody's asking, and mirrored in the API.
 
-mod defaults;
 pub mod manifest;
 pub mod mirror;
 
