@@ -209,7 +209,14 @@ fn with_last_applied(mut object: Value) -> Result<Value> {
 /// The patch that brings `current` to `modified`, and removes what `original` had and `modified` has not: strategic
 /// where the type's schema is known, a JSON merge patch elsewhere.
 fn three_way(original: &Value, modified: &Value, current: &Value) -> Result<(&'static str, Value)> {
-    Ok(("application/merge-patch+json", merge_three_way(original, modified, current)))
+    let kind = api::names::GroupVersion::parse(text(modified, "/apiVersion"))
+        .map(|version| version.with_kind(text(modified, "/kind").to_owned()));
+    let Some(schema) = kind.and_then(|kind| api::schema::type_for(&kind)) else {
+        return Ok(("application/merge-patch+json", merge_three_way(original, modified, current)));
+    };
+    let patch = api::patch::strategic::create_three_way(original, modified, current, schema, true);
+    let patch = patch.map_err(|error| Failure::local(error.to_string()))?;
+    Ok(("application/strategic-merge-patch+json", patch))
 }
 
 /// As upstream's `jsonmergepatch.CreateThreeWayJSONMergePatch`: additions and changes from current to modified,
