@@ -12,7 +12,7 @@ use crate::types::PodStatus;
 
 /// Longest termination message, in bytes.
 const MAX_MESSAGE: u64 = 4096;
-const MAX_LOG_LINES: usize = 80;
+const MAX_LOG_LINES: u64 = 80;
 const MAX_LOG_BYTES: usize = 2048;
 
 impl Runtime {
@@ -78,7 +78,9 @@ async fn add_termination_message(status: &mut cri::ContainerStatus) {
         _ => String::new(),
     };
     if message.is_empty() && from_log {
-        message = last_log_lines(Path::new(&status.log_path)).await;
+        message = crate::logs::tail(Path::new(&status.log_path), MAX_LOG_LINES, MAX_LOG_BYTES)
+            .await
+            .unwrap_or_default();
     }
     if message.is_empty() {
         return;
@@ -87,16 +89,6 @@ async fn add_termination_message(status: &mut cri::ContainerStatus) {
         status.message.push_str(": ");
     }
     status.message.push_str(&message);
-}
-
-/// The end of a container's log, without the runtime's framing.
-async fn last_log_lines(path: &Path) -> String {
-    let raw = read_tail(path, 4 * MAX_LOG_BYTES as u64).await;
-    // TIME STREAM TAGS CONTENT
-    let lines: Vec<&str> = raw.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let text = lines[lines.len().saturating_sub(MAX_LOG_LINES)..].join("\n");
-    let start = (text.len().saturating_sub(MAX_LOG_BYTES)..text.len()).find(|i| text.is_char_boundary(*i));
-    start.map_or_else(String::new, |i| text[i..].to_owned())
 }
 
 /// The last `limit` bytes of a file; a text about the failure when it cannot be read, nothing when it is not there.

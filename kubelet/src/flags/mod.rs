@@ -1,5 +1,7 @@
 //! Command line of the kubelet: upstream's flag names. A flag wins over the configuration file.
 
+mod ignored;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::config::KubeletConfiguration;
 use crate::duration::GoDuration;
+pub use ignored::Ignored;
 
 /// The kubelet is the primary node agent: it runs the pods assigned to its node and reports on them.
 #[derive(Clone, Debug, Default, clap::Parser)]
@@ -195,6 +198,36 @@ pub struct Flags {
     /// Deprecated; the sandbox image is the runtime's business.
     #[arg(long)]
     pub pod_infra_container_image: Option<String>,
+    /// Enable CPU CFS quota enforcement for containers that specify CPU limits.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub cpu_cfs_quota: Option<bool>,
+    /// CPU CFS quota period, cpu.cfs_period_us.
+    #[arg(long)]
+    pub cpu_cfs_quota_period: Option<GoDuration>,
+    /// Let the attach/detach controller manage volumes of this node.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub enable_controller_attach_detach: Option<bool>,
+    /// Maximum number of images in the node's status; -1 for all.
+    #[arg(long)]
+    pub node_status_max_images: Option<i32>,
+    /// Number of pods per core; 0 for no such limit.
+    #[arg(long)]
+    pub pods_per_core: Option<i32>,
+    /// Minimum age of an unused image before it is collected.
+    #[arg(long)]
+    pub minimum_image_ttl_duration: Option<GoDuration>,
+    /// Longest grace of pods that go for a soft eviction threshold.
+    #[arg(long)]
+    pub eviction_max_pod_grace_period: Option<i32>,
+    /// How long pressure is reported after it has passed.
+    #[arg(long)]
+    pub eviction_pressure_transition_period: Option<GoDuration>,
+    /// Maximum time a streaming connection can be idle.
+    #[arg(long)]
+    pub streaming_connection_idle_timeout: Option<GoDuration>,
+    /// Flags of upstream's without effect.
+    #[command(flatten)]
+    pub ignored: Ignored,
     /// Log level verbosity.
     #[arg(short = 'v', long = "v", default_value_t = 0)]
     pub verbosity: u8,
@@ -286,6 +319,9 @@ impl Flags {
         self.apply_limits(&mut kubelet)?;
         self.apply_serving(&mut kubelet);
         kubelet.validate()?;
+        if self.ignored.any() {
+            tracing::warn!(flags = ?self.ignored, "some flags have no effect");
+        }
         let hostname = match &self.hostname_override {
             Some(name) if !name.trim().is_empty() => name.trim().to_lowercase(),
             _ => crate::node_status::machine::machine().hostname,
@@ -347,6 +383,14 @@ impl Flags {
                 slot.clone_from(value);
             }
         }
+        set(&mut kubelet.cpu_cfs_quota, &self.cpu_cfs_quota);
+        set(&mut kubelet.cpu_cfs_quota_period, &self.cpu_cfs_quota_period);
+        set(&mut kubelet.enable_controller_attach_detach, &self.enable_controller_attach_detach);
+        set(&mut kubelet.node_status_max_images, &self.node_status_max_images);
+        set(&mut kubelet.pods_per_core, &self.pods_per_core);
+        set(&mut kubelet.image_minimum_gc_age, &self.minimum_image_ttl_duration);
+        set(&mut kubelet.eviction_max_pod_grace_period, &self.eviction_max_pod_grace_period);
+        set(&mut kubelet.eviction_pressure_transition_period, &self.eviction_pressure_transition_period);
         set(&mut kubelet.cgroup_driver, &self.cgroup_driver);
         set(&mut kubelet.cgroup_root, &self.cgroup_root);
         set(&mut kubelet.cgroups_per_qos, &self.cgroups_per_qos);
@@ -390,6 +434,7 @@ impl Flags {
                 slot.clone_from(value);
             }
         }
+        set(&mut kubelet.streaming_connection_idle_timeout, &self.streaming_connection_idle_timeout);
         set(&mut kubelet.address, &self.address);
         set(&mut kubelet.port, &self.port);
         set(&mut kubelet.read_only_port, &self.read_only_port);
@@ -432,6 +477,8 @@ mod tests {
             "--node-ip=10.0.0.1,fd00::1",
             "--fail-swap-on=false",
             "-v=2",
+            "--hairpin-mode=promiscuous-bridge",
+            "--protect-kernel-defaults",
         ])
         .expect("valid");
         assert_eq!(c.node_name, "n1");
