@@ -51,7 +51,8 @@ fn read_pair(certificate: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
         .collect::<Result<Vec<_>, _>>()
         .with_context(|| format!("parse {}", certificate.display()))?;
     let private = PrivateKeyDer::from_pem_file(key).with_context(|| format!("read {}", key.display()))?;
-    let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private).context("use the private key")?;
+    let signer =
+        rustls::crypto::aws_lc_rs::sign::any_supported_type(&private).context("use the private key")?;
     Ok(CertifiedKey::new(chain, signer))
 }
 
@@ -88,7 +89,8 @@ impl ServingConfig {
         let (certificate_pem, key_pem) = self_signed(hostname, ips)?;
         std::fs::create_dir_all(cert_dir).with_context(|| format!("create {}", cert_dir.display()))?;
         write_private(&key, &key_pem)?;
-        std::fs::write(&certificate, certificate_pem).with_context(|| format!("write {}", certificate.display()))?;
+        std::fs::write(&certificate, certificate_pem)
+            .with_context(|| format!("write {}", certificate.display()))?;
         info!(certificate = %certificate.display(), "made a self-signed serving certificate");
         Self::from_files(certificate, key)
     }
@@ -107,7 +109,9 @@ impl ResolvesServerCert for FileResolver {
             match read_pair(&self.certificate, &self.key) {
                 Ok(pair) => *self.current.write() = (now, Arc::new(pair)),
                 // Half-written: the next connection looks again, this one gets what there was.
-                Err(error) => warn!(error = %format!("{error:#}"), "could not read the serving certificate again"),
+                Err(error) => {
+                    warn!(error = %format!("{error:#}"), "could not read the serving certificate again")
+                }
             }
         }
         Some(self.current.read().1.clone())
@@ -119,7 +123,9 @@ fn self_signed(hostname: &str, ips: &[IpAddr]) -> anyhow::Result<(String, String
     let mut params = CertificateParams::new(vec![hostname.to_owned()])?;
     params.subject_alt_names.extend(ips.iter().map(|ip| SanType::IpAddress(*ip)));
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, format!("{hostname}@{}", Timestamp::now().as_second()));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("{hostname}@{}", Timestamp::now().as_second()));
     params.not_before = std::time::SystemTime::now().into();
     params.not_after = (std::time::SystemTime::now() + Duration::from_secs(365 * 24 * 3600)).into();
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
@@ -127,8 +133,10 @@ fn self_signed(hostname: &str, ips: &[IpAddr]) -> anyhow::Result<(String, String
 
 fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    std::io::Write::write_all(&mut file, content.as_bytes()).with_context(|| format!("write {}", path.display()))
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    std::io::Write::write_all(&mut file, content.as_bytes())
+        .with_context(|| format!("write {}", path.display()))
 }
 
 /// What a certificate is asked for.
@@ -187,10 +195,15 @@ fn outcome(request: &CertificateSigningRequest) -> anyhow::Result<Option<String>
 async fn obtain(client: &Client, wanted: &Wanted<'_>) -> anyhow::Result<String> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let created = api.create(&PostParams::default(), &wanted.request(&key)?).await.context("create a certificate signing request")?;
+    let created = api
+        .create(&PostParams::default(), &wanted.request(&key)?)
+        .await
+        .context("create a certificate signing request")?;
     let name = created.metadata.name.clone().unwrap_or_default();
     info!(request = name, signer = wanted.signer, "waiting for the certificate");
-    let certificate = tokio::time::timeout(ISSUE_TIMEOUT, issued(&api, &name)).await.context("certificate was not issued in time")??;
+    let certificate = tokio::time::timeout(ISSUE_TIMEOUT, issued(&api, &name))
+        .await
+        .context("certificate was not issued in time")??;
     Ok(format!("{}\n{}", certificate.trim_end(), key.serialize_pem()))
 }
 
@@ -198,7 +211,9 @@ async fn issued(api: &Api<CertificateSigningRequest>, name: &str) -> anyhow::Res
     let field = format!("metadata.name={name}");
     loop {
         let list = api.list(&ListParams::default().fields(&field)).await?;
-        let Some(request) = list.items.first() else { bail!("certificate signing request {name} was deleted") };
+        let Some(request) = list.items.first() else {
+            bail!("certificate signing request {name} was deleted")
+        };
         if let Some(certificate) = outcome(request)? {
             return Ok(certificate);
         }
@@ -248,9 +263,17 @@ fn renewal(from: Timestamp, to: Timestamp, share: f64) -> Timestamp {
 }
 
 /// Makes `kubeconfig` usable: returns at once when its certificate is, else asks for one with the bootstrap credentials.
-pub async fn bootstrap(bootstrap_kubeconfig: &Path, kubeconfig: &Path, cert_dir: &Path, node_name: &str) -> anyhow::Result<()> {
+pub async fn bootstrap(
+    bootstrap_kubeconfig: &Path,
+    kubeconfig: &Path,
+    cert_dir: &Path,
+    node_name: &str,
+) -> anyhow::Result<()> {
     let current = cert_dir.join("kubelet-client-current.pem");
-    let usable = std::fs::read(&current).ok().and_then(|pem| validity(&pem).ok()).is_some_and(|(_, to)| to > Timestamp::now());
+    let usable = std::fs::read(&current)
+        .ok()
+        .and_then(|pem| validity(&pem).ok())
+        .is_some_and(|(_, to)| to > Timestamp::now());
     if kubeconfig.exists() && (usable || !current.exists()) {
         return Ok(());
     }
@@ -263,7 +286,9 @@ pub async fn bootstrap(bootstrap_kubeconfig: &Path, kubeconfig: &Path, cert_dir:
     let pem = loop {
         match obtain(&client, &Wanted::client(node_name)).await {
             Ok(pem) => break pem,
-            Err(error) => warn!(error = %format!("{error:#}"), "could not get a client certificate, will retry"),
+            Err(error) => {
+                warn!(error = %format!("{error:#}"), "could not get a client certificate, will retry")
+            }
         }
         tokio::time::sleep(RETRY).await;
     };
@@ -278,7 +303,8 @@ pub async fn bootstrap(bootstrap_kubeconfig: &Path, kubeconfig: &Path, cert_dir:
 
 /// The cluster of a bootstrap kubeconfig, with the certificate in `pem` as the user.
 fn kubeconfig_with(bootstrap: &str, pem: &Path) -> anyhow::Result<String> {
-    let config: serde_json::Value = serde_saphyr::from_str(bootstrap).context("parse the bootstrap kubeconfig")?;
+    let config: serde_json::Value =
+        serde_saphyr::from_str(bootstrap).context("parse the bootstrap kubeconfig")?;
     let current = config["current-context"].as_str().unwrap_or_default();
     let named = |list: &str, name: &str| {
         let mut items = config[list].as_array().into_iter().flatten();
@@ -300,11 +326,19 @@ fn kubeconfig_with(bootstrap: &str, pem: &Path) -> anyhow::Result<String> {
 }
 
 /// Renews the client certificate in `cert_dir` before it ends; `renewed` is told each time.
-pub async fn rotate(client: Client, cert_dir: PathBuf, node_name: String, renewed: impl Fn() + Send, token: CancellationToken) {
+pub async fn rotate(
+    client: Client,
+    cert_dir: PathBuf,
+    node_name: String,
+    renewed: impl Fn() + Send,
+    token: CancellationToken,
+) {
     let current = cert_dir.join("kubelet-client-current.pem");
     loop {
         // Without a certificate of its own there is nothing to renew.
-        let Some((from, to)) = std::fs::read(&current).ok().and_then(|pem| validity(&pem).ok()) else { return };
+        let Some((from, to)) = std::fs::read(&current).ok().and_then(|pem| validity(&pem).ok()) else {
+            return;
+        };
         if !wait_until(renewal(from, to, rand::random()), &token).await {
             return;
         }
@@ -316,7 +350,14 @@ pub async fn rotate(client: Client, cert_dir: PathBuf, node_name: String, renewe
 }
 
 /// Gets a serving certificate from the API, and renews it before it ends.
-pub async fn serving(client: Client, cert_dir: PathBuf, node_name: String, hostname: String, ips: Vec<IpAddr>, token: CancellationToken) {
+pub async fn serving(
+    client: Client,
+    cert_dir: PathBuf,
+    node_name: String,
+    hostname: String,
+    ips: Vec<IpAddr>,
+    token: CancellationToken,
+) {
     let current = cert_dir.join("kubelet-server-current.pem");
     loop {
         if let Some((from, to)) = std::fs::read(&current).ok().and_then(|pem| validity(&pem).ok())
@@ -326,7 +367,8 @@ pub async fn serving(client: Client, cert_dir: PathBuf, node_name: String, hostn
         }
         match Wanted::serving(&node_name, &hostname, &ips) {
             Ok(wanted) => {
-                if !renew(&client, &wanted, &cert_dir, "kubelet-server", &token).await && token.is_cancelled() {
+                if !renew(&client, &wanted, &cert_dir, "kubelet-server", &token).await && token.is_cancelled()
+                {
                     return;
                 }
             }
@@ -343,7 +385,13 @@ async fn wait_until(moment: Timestamp, token: &CancellationToken) -> bool {
     }
 }
 
-async fn renew(client: &Client, wanted: &Wanted<'_>, cert_dir: &Path, name: &str, token: &CancellationToken) -> bool {
+async fn renew(
+    client: &Client,
+    wanted: &Wanted<'_>,
+    cert_dir: &Path,
+    name: &str,
+    token: &CancellationToken,
+) -> bool {
     let obtained = tokio::select! {
         () = token.cancelled() => return false,
         obtained = obtain(client, wanted) => obtained.and_then(|pem| keep(cert_dir, name, &pem)),
@@ -387,7 +435,11 @@ mod tests {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let request = Wanted::client("n1").request(&key).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(&request.spec.request.0).unwrap();
-        let (_, csr) = <x509_parser::certification_request::X509CertificationRequest as x509_parser::prelude::FromDer<_>>::from_der(&pem.contents).unwrap();
+        let (_, csr) =
+            <x509_parser::certification_request::X509CertificationRequest as x509_parser::prelude::FromDer<
+                _,
+            >>::from_der(&pem.contents)
+            .unwrap();
         assert_eq!(csr.certification_request_info.subject.to_string(), "O=system:nodes, CN=system:node:n1");
         assert_eq!(request.spec.usages.unwrap(), ["digital signature", "client auth"]);
     }

@@ -38,6 +38,8 @@ pub mod objects;
 
 pub use flags::{Config, Flags};
 pub use run::run;
+pub mod certificates;
 pub mod logs;
 pub mod probes;
+pub mod server;
 pub mod volumes;

@@ -116,7 +116,11 @@ impl Auth {
         Ok(user)
     }
 
-    async fn authenticate(&self, certificate: Option<&CertificateDer<'_>>, headers: &HeaderMap) -> Result<User, Refusal> {
+    async fn authenticate(
+        &self,
+        certificate: Option<&CertificateDer<'_>>,
+        headers: &HeaderMap,
+    ) -> Result<User, Refusal> {
         if let Some(user) = certificate.and_then(|certificate| user_of(certificate)) {
             return Ok(user);
         }
@@ -131,7 +135,9 @@ impl Auth {
     }
 
     async fn review_token(&self, token: &str) -> Result<User, Refusal> {
-        let Some(client) = self.client.as_ref().filter(|_| self.webhook) else { return Err(Refusal::Unauthenticated) };
+        let Some(client) = self.client.as_ref().filter(|_| self.webhook) else {
+            return Err(Refusal::Unauthenticated);
+        };
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(user) = self.tokens.get(&key) {
             return Ok(user);
@@ -146,7 +152,9 @@ impl Auth {
                 return Err(Refusal::Unauthenticated);
             }
         };
-        let Some(info) = status.user.filter(|_| status.authenticated == Some(true)) else { return Err(Refusal::Unauthenticated) };
+        let Some(info) = status.user.filter(|_| status.authenticated == Some(true)) else {
+            return Err(Refusal::Unauthenticated);
+        };
         let user = User {
             name: info.username.unwrap_or_default(),
             uid: info.uid,
@@ -181,8 +189,12 @@ impl Auth {
         if let Some(allowed) = self.decisions.get(&key) {
             return Ok(allowed);
         }
-        let review = SubjectAccessReview { spec: self.question(user, verb, subresource), ..SubjectAccessReview::default() };
-        let answer = Api::<SubjectAccessReview>::all(client.clone()).create(&Default::default(), &review).await;
+        let review = SubjectAccessReview {
+            spec: self.question(user, verb, subresource),
+            ..SubjectAccessReview::default()
+        };
+        let answer =
+            Api::<SubjectAccessReview>::all(client.clone()).create(&Default::default(), &review).await;
         let answer = answer.map_err(|error| {
             Refusal::Failed(format!(
                 "Authorization error (user={}, verb={verb}, resource=nodes, subresource={subresource})\n{}",
@@ -225,7 +237,8 @@ fn user_of(certificate: &CertificateDer<'_>) -> Option<User> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let subject = parsed.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let mut groups: Vec<String> = subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
+    let mut groups: Vec<String> =
+        subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
     groups.push("system:authenticated".to_owned());
     Some(User { name, groups, ..User::default() })
 }
@@ -280,7 +293,12 @@ mod tests {
 
     #[test]
     fn bearer_tokens_are_found() {
-        for (value, want) in [("Bearer abc", Some("abc")), ("bearer  abc ", Some("abc")), ("Basic abc", None), ("Bearer ", None)] {
+        for (value, want) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("Basic abc", None),
+            ("Bearer ", None),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert("authorization", value.parse().unwrap());
             assert_eq!(bearer(&headers), want, "{value}");
@@ -296,7 +314,10 @@ mod tests {
         params.distinguished_name.push(rcgen::DnType::CommonName, "admin");
         let certificate = params.self_signed(&key).unwrap();
         let user = user_of(certificate.der()).unwrap();
-        assert_eq!((user.name.as_str(), user.groups), ("admin", vec!["system:masters".to_owned(), "system:authenticated".to_owned()]));
+        assert_eq!(
+            (user.name.as_str(), user.groups),
+            ("admin", vec!["system:masters".to_owned(), "system:authenticated".to_owned()])
+        );
     }
 
     fn auth(text: &str) -> Auth {

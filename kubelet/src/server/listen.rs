@@ -23,16 +23,21 @@ use crate::certificates::ServingConfig;
 /// TLS that asks for a client certificate when there is an authority to judge it by.
 pub fn tls_config(serving: &ServingConfig, client_ca: &str) -> anyhow::Result<TlsAcceptor> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
     let builder = if client_ca.is_empty() {
         builder.with_no_client_auth()
     } else {
         let mut roots = RootCertStore::empty();
-        let authorities = CertificateDer::pem_file_iter(client_ca).with_context(|| format!("read {client_ca}"))?;
+        let authorities =
+            CertificateDer::pem_file_iter(client_ca).with_context(|| format!("read {client_ca}"))?;
         for authority in authorities {
-            roots.add(authority.with_context(|| format!("parse {client_ca}"))?).with_context(|| format!("use {client_ca}"))?;
+            roots
+                .add(authority.with_context(|| format!("parse {client_ca}"))?)
+                .with_context(|| format!("use {client_ca}"))?;
         }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
         builder.with_client_cert_verifier(verifier.build().context("judge client certificates")?)
     };
     let mut config = builder.with_cert_resolver(serving.resolver());
@@ -72,7 +77,8 @@ pub async fn accept_plain(listener: TcpListener, server: Arc<Server>, token: Can
                 let response = routes::health(&server, request.uri().path());
                 async { Ok::<_, std::convert::Infallible>(response) }
             });
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 () = token.cancelled() => {}
                 _ = connection => {}
@@ -82,7 +88,12 @@ pub async fn accept_plain(listener: TcpListener, server: Arc<Server>, token: Can
 }
 
 /// Everything, for whoever may.
-pub async fn accept_tls(listener: TcpListener, tls: TlsAcceptor, server: Arc<Server>, token: CancellationToken) {
+pub async fn accept_tls(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    server: Arc<Server>,
+    token: CancellationToken,
+) {
     while let Some(stream) = next(&listener, &token).await {
         let (server, tasks, tls) = (server.clone(), server.tasks.clone(), tls.clone());
         tasks.spawn("connection", |token| async move {
@@ -99,10 +110,17 @@ async fn connection(stream: TcpStream, tls: &TlsAcceptor, server: Arc<Server>) {
         Ok(stream) => stream,
         Err(error) => return debug!(%error, "TLS handshake"),
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
+    let certificate = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(|first| first.clone().into_owned());
     let service = service_fn(|request| {
         let (server, certificate) = (server.clone(), certificate.clone());
-        async move { Ok::<_, std::convert::Infallible>(routes::handle(&server, certificate.as_ref(), request).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(routes::handle(&server, certificate.as_ref(), request).await)
+        }
     });
     let builder = Builder::new(TokioExecutor::new());
     if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {

@@ -73,7 +73,9 @@ pub enum Frame {
 
 fn word(bytes: &[u8], at: usize) -> io::Result<u32> {
     let bytes = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-    bytes.map(u32::from_be_bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "SPDY frame is too short"))
+    bytes
+        .map(u32::from_be_bytes)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "SPDY frame is too short"))
 }
 
 /// Length of the body that follows a head.
@@ -94,7 +96,9 @@ impl Frame {
         }
         let id = |at| word(&body, at).map(|id| id & !CONTROL);
         Ok(match u16::from_be_bytes([head[2], head[3]]) {
-            SYN_STREAM => Self::SynStream { id: id(0)?, fin, block: body.get(10..).unwrap_or_default().to_vec() },
+            SYN_STREAM => {
+                Self::SynStream { id: id(0)?, fin, block: body.get(10..).unwrap_or_default().to_vec() }
+            }
             SYN_REPLY => Self::SynReply { id: id(0)?, fin },
             RST_STREAM => Self::Reset { id: id(0)?, status: word(&body, 4)? },
             PING => Self::Ping { id: word(&body, 0)? },

@@ -117,7 +117,10 @@ impl<S: AsyncWrite + Unpin> Stream<S> {
     }
 }
 
-async fn read_frames<S: AsyncRead + AsyncWrite + Unpin>(mut reader: ReadHalf<S>, shared: Arc<Shared<S>>) -> io::Result<()> {
+async fn read_frames<S: AsyncRead + AsyncWrite + Unpin>(
+    mut reader: ReadHalf<S>,
+    shared: Arc<Shared<S>>,
+) -> io::Result<()> {
     let ended = loop {
         match read_frame(&mut reader).await {
             Ok(Some(frame)) => {
@@ -136,7 +139,11 @@ async fn read_frames<S: AsyncRead + AsyncWrite + Unpin>(mut reader: ReadHalf<S>,
 async fn read_frame(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
     let mut head = [0; frame::HEAD];
     match reader.read_exact(&mut head).await {
-        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => return Ok(None),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
+        {
+            return Ok(None);
+        }
         read => read?,
     };
     let mut body = vec![0; frame::length(&head)];
@@ -165,7 +172,11 @@ async fn handle<S: AsyncWrite + Unpin>(frame: Frame, shared: &Shared<S>) -> io::
             writer.0.write_all(&Frame::Ping { id }.encode()).await?;
             writer.0.flush().await?;
         }
-        Frame::GoAway { .. } | Frame::SynReply { .. } | Frame::SynStream { .. } | Frame::Ping { .. } | Frame::Other { .. } => {}
+        Frame::GoAway { .. }
+        | Frame::SynReply { .. }
+        | Frame::SynStream { .. }
+        | Frame::Ping { .. }
+        | Frame::Other { .. } => {}
     }
     Ok(())
 }

@@ -37,8 +37,14 @@ fn connected() -> (Connection<DuplexStream>, DuplexStream, tokio::task::JoinHand
 #[test]
 fn frames_are_laid_out_as_the_protocol_says() {
     for (frame, bytes) in [
-        (Frame::Data { id: 5, fin: true, data: Bytes::from_static(b"ab") }, &[0, 0, 0, 5, 1, 0, 0, 2, b'a', b'b'][..]),
-        (Frame::SynStream { id: 1, fin: false, block: vec![9] }, &[0x80, 3, 0, 1, 0, 0, 0, 11, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 9]),
+        (
+            Frame::Data { id: 5, fin: true, data: Bytes::from_static(b"ab") },
+            &[0, 0, 0, 5, 1, 0, 0, 2, b'a', b'b'][..],
+        ),
+        (
+            Frame::SynStream { id: 1, fin: false, block: vec![9] },
+            &[0x80, 3, 0, 1, 0, 0, 0, 11, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 9],
+        ),
         (Frame::SynReply { id: 1, fin: false }, &[0x80, 3, 0, 2, 0, 0, 0, 4, 0, 0, 0, 1]),
         (Frame::Reset { id: 3, status: 5 }, &[0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 3, 0, 0, 0, 5]),
         (Frame::Ping { id: 2 }, &[0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 2]),
@@ -60,8 +66,12 @@ async fn streams_carry_headers_data_and_ends_both_ways() {
     let mut inflate = Decompress::new(true);
     let mut error = connection.open(&[("streamtype", "error")]).await.unwrap();
     let mut stdin = connection.open(&[("streamtype", "stdin"), ("port", "80")]).await.unwrap();
-    for (want_id, want) in [(1, vec![("streamtype", "error")]), (3, vec![("streamtype", "stdin"), ("port", "80")])] {
-        let Frame::SynStream { id, fin: false, block } = next(&mut peer).await else { panic!("a stream is opened") };
+    for (want_id, want) in
+        [(1, vec![("streamtype", "error")]), (3, vec![("streamtype", "stdin"), ("port", "80")])]
+    {
+        let Frame::SynStream { id, fin: false, block } = next(&mut peer).await else {
+            panic!("a stream is opened")
+        };
         let want: Vec<_> = want.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         assert_eq!((id, headers(&mut inflate, &block)), (want_id, want));
         peer.write_all(&Frame::SynReply { id, fin: false }.encode()).await.unwrap();
@@ -70,7 +80,9 @@ async fn streams_carry_headers_data_and_ends_both_ways() {
     stdin.finish().await.unwrap();
     assert_eq!(next(&mut peer).await, Frame::Data { id: 3, fin: false, data: Bytes::from_static(b"hello") });
     assert_eq!(next(&mut peer).await, Frame::Data { id: 3, fin: true, data: Bytes::new() });
-    peer.write_all(&Frame::Data { id: 3, fin: false, data: Bytes::from_static(b"HELLO") }.encode()).await.unwrap();
+    peer.write_all(&Frame::Data { id: 3, fin: false, data: Bytes::from_static(b"HELLO") }.encode())
+        .await
+        .unwrap();
     peer.write_all(&Frame::Other { kind: 9 }.encode()).await.unwrap();
     peer.write_all(&Frame::Data { id: 3, fin: true, data: Bytes::new() }.encode()).await.unwrap();
     assert_eq!(stdin.read().await.unwrap(), "HELLO");
