@@ -1,0 +1,39 @@
+//! POST of a new object (upstream `endpoints/handlers/create.go`).
+
+use api::names::GroupVersionKind;
+use api::status::ApiError;
+use http::{Request, Response, StatusCode};
+use serde_json::Value;
+
+use super::options::write_options;
+use super::read::one;
+use crate::body::{self, Body};
+use crate::codec;
+use crate::negotiate;
+use crate::registry::Resource;
+use crate::registry::write::Write;
+use crate::server::Context;
+
+/// Makes an object.
+pub async fn create(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let accepted = cx.accept()?;
+    let (object, options) = read(cx, request, &resource.gvk, "CreateOptions").await?;
+    let write = Write { options, ..Write::new(cx, resource) };
+    let written = write.create(object).await?;
+    one(cx, resource, &written.object, accepted, StatusCode::CREATED)
+}
+
+/// Reads a body as an object of a kind, with the options of the request.
+pub async fn read(
+    cx: &Context,
+    request: Request<Body>,
+    gvk: &GroupVersionKind,
+    options: &'static str,
+) -> Result<(Value, Value), ApiError> {
+    let encoding = negotiate::content_encoding(&cx.headers)?;
+    let bytes = body::read(request.into_body()).await?;
+    let (validation, options) = write_options(cx, options)?;
+    let decoded = codec::decode(&bytes, encoding, gvk)?;
+    codec::enforce(cx, validation, &decoded.strict_errors)?;
+    Ok((decoded.value, options))
+}

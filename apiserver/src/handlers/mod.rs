@@ -1,0 +1,149 @@
+//! From an authorized request to its answer: finds what is asked for and calls the handler of the verb (upstream
+//! `endpoints/installer.go` and `endpoints/handlers`).
+
+pub mod create;
+pub mod delete;
+pub mod discovery;
+pub mod health;
+pub mod list;
+pub mod non_resource;
+pub mod options;
+pub mod patch;
+pub mod read;
+pub mod render;
+pub mod reviews;
+pub mod subresources;
+pub mod update;
+pub mod watch;
+
+use std::sync::Arc;
+
+use api::status::ApiError;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response};
+
+use crate::body::Body;
+use crate::registry::Resource;
+use crate::server::Context;
+use crate::server::service::page_not_found;
+use crate::streaming::Streaming;
+
+/// Answers a request. Boxed: the states of the handlers are large, and a request is in one of them only.
+pub fn handle<'a>(cx: &'a Context, request: Request<Body>) -> BoxFuture<'a, Result<Response<Body>, ApiError>> {
+    Box::pin(dispatch(cx, request))
+}
+
+async fn dispatch(cx: &Context, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    if !cx.info.is_resource {
+        return non_resource::handle(cx).await;
+    }
+    let table = cx.server.registry.table();
+    let info = &cx.info;
+    if info.api_prefix == "apis" && table.group(&info.group).is_none() {
+        return Ok(page_not_found());
+    }
+    let Some(resource) = cx.server.registry.find(&info.group, &info.version, &info.resource) else {
+        return Err(ApiError::no_such_resource());
+    };
+    check_place(cx, &resource)?;
+    check_names(cx)?;
+    if info.subresource.is_empty() { whole(cx, &resource, request).await } else { part(cx, &resource, request).await }
+}
+
+/// Whether such a path exists for the resource: with or without namespace, not too deep.
+fn check_place(cx: &Context, resource: &Resource) -> Result<(), ApiError> {
+    let info = &cx.info;
+    let own_namespace = resource.gvr.group.is_empty() && resource.gvr.resource == "namespaces";
+    let has_name = info.parts.len() > 1;
+    if !resource.namespaced && !info.namespace.is_empty() && !own_namespace {
+        return Err(ApiError::no_such_resource());
+    }
+    if resource.namespaced && info.namespace.is_empty() {
+        if has_name {
+            return Err(ApiError::no_such_resource());
+        }
+        if !matches!(cx.method, Method::GET | Method::HEAD) {
+            return Err(method_not_allowed());
+        }
+    }
+    if info.parts.len() > 3 && info.subresource != "proxy" {
+        return Err(ApiError::no_such_resource());
+    }
+    Ok(())
+}
+
+/// Names that could not be part of a path (upstream `NameFunc` of the request scope).
+fn check_names(cx: &Context) -> Result<(), ApiError> {
+    for (what, text) in [("Name", cx.info.parts.get(1)), ("Namespace", Some(&cx.info.namespace))] {
+        let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
+        let messages = api::format::path_segment_name(text);
+        if let Some(message) = messages.first() {
+            return Err(ApiError::bad_request(format!("{what} parameter invalid: {text:?}: {message}")));
+        }
+    }
+    Ok(())
+}
+
+/// The resource itself.
+async fn whole(cx: &Context, resource: &Arc<Resource>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let named = cx.info.parts.len() > 1;
+    let verb = match (&cx.method, named) {
+        (&Method::GET | &Method::HEAD, _) if cx.info.verb == "watch" => "watch",
+        (&Method::GET | &Method::HEAD, false) => "list",
+        (&Method::GET | &Method::HEAD, true) => "get",
+        (&Method::POST, false) => "create",
+        (&Method::PUT, true) => "update",
+        (&Method::PATCH, true) => "patch",
+        (&Method::DELETE, true) => "delete",
+        (&Method::DELETE, false) => "deletecollection",
+        _ => return Err(method_not_allowed()),
+    };
+    if !resource.has_verb(verb) {
+        return Err(method_not_allowed());
+    }
+    match verb {
+        "get" => read::get(cx, resource).await,
+        "list" => list::list(cx, resource, request).await,
+        "watch" => watch::watch(cx, resource).await,
+        "create" if resource.cache.is_none() => reviews::create(cx, resource, request).await,
+        "create" => create::create(cx, resource, request).await,
+        "update" => update::update(cx, resource, request).await,
+        "patch" => patch::patch(cx, resource, request).await,
+        "delete" => delete::delete(cx, resource, request).await,
+        _ => delete::collection(cx, resource, request).await,
+    }
+}
+
+/// A subresource.
+async fn part(cx: &Context, resource: &Arc<Resource>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let Some(subresource) = resource.subresource(&cx.info.subresource) else {
+        return Err(ApiError::no_such_resource());
+    };
+    if Streaming::concerns(&cx.info) {
+        let Some(security) = cx.server.security() else {
+            return Err(ApiError::unavailable("the server is still starting"));
+        };
+        return security.streaming.serve(&cx.user, &cx.info, &cx.query, request).await;
+    }
+    let verb = match cx.method {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => return Err(method_not_allowed()),
+    };
+    if !subresource.verbs.iter().any(|own| own == verb) {
+        return Err(method_not_allowed());
+    }
+    subresources::handle(cx, resource, subresource, verb, request).await
+}
+
+/// 405.
+#[must_use]
+pub fn method_not_allowed() -> ApiError {
+    let message = "the server does not allow this method on the requested resource";
+    let mut error = ApiError::new(405, "MethodNotAllowed", message);
+    error.status.details = Some(Default::default());
+    error
+}

@@ -1,0 +1,59 @@
+//! GET of one object (upstream `endpoints/handlers/get.go`).
+
+use api::status::ApiError;
+use http::{Response, StatusCode};
+
+use super::options::parse_version;
+use super::render::{self, IncludeObject};
+use crate::body::Body;
+use crate::cacher::{CachedObject, ReadAt};
+use crate::codec;
+use crate::negotiate::{Accepted, Transform};
+use crate::registry::Resource;
+use crate::registry::storage::cache_error;
+use crate::server::{Context, response};
+
+/// Reads one object.
+pub async fn get(cx: &Context, resource: &Resource) -> Result<Response<Body>, ApiError> {
+    let accepted = cx.accept()?;
+    let at = match cx.query.first("resourceVersion").unwrap_or_default() {
+        "" => ReadAt::Latest,
+        "0" => ReadAt::Any,
+        text => ReadAt::AtLeast(parse_version(text)?),
+    };
+    let name = cx.info.name.as_str();
+    if resource.cache.is_none() && resource.gvr.resource == "componentstatuses" {
+        return super::subresources::component_status(cx, name).await;
+    }
+    let Some(cache) = &resource.cache else { return Err(super::method_not_allowed()) };
+    let namespace = if resource.namespaced { cx.info.namespace.as_str() } else { "" };
+    let (found, _) = cache.get(at, namespace, name).await.map_err(|error| cache_error(&error))?;
+    let Some(object) = found else { return Err(ApiError::not_found(&resource.group_resource(), name)) };
+    one(cx, resource, &object, accepted, StatusCode::OK)
+}
+
+/// An answer of one object in whatever form the client wants.
+pub fn one(
+    cx: &Context,
+    resource: &Resource,
+    object: &CachedObject,
+    accepted: Accepted,
+    status: StatusCode,
+) -> Result<Response<Body>, ApiError> {
+    if let Some((Transform::PartialObjectMetadataList, _)) = accepted.transform {
+        let message = format!("you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+            resource.gvk.kind);
+        return Err(ApiError::new(406, "NotAcceptable", message));
+    }
+    let bytes = match accepted.transform {
+        Some((Transform::Table, version)) => {
+            let include = IncludeObject::parse(cx.query.first("includeObject"))?;
+            let value = render::served(resource, object)?;
+            let meta = render::table_meta(&value);
+            let table = render::table(resource, &[value], meta, version, include, true);
+            codec::value(&table, accepted)?
+        }
+        _ => render::whole(resource, object, accepted)?,
+    };
+    Ok(response::compressed(status, accepted.encoding.media_type(), bytes, &cx.headers))
+}

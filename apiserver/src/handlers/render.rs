@@ -1,0 +1,337 @@
+//! Cached objects in the forms that clients want them in. A form is made once per object and then shared.
+
+use std::fmt::Write as _;
+
+use api::names::GroupVersionKind;
+use api::schema;
+use api::status::ApiError;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::cacher::{CachedObject, Form};
+use crate::codec;
+use crate::negotiate::{Accepted, Encoding, MetaVersion, Transform};
+use crate::object;
+use crate::registry::Resource;
+
+/// What becomes of one object in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// An answer of its own.
+    Whole,
+    /// An item of a list: without kind and version in JSON, without envelope in protobuf.
+    Item,
+}
+
+/// The number of a form: encoding, shape, metadata only or not, and whether it is in another version than stored.
+fn form(resource: &Resource, encoding: Encoding, shape: Shape, partial: Option<MetaVersion>) -> Form {
+    let encoding = match encoding {
+        Encoding::Json => 0,
+        Encoding::Yaml => 1,
+        Encoding::Protobuf => 2,
+    };
+    let partial = match partial {
+        None => 0,
+        Some(MetaVersion::V1) => 1,
+        Some(MetaVersion::V1Beta1) => 2,
+    };
+    let shape = u32::from(shape == Shape::Item);
+    Form(encoding | shape << 2 | partial << 3 | u32::from(resource.converts()) << 5)
+}
+
+/// The object in the version that is served.
+pub fn served(resource: &Resource, object: &CachedObject) -> Result<Value, ApiError> {
+    let value = object.value().map_err(|error| ApiError::internal(error.to_string()))?;
+    codec::convert(value, &resource.stored_as, &resource.gvk)
+}
+
+/// An object as an answer of its own (not a table).
+pub fn whole(resource: &Resource, object: &CachedObject, accepted: Accepted) -> Result<Bytes, ApiError> {
+    let partial = partial_version(accepted);
+    if accepted.encoding == Encoding::Json && accepted.pretty {
+        let value = shaped(resource, object, partial)?;
+        return codec::value(&value, accepted);
+    }
+    if accepted.encoding == Encoding::Json && partial.is_none() && !resource.converts() {
+        return Ok(object.json.clone());
+    }
+    object.try_form(form(resource, accepted.encoding, Shape::Whole, partial), |object| {
+        codec::value(&shaped(resource, object, partial)?, Accepted { pretty: false, ..accepted })
+    })
+}
+
+/// An object as an item of a list (not of a table).
+pub fn item(resource: &Resource, object: &CachedObject, accepted: Accepted) -> Result<Bytes, ApiError> {
+    let partial = partial_version(accepted);
+    match accepted.encoding {
+        Encoding::Json | Encoding::Yaml => {
+            if partial.is_none() && !resource.converts() {
+                let prefix = resource.json_prefix();
+                if object.json.starts_with(prefix.as_bytes()) {
+                    return Ok(object.json.slice(prefix.len()..));
+                }
+            }
+            object.try_form(form(resource, Encoding::Json, Shape::Item, partial), |object| {
+                let mut value = shaped(resource, object, partial)?;
+                if let (None, Some(map)) = (partial, value.as_object_mut()) {
+                    map.remove("kind");
+                    map.remove("apiVersion");
+                }
+                // What follows the opening brace, as above.
+                let bytes = serde_json::to_vec(&value).map_err(ApiError::internal)?;
+                Ok(Bytes::from(bytes).slice(1..))
+            })
+        }
+        Encoding::Protobuf => object.try_form(form(resource, accepted.encoding, Shape::Item, partial), |object| {
+            let value = shaped(resource, object, partial)?;
+            let gvk = partial.map_or_else(|| resource.gvk.clone(), partial_kind);
+            let ty = schema::type_for(&gvk).ok_or_else(|| ApiError::internal(format!("no schema for {gvk}")))?;
+            let mut message = Vec::with_capacity(512);
+            api::codec::protobuf::encode_message(&mut message, &value, ty).map_err(ApiError::internal)?;
+            Ok(Bytes::from(message))
+        }),
+    }
+}
+
+fn partial_version(accepted: Accepted) -> Option<MetaVersion> {
+    match accepted.transform {
+        Some((Transform::PartialObjectMetadata | Transform::PartialObjectMetadataList, version)) => Some(version),
+        _ => None,
+    }
+}
+
+fn partial_kind(version: MetaVersion) -> GroupVersionKind {
+    let version = match version {
+        MetaVersion::V1 => "v1",
+        MetaVersion::V1Beta1 => "v1beta1",
+    };
+    GroupVersionKind::new("meta.k8s.io", version, "PartialObjectMetadata")
+}
+
+fn shaped(resource: &Resource, object: &CachedObject, partial: Option<MetaVersion>) -> Result<Value, ApiError> {
+    let value = served(resource, object)?;
+    Ok(match partial {
+        None => value,
+        Some(version) => metadata_only(&value, version),
+    })
+}
+
+/// Metadata without the rest.
+#[must_use]
+pub fn metadata_only(value: &Value, version: MetaVersion) -> Value {
+    let metadata = value.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": metadata})
+}
+
+/// The metadata of a list.
+#[derive(Clone, Debug, Default)]
+pub struct ListMeta {
+    /// `resourceVersion`
+    pub resource_version: String,
+    /// `continue`
+    pub token: String,
+    /// `remainingItemCount`
+    pub remaining: Option<u64>,
+}
+
+impl ListMeta {
+    /// As JSON.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let mut map = Map::new();
+        map.insert("resourceVersion".into(), self.resource_version.clone().into());
+        if !self.token.is_empty() {
+            map.insert("continue".into(), self.token.clone().into());
+        }
+        if let Some(remaining) = self.remaining {
+            map.insert("remainingItemCount".into(), remaining.into());
+        }
+        Value::Object(map)
+    }
+}
+
+/// Kind and version of a list.
+#[must_use]
+pub fn list_kind(resource: &Resource, accepted: Accepted) -> (String, String) {
+    match partial_version(accepted) {
+        Some(version) => (version.api_version().to_owned(), "PartialObjectMetadataList".to_owned()),
+        None => (resource.api_version(), format!("{}List", resource.gvk.kind)),
+    }
+}
+
+/// A whole list as pieces: shared bytes of items with little in between.
+pub fn list(
+    resource: &Resource,
+    items: &[std::sync::Arc<CachedObject>],
+    meta: &ListMeta,
+    accepted: Accepted,
+) -> Result<Vec<Bytes>, ApiError> {
+    match accepted.encoding {
+        Encoding::Protobuf => protobuf_list(resource, items, meta, accepted),
+        Encoding::Json => json_list(resource, items, meta, accepted),
+        Encoding::Yaml => {
+            let joined = json_list(resource, items, meta, Accepted { pretty: false, ..accepted })?.concat();
+            let value: Value = serde_json::from_slice(&joined).map_err(ApiError::internal)?;
+            Ok(vec![codec::value(&value, accepted)?])
+        }
+    }
+}
+
+fn json_list(
+    resource: &Resource,
+    items: &[std::sync::Arc<CachedObject>],
+    meta: &ListMeta,
+    accepted: Accepted,
+) -> Result<Vec<Bytes>, ApiError> {
+    static OPEN: Bytes = Bytes::from_static(b"{");
+    static NEXT: Bytes = Bytes::from_static(b",{");
+    let (api_version, kind) = list_kind(resource, accepted);
+    let mut head = String::with_capacity(256);
+    let _ = write!(head, "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
+        Value::from(kind), Value::from(api_version), meta.to_value());
+    let mut pieces = Vec::with_capacity(2 * items.len() + 2);
+    pieces.push(Bytes::from(head));
+    for (index, object) in items.iter().enumerate() {
+        pieces.push(if index == 0 { OPEN.clone() } else { NEXT.clone() });
+        pieces.push(item(resource, object, accepted)?);
+    }
+    pieces.push(Bytes::from_static(b"]}\n"));
+    if accepted.pretty {
+        let value: Value = serde_json::from_slice(&pieces.concat()).map_err(ApiError::internal)?;
+        return Ok(vec![codec::value(&value, accepted)?]);
+    }
+    Ok(pieces)
+}
+
+/// `k8s\0`, then `runtime.Unknown` with the list in its raw field: metadata is field 1, items are field 2.
+fn protobuf_list(
+    resource: &Resource,
+    items: &[std::sync::Arc<CachedObject>],
+    meta: &ListMeta,
+    accepted: Accepted,
+) -> Result<Vec<Bytes>, ApiError> {
+    let (api_version, kind) = list_kind(resource, accepted);
+    let list_meta = {
+        let mut out = Vec::new();
+        field(&mut out, 1, b"");
+        field(&mut out, 2, meta.resource_version.as_bytes());
+        field(&mut out, 3, meta.token.as_bytes());
+        if let Some(remaining) = meta.remaining {
+            out.push(4 << 3);
+            varint(&mut out, remaining);
+        }
+        out
+    };
+    let mut first = Vec::new();
+    field(&mut first, 1, &list_meta);
+    let mut body = vec![Bytes::from(first)];
+    for object in items {
+        let bytes = item(resource, object, accepted)?;
+        let mut tag = vec![2 << 3 | 2];
+        varint(&mut tag, bytes.len() as u64);
+        body.push(Bytes::from(tag));
+        body.push(bytes);
+    }
+    let length: usize = body.iter().map(Bytes::len).sum();
+    let mut head = b"k8s\0".to_vec();
+    let mut type_meta = Vec::new();
+    field(&mut type_meta, 1, api_version.as_bytes());
+    field(&mut type_meta, 2, kind.as_bytes());
+    field(&mut head, 1, &type_meta);
+    head.push(2 << 3 | 2);
+    varint(&mut head, length as u64);
+    let mut pieces = vec![Bytes::from(head)];
+    pieces.extend(body);
+    pieces.push(Bytes::from_static(&[3 << 3 | 2, 0, 4 << 3 | 2, 0]));
+    Ok(pieces)
+}
+
+/// A length-delimited field.
+pub fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+    out.push(number << 3 | 2);
+    varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value as u8 & 0x7f) | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// What rows of a table carry of their objects (`includeObject`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IncludeObject {
+    /// Nothing.
+    None,
+    /// Metadata.
+    #[default]
+    Metadata,
+    /// All.
+    Object,
+}
+
+impl IncludeObject {
+    /// From the query; 400 for other values.
+    pub fn parse(text: Option<&str>) -> Result<Self, ApiError> {
+        match text.unwrap_or_default() {
+            "None" => Ok(Self::None),
+            "" | "Metadata" => Ok(Self::Metadata),
+            "Object" => Ok(Self::Object),
+            other => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        }
+    }
+}
+
+/// A table of objects. `columns`: whether the column definitions are in it.
+pub fn table(
+    resource: &Resource,
+    values: &[Value],
+    meta: Value,
+    version: MetaVersion,
+    include: IncludeObject,
+    columns: bool,
+) -> Value {
+    let now = jiff::Timestamp::now();
+    let gvk = &resource.gvk;
+    let rows: Vec<Value> = values
+        .iter()
+        .map(|value| {
+            let mut row = Map::new();
+            row.insert("cells".into(), api::printers::cells(gvk, value, now).into());
+            let conditions = api::printers::row_conditions(gvk, value);
+            if !conditions.is_empty() {
+                row.insert("conditions".into(), conditions.into());
+            }
+            let object = match include {
+                IncludeObject::None => Value::Null,
+                IncludeObject::Metadata => metadata_only(value, version),
+                IncludeObject::Object => value.clone(),
+            };
+            row.insert("object".into(), object);
+            Value::Object(row)
+        })
+        .collect();
+    let definitions = if columns {
+        api::printers::column_definitions(gvk, describe).into()
+    } else {
+        Value::Null
+    };
+    json!({
+        "kind": "Table", "apiVersion": version.api_version(), "metadata": meta,
+        "columnDefinitions": definitions, "rows": rows,
+    })
+}
+
+/// The documentation of a field, where the schema has one.
+fn describe(_kind: &str, _field: &str) -> Option<String> {
+    None
+}
+
+/// The metadata of a table of one object.
+#[must_use]
+pub fn table_meta(value: &Value) -> Value {
+    json!({"resourceVersion": object::meta_text(value, "resourceVersion")})
+}

@@ -1,0 +1,58 @@
+//! Resources that are answered and never stored: reviews, and bindings at the level of the namespace.
+
+use api::status::ApiError;
+use http::{Request, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::create::read;
+use super::subresources;
+use crate::authn::reviews as authn;
+use crate::authz::reviews as authz;
+use crate::body::Body;
+use crate::negotiate::Accepted;
+use crate::object;
+use crate::registry::Resource;
+use crate::registry::write::match_namespace;
+use crate::server::{Context, response};
+
+/// Answers the creation of such an object.
+pub async fn create(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    if resource.gvr.resource == "bindings" {
+        let pods = cx.server.registry.find("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?;
+        return subresources::create_binding(cx, &pods, request).await;
+    }
+    let accepted = cx.accept()?;
+    let (mut body, _) = read(cx, request, &resource.gvk, "CreateOptions").await?;
+    let Some(security) = cx.server.security() else {
+        return Err(ApiError::unavailable("the server is still starting"));
+    };
+    let authorizer = security.authorizer.as_ref();
+    let namespace = cx.info.namespace.as_str();
+    if resource.namespaced {
+        match_namespace(namespace, true, &mut body)?;
+    }
+    let mut answer = match &*resource.gvk.kind {
+        "TokenReview" => encode(authn::token_review(decode(body)?, &security.tokens, &security.audiences).await?)?,
+        "SelfSubjectReview" => encode(authn::self_subject_review(decode(body)?, &cx.user))?,
+        "SubjectAccessReview" => encode(authz::subject_access_review(decode(body)?, authorizer)?)?,
+        "LocalSubjectAccessReview" => {
+            encode(authz::local_subject_access_review(decode(body)?, namespace, authorizer)?)?
+        }
+        "SelfSubjectAccessReview" => encode(authz::self_subject_access_review(decode(body)?, &cx.user, authorizer)?)?,
+        "SelfSubjectRulesReview" => encode(authz::self_subject_rules_review(&decode(body)?, &cx.user, authorizer)?)?,
+        _ => return Err(ApiError::no_such_resource()),
+    };
+    object::set_kind(&mut answer, &resource.gvk);
+    let accepted = Accepted { transform: None, ..accepted };
+    response::object(StatusCode::CREATED, accepted, &answer, &cx.headers)
+}
+
+fn decode<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    serde_json::from_value(value).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+fn encode(value: impl Serialize) -> Result<Value, ApiError> {
+    serde_json::to_value(value).map_err(ApiError::internal)
+}

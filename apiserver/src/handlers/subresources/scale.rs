@@ -1,0 +1,145 @@
+//! `scale`: the number of replicas of a workload, as an object of `autoscaling/v1` (upstream `ScaleREST`).
+
+use api::field::{self, Path};
+use api::names::GroupVersionKind;
+use api::selector::LabelSelector;
+use api::status::ApiError;
+use http::{Request, Response, StatusCode};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use serde_json::{Map, Value, json};
+
+use super::value;
+use crate::body::Body;
+use crate::cacher::ReadAt;
+use crate::handlers::create::read;
+use crate::handlers::patch::{self, Patch};
+use crate::handlers::{render, update};
+use crate::object::{self, meta_text};
+use crate::registry::Resource;
+use crate::registry::storage::{Updated, cache_error};
+use crate::registry::write::{Source, Write};
+use crate::server::Context;
+
+fn kind() -> GroupVersionKind {
+    GroupVersionKind::new("autoscaling", "v1", "Scale")
+}
+
+/// Reads the scale of an object.
+pub async fn get(cx: &Context, resource: &Resource) -> Result<Response<Body>, ApiError> {
+    let accepted = cx.accept()?;
+    let name = cx.info.name.as_str();
+    let cache = resource.cache.as_ref().ok_or_else(ApiError::no_such_resource)?;
+    let (found, _) = cache.get(ReadAt::Latest, &cx.info.namespace, name).await.map_err(|e| cache_error(&e))?;
+    let Some(found) = found else { return Err(ApiError::not_found(&resource.group_resource(), name)) };
+    value(cx, accepted, StatusCode::OK, &scale_of(&render::served(resource, &found)?)?)
+}
+
+/// Writes the scale of an object.
+pub async fn update(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let (scale, options) = read(cx, request, &kind(), "UpdateOptions").await?;
+    update::check_name(cx, &scale)?;
+    write(cx, resource, options, New::Scale(scale)).await
+}
+
+/// Patches the scale of an object.
+pub async fn patch(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let (patch, options) = patch::read(cx, request, &kind()).await?;
+    write(cx, resource, options, New::Patch(patch)).await
+}
+
+async fn write(
+    cx: &Context,
+    resource: &Resource,
+    options: Value,
+    new: New<'_>,
+) -> Result<Response<Body>, ApiError> {
+    let accepted = cx.accept()?;
+    let write = Write { options, part: "", kind: kind(), ..Write::new(cx, resource) };
+    let mut source = ScaleSource { new, name: &cx.info.name };
+    let object = match write.update(&cx.info.name, &mut source).await? {
+        Updated::Written(written) => render::served(resource, &written.object)?,
+        Updated::Deleted(last, _) | Updated::Kept(last) => write.to_served(last)?,
+    };
+    value(cx, accepted, StatusCode::OK, &scale_of(&object)?)
+}
+
+enum New<'a> {
+    Scale(Value),
+    Patch(Patch<'a>),
+}
+
+struct ScaleSource<'a> {
+    new: New<'a>,
+    name: &'a str,
+}
+
+#[async_trait::async_trait]
+impl Source for ScaleSource<'_> {
+    async fn object(&mut self, old: Option<&Value>) -> Result<Value, ApiError> {
+        let Some(old) = old else { return Err(ApiError::internal("a scale needs an object")) };
+        let scale = match &self.new {
+            New::Scale(scale) => scale.clone(),
+            New::Patch(patch) => patch.apply(&scale_of(old)?)?,
+        };
+        let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+        if replicas < 0 {
+            let path = Path::new("spec").child("replicas");
+            let error = field::Error::invalid(&path, replicas, "must be greater than or equal to 0");
+            return Err(ApiError::invalid(&kind(), self.name, &[error]));
+        }
+        let mut object = old.clone();
+        object["spec"]["replicas"] = replicas.into();
+        let version = Some(meta_text(&scale, "resourceVersion")).filter(|v| !v.is_empty());
+        object::set_meta(&mut object, "resourceVersion", version.map(Into::into));
+        if let Some(uid) = Some(meta_text(&scale, "uid")).filter(|uid| !uid.is_empty()) {
+            object::set_meta(&mut object, "uid", Some(uid.into()));
+        }
+        Ok(object)
+    }
+}
+
+/// The scale of a workload.
+fn scale_of(object: &Value) -> Result<Value, ApiError> {
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object::meta(object, field) {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+    let replicas = object["spec"]["replicas"].as_i64().unwrap_or(0);
+    let spec = if replicas == 0 { json!({}) } else { json!({"replicas": replicas}) };
+    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
+    let selector = selector_text(&object["spec"]["selector"])?;
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+}
+
+/// A selector as text: of a workload, or the plain labels of a ReplicationController.
+fn selector_text(selector: &Value) -> Result<String, ApiError> {
+    let is_plain = selector.as_object().is_some_and(|map| map.values().all(Value::is_string));
+    if is_plain {
+        let labels: std::collections::BTreeMap<String, String> =
+            serde_json::from_value(selector.clone()).map_err(ApiError::internal)?;
+        return Ok(LabelSelector::from_set(&labels).to_string());
+    }
+    if selector.is_null() {
+        return Ok(String::new());
+    }
+    let selector: meta::LabelSelector = serde_json::from_value(selector.clone()).map_err(ApiError::internal)?;
+    LabelSelector::from_meta(Some(&selector)).map(|s| s.to_string()).map_err(ApiError::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_selectors_become_text() {
+        let plain = json!({"b": "2", "a": "1"});
+        assert_eq!(selector_text(&plain).expect("text"), "a=1,b=2");
+        let labels = json!({"matchLabels": {"app": "web"}});
+        assert_eq!(selector_text(&labels).expect("text"), "app=web");
+    }
+}

@@ -1,0 +1,31 @@
+//! `serviceaccounts/NAME/token`: a token for a service account.
+
+use api::names::GroupVersionKind;
+use api::status::ApiError;
+use http::{Request, Response, StatusCode};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+
+use super::value;
+use crate::body::Body;
+use crate::handlers::create::read;
+use crate::object;
+use crate::registry::Resource;
+use crate::server::Context;
+
+/// Makes a token.
+pub async fn create(cx: &Context, _: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let accepted = cx.accept()?;
+    let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
+    let (body, _) = read(cx, request, &kind, "CreateOptions").await?;
+    let asked: TokenRequest =
+        serde_json::from_value(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let Some(issuer) = cx.server.security().and_then(|security| security.issuer.as_ref()) else {
+        return Err(ApiError::no_such_resource());
+    };
+    let mut warnings = Vec::new();
+    let made = issuer.create(&cx.info.namespace, &cx.info.name, asked, &mut warnings).await?;
+    warnings.into_iter().for_each(|warning| cx.warn(warning));
+    let mut made = serde_json::to_value(made).map_err(ApiError::internal)?;
+    object::set_kind(&mut made, &kind);
+    value(cx, accepted, StatusCode::CREATED, &made)
+}

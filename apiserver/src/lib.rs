@@ -1,0 +1,28 @@
+//! The REST front of the store (upstream kube-apiserver).
+//!
+//! A request passes: TLS → [`request`] (what is asked for) → [`authn`] (who asks) → [`authz`] (may they) →
+//! `handlers` → [`admission`] → registry strategy → store; reads are served from the `cacher`.
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod body;
+pub mod bootstrap;
+pub mod cacher;
+pub mod codec;
+pub mod config;
+pub mod flags;
+pub mod handlers;
+pub mod metrics;
+pub mod negotiate;
+pub mod object;
+pub mod openapi;
+pub mod query;
+pub mod registry;
+pub mod request;
+pub mod server;
+pub mod streaming;
+
+pub use config::Config;
+pub use flags::Flags;
+pub use server::{Running, run, start};

@@ -1,0 +1,140 @@
+//! The table of everything that is served. A resource is a row of [`api::registry`]; routes, discovery, storage keys
+//! and caches follow from it.
+
+pub mod node_port;
+pub mod resource;
+pub mod service_allocator;
+pub mod service_ip;
+pub mod service_repair;
+pub mod storage;
+pub mod write;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use crate::cacher::{self, Cacher};
+pub use resource::{Deletion, Resource, Subresource};
+
+type Path = (String, String, String);
+
+/// All resources by group, version and plural. Resources may come and go at run time (custom ones).
+#[derive(Default)]
+pub struct Registry {
+    inner: RwLock<Arc<Table>>,
+}
+
+/// One state of the registry.
+#[derive(Clone, Default)]
+pub struct Table {
+    by_path: HashMap<Path, Arc<Resource>>,
+    /// Groups in order of priority, with their versions in order of preference.
+    pub groups: Vec<Group>,
+}
+
+/// A group with what is served of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Name; empty for the core group.
+    pub name: String,
+    /// Versions, the preferred one first.
+    pub versions: Vec<String>,
+}
+
+impl Table {
+    /// The resources of a group and version, sorted by name.
+    #[must_use]
+    pub fn resources(&self, group: &str, version: &str) -> Vec<&Arc<Resource>> {
+        let ours = |r: &&Arc<Resource>| r.gvr.group == group && r.gvr.version == version;
+        let mut found: Vec<_> = self.by_path.values().filter(ours).collect();
+        found.sort_by(|a, b| a.gvr.resource.cmp(&b.gvr.resource));
+        found
+    }
+
+    /// A group by name.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.name == name)
+    }
+}
+
+impl Registry {
+    /// The built-in resources, each with a running cache.
+    #[must_use]
+    pub fn built_in(cacher: &Cacher, storage_prefix: &str, event_ttl: Duration) -> Self {
+        let mut caches: BTreeMap<String, Arc<cacher::Resource>> = BTreeMap::new();
+        let mut table = Table::default();
+        for row in api::registry::resources() {
+            let mut resource = from_row(row, storage_prefix, event_ttl);
+            if resource.has_verb("watch") {
+                let make = || cacher.register(resource.cache_spec());
+                let cache = caches.entry(resource.prefix.clone()).or_insert_with(make);
+                resource.cache = Some(Arc::clone(cache));
+            }
+            table.insert(resource);
+        }
+        Self { inner: RwLock::new(Arc::new(table)) }
+    }
+
+    /// The present state.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.inner.read())
+    }
+
+    /// A resource by its place in the URL.
+    #[must_use]
+    pub fn find(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Resource>> {
+        // Three short strings: cheaper than what any request does next.
+        let path = (group.to_owned(), version.to_owned(), resource.to_owned());
+        self.inner.read().by_path.get(&path).cloned()
+    }
+}
+
+impl Table {
+    fn insert(&mut self, resource: Resource) {
+        let (group, version) = (resource.gvr.group.to_string(), resource.gvr.version.to_string());
+        match self.groups.iter_mut().find(|known| known.name == group) {
+            Some(known) if known.versions.contains(&version) => {}
+            Some(known) => known.versions.push(version.clone()),
+            None => self.groups.push(Group { name: group.clone(), versions: vec![version.clone()] }),
+        }
+        self.by_path.insert((group, version, resource.gvr.resource.to_string()), Arc::new(resource));
+    }
+}
+
+fn from_row(row: &api::registry::Resource, storage_prefix: &str, event_ttl: Duration) -> Resource {
+    let owned = |list: &[&'static str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let gvk = row.gvk();
+    let stored = api::registry::storage_version(row.group, row.plural);
+    let stored_as = stored.map_or_else(|| gvk.clone(), |version| version.with_kind(row.kind));
+    Resource {
+        gvr: row.gvr(),
+        singular: row.singular.to_owned(),
+        namespaced: row.namespaced(),
+        verbs: owned(row.verbs),
+        short_names: owned(row.short_names),
+        categories: owned(row.categories),
+        subresources: row
+            .subresources
+            .iter()
+            .map(|sub| Subresource {
+                name: sub.name.to_owned(),
+                kind: row.subresource_kind(sub),
+                verbs: owned(sub.verbs),
+            })
+            .collect(),
+        prefix: format!("{storage_prefix}/{}/", resource::storage_name(row.group, row.plural)),
+        cache: None,
+        deletion: match (row.group, row.plural) {
+            ("", "pods") => Deletion::Graceful,
+            ("", "namespaces") => Deletion::Namespace,
+            _ => Deletion::Plain,
+        },
+        ttl: (row.plural == "events").then_some(event_ttl),
+        gvk,
+        stored_as,
+    }
+}

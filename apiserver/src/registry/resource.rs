@@ -1,0 +1,143 @@
+//! One resource in one version, as the server serves it: its names, its verbs, its storage and its strategy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::names::{GroupResource, GroupVersionKind, GroupVersionResource};
+
+use crate::cacher;
+
+/// How an object of a resource is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deletion {
+    /// At once, unless finalizers hold it.
+    #[default]
+    Plain,
+    /// Pods: marked first, gone when the kubelet says so.
+    Graceful,
+    /// Namespaces: marked, emptied by the namespace controller, gone when `spec.finalizers` is empty.
+    Namespace,
+}
+
+/// A subresource that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subresource {
+    /// Name in the path, for example `status`.
+    pub name: String,
+    /// Kind of what is sent and answered.
+    pub kind: GroupVersionKind,
+    /// Verbs.
+    pub verbs: Vec<String>,
+}
+
+/// One resource in one version.
+#[derive(Clone)]
+pub struct Resource {
+    /// Group, version and plural.
+    pub gvr: GroupVersionResource,
+    /// Group, version and kind of its objects.
+    pub gvk: GroupVersionKind,
+    /// Singular name.
+    pub singular: String,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Verbs of the resource itself.
+    pub verbs: Vec<String>,
+    /// Short names.
+    pub short_names: Vec<String>,
+    /// Categories.
+    pub categories: Vec<String>,
+    /// Subresources.
+    pub subresources: Vec<Subresource>,
+    /// Kind that objects are stored as; another than `gvk` for a group that is served in several versions.
+    pub stored_as: GroupVersionKind,
+    /// What keys begin with: `/registry/pods/`.
+    pub prefix: String,
+    /// The cache; `None` for resources that store nothing (reviews).
+    pub cache: Option<Arc<cacher::Resource>>,
+    /// How objects are deleted.
+    pub deletion: Deletion,
+    /// How long objects live, if they end by themselves.
+    pub ttl: Option<Duration>,
+}
+
+impl Resource {
+    /// Group and plural.
+    #[must_use]
+    pub fn group_resource(&self) -> GroupResource {
+        self.gvr.group_resource()
+    }
+
+    /// The `apiVersion` of its objects.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        self.gvk.group_version().to_string()
+    }
+
+    /// Whether the resource itself takes a verb.
+    #[must_use]
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|own| own == verb)
+    }
+
+    /// A subresource by name.
+    #[must_use]
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// The key of an object in the store.
+    #[must_use]
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced {
+            format!("{}{namespace}/{name}", self.prefix)
+        } else {
+            format!("{}{name}", self.prefix)
+        }
+    }
+
+    /// What the JSON of every stored object begins with: kind and version, so that lists can leave them out.
+    #[must_use]
+    pub fn json_prefix(&self) -> String {
+        format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", self.stored_as.kind, self.stored_as.group_version())
+    }
+
+    /// How the resource is cached.
+    #[must_use]
+    pub fn cache_spec(&self) -> cacher::ResourceSpec {
+        let kind = self.stored_as.clone();
+        let selectable = api::selector::extract(&kind, &serde_json::Value::Null).len() > 1;
+        let fields = move |object: &serde_json::Value| -> Vec<(String, String)> {
+            let all = api::selector::extract(&kind, object).into_iter();
+            all.filter(|(name, _)| !name.starts_with("metadata.")).map(|(n, v)| (n.to_owned(), v)).collect()
+        };
+        cacher::ResourceSpec {
+            prefix: self.prefix.clone(),
+            namespaced: self.namespaced,
+            fields: selectable.then(|| Arc::new(fields) as Arc<cacher::FieldsFn>),
+            node_index: self.prefix.ends_with("/pods/"),
+            decode: None,
+        }
+    }
+
+    /// Whether objects have to be converted between the stored and the served version.
+    #[must_use]
+    pub fn converts(&self) -> bool {
+        self.stored_as != self.gvk
+    }
+}
+
+/// The last parts of storage prefixes that are not the plural (upstream `SpecialDefaultResourcePrefixes`, and groups
+/// whose keys carry the group).
+#[must_use]
+pub fn storage_name(group: &str, resource: &str) -> String {
+    match (group, resource) {
+        ("", "replicationcontrollers") => "controllers".to_owned(),
+        ("", "endpoints") => "services/endpoints".to_owned(),
+        ("", "nodes") => "minions".to_owned(),
+        ("", "services") => "services/specs".to_owned(),
+        ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io", _) => format!("{group}/{resource}"),
+        _ => resource.to_owned(),
+    }
+}

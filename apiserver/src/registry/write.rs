@@ -1,0 +1,440 @@
+//! The one way of a write from a decoded object to the store, for every resource (upstream `registry/rest`'s
+//! `BeforeCreate` and `BeforeUpdate`, and `genericregistry.Store`).
+
+use std::sync::Arc;
+
+use api::names::{GroupVersionKind, GroupVersionResource};
+use api::status::ApiError;
+use api::{field, strategy, validation};
+use serde_json::{Value, json};
+
+use super::storage::{Change, Current, Next, Storage, Updated, Written};
+use super::{Resource, service_allocator::Reservation};
+use crate::admission::{Attributes, Operation, Plugin};
+use crate::object::{self, meta_text};
+use crate::server::Context;
+
+/// A write on its way.
+pub struct Write<'a> {
+    /// The request.
+    pub cx: &'a Context,
+    /// The resource written.
+    pub resource: &'a Resource,
+    /// Namespace of the request; empty for cluster-wide objects.
+    pub namespace: &'a str,
+    /// Subresource; empty for the resource itself.
+    pub subresource: &'a str,
+    /// What the strategy is asked to do; another than `subresource` where that is only a view of the object (`scale`).
+    pub part: &'a str,
+    /// Kind that admission sees: of the body, not of the object stored, for some subresources.
+    pub kind: GroupVersionKind,
+    /// Whether nothing is to be stored.
+    pub dry_run: bool,
+    /// The options, as admission sees them.
+    pub options: Value,
+}
+
+/// How often a generated name is tried.
+const NAME_ATTEMPTS: usize = 8;
+
+impl<'a> Write<'a> {
+    /// A write of the resource itself.
+    #[must_use]
+    pub fn new(cx: &'a Context, resource: &'a Resource) -> Self {
+        let subresource = cx.info.subresource.as_str();
+        let namespace = if resource.namespaced { cx.info.namespace.as_str() } else { "" };
+        let (kind, dry_run) = (resource.gvk.clone(), cx.dry_run());
+        Self { cx, resource, namespace, subresource, part: subresource, kind, dry_run, options: Value::Null }
+    }
+
+    /// The store as this write sees it.
+    #[must_use]
+    pub fn storage(&self) -> Storage<'_> {
+        Storage { store: self.cx.server.cacher.store(), resource: self.resource, dry_run: self.dry_run }
+    }
+
+    fn attributes<'b>(&'b self, operation: Operation, name: &'b str, gvr: &'b GroupVersionResource) -> Attributes<'b> {
+        Attributes {
+            operation,
+            kind: &self.kind,
+            resource: gvr,
+            subresource: self.subresource,
+            namespace: if self.resource.gvr.resource == "namespaces" { name } else { self.namespace },
+            name,
+            user: &self.cx.user,
+            dry_run: self.dry_run,
+            options: &self.options,
+        }
+    }
+
+    fn plugins(&self) -> &[Arc<dyn Plugin>] {
+        self.cx.server.security().map(|security| security.admission.as_slice()).unwrap_or_default()
+    }
+
+    /// Lets every plugin change the object.
+    pub async fn admit(
+        &self,
+        operation: Operation,
+        name: &str,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let attributes = self.attributes(operation, name, &self.resource.gvr);
+        let mut warnings = Vec::new();
+        for plugin in self.plugins().iter().filter(|plugin| plugin.handles(&attributes)) {
+            plugin.admit(&attributes, object, old, &mut warnings).await?;
+        }
+        warnings.into_iter().for_each(|warning| self.cx.warn(warning));
+        Ok(())
+    }
+
+    /// Lets every plugin refuse the object.
+    pub async fn admission_validate(
+        &self,
+        operation: Operation,
+        name: &str,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let attributes = self.attributes(operation, name, &self.resource.gvr);
+        let mut warnings = Vec::new();
+        for plugin in self.plugins().iter().filter(|plugin| plugin.handles(&attributes)) {
+            plugin.validate(&attributes, object, old, &mut warnings).await?;
+        }
+        warnings.into_iter().for_each(|warning| self.cx.warn(warning));
+        Ok(())
+    }
+
+    /// Stores a new object: defaulted, in the version of the request.
+    pub async fn create(&self, mut object: Value) -> Result<Written, ApiError> {
+        wipe_system_metadata(&mut object);
+        match_namespace(self.namespace, self.resource.namespaced, &mut object)?;
+        let given = meta_text(&object, "name").to_owned();
+        self.admit(Operation::Create, &given, &mut object, None).await?;
+        let generated = given.is_empty() && !meta_text(&object, "generateName").is_empty();
+        let mut attempts = if generated { NAME_ATTEMPTS } else { 1 };
+        loop {
+            attempts -= 1;
+            let mut candidate = if attempts == 0 { std::mem::take(&mut object) } else { object.clone() };
+            fill_system_metadata(&mut candidate);
+            let name = meta_text(&candidate, "name").to_owned();
+            match self.create_named(&name, candidate).await {
+                Err(error) if generated && error.reason() == "AlreadyExists" => {
+                    if attempts == 0 {
+                        return Err(name_taken(&error, self.resource, &name));
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn create_named(&self, name: &str, object: Value) -> Result<Written, ApiError> {
+        let mut object = self.to_stored(object)?;
+        let reservation = self.reserve(&mut object, None).await?;
+        let outcome = async {
+            self.check_escalation(&object, None).await?;
+            self.prepare_create(name, &mut object)?;
+            self.admission_validate(Operation::Create, name, &object, None).await?;
+            if !meta_text(&object, "resourceVersion").is_empty() {
+                let why = "resourceVersion should not be set on objects to be created";
+                return Err(ApiError::new(500, "", why));
+            }
+            self.storage().create(self.namespace, name, &object).await
+        }
+        .await;
+        settle(reservation, outcome.is_ok()).await;
+        outcome
+    }
+
+    /// Nobody writes roles that give more than the writer has.
+    async fn check_escalation(&self, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+        match self.cx.server.security() {
+            Some(security) => security.escalation.check(&self.cx.user, &self.cx.info, object, old).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What the strategy does to a new object, and its checks.
+    fn prepare_create(&self, name: &str, object: &mut Value) -> Result<(), ApiError> {
+        let gvk = &self.resource.stored_as;
+        strategy::prepare_for_create(gvk, object);
+        let errors = validation::validate_create(gvk, object);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(&self.resource.gvk, name, &errors));
+        }
+        for warning in strategy::warnings(gvk, object, None) {
+            self.cx.warn(warning);
+        }
+        Ok(())
+    }
+
+    /// What the strategy does to a changed object, and its checks.
+    fn prepare_update(&self, name: &str, object: &mut Value, old: &Value) -> Result<(), ApiError> {
+        let gvk = &self.resource.stored_as;
+        let errors = if self.part.is_empty() {
+            strategy::prepare_for_update(gvk, object, old);
+            validation::validate_update(gvk, object, old)
+        } else {
+            strategy::prepare_for_subresource_update(gvk, self.part, object, old);
+            validation::validate_subresource_update(gvk, self.part, object, old)
+        };
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(&self.resource.gvk, name, &errors));
+        }
+        for warning in strategy::warnings(gvk, object, Some(old)) {
+            self.cx.warn(warning);
+        }
+        Ok(())
+    }
+
+    /// The object in the version it is stored in.
+    pub fn to_stored(&self, object: Value) -> Result<Value, ApiError> {
+        crate::codec::convert(object, &self.resource.gvk, &self.resource.stored_as)
+    }
+
+    /// The object in the version it is served in.
+    pub fn to_served(&self, object: Value) -> Result<Value, ApiError> {
+        crate::codec::convert(object, &self.resource.stored_as, &self.resource.gvk)
+    }
+
+    /// Addresses and ports for a Service.
+    async fn reserve(&self, object: &mut Value, old: Option<&Value>) -> Result<Option<Reservation>, ApiError> {
+        let service = self.resource.gvr.group.is_empty() && self.resource.gvr.resource == "services";
+        let Some(allocators) = self.cx.server.security().map(|security| &security.services) else { return Ok(None) };
+        if !service || !self.subresource.is_empty() {
+            return Ok(None);
+        }
+        match old {
+            None => allocators.create(object, self.dry_run).await.map(Some),
+            Some(old) => allocators.update(object, old, self.dry_run).await.map(Some),
+        }
+    }
+
+    /// Gives back what a deleted Service had.
+    pub async fn release(&self, object: &Value) {
+        let service = self.resource.gvr.group.is_empty() && self.resource.gvr.resource == "services";
+        if let (true, false, Some(security)) = (service, self.dry_run, self.cx.server.security()) {
+            security.services.release(object).await;
+        }
+    }
+
+    /// Changes an object (or makes it, where the resource allows that).
+    pub async fn update(&self, name: &str, source: &mut (dyn Source + '_)) -> Result<Updated, ApiError> {
+        let mut change = UpdateChange { write: self, name, source, reservation: None };
+        let updated = self.storage().update(self.namespace, name, &mut change).await?;
+        if let Updated::Deleted(last, _) = &updated {
+            self.release(last).await;
+        }
+        Ok(updated)
+    }
+}
+
+async fn settle(reservation: Option<Reservation>, written: bool) {
+    match reservation {
+        Some(reservation) if written => reservation.commit().await,
+        Some(reservation) => reservation.revert().await,
+        None => {}
+    }
+}
+
+/// Where the new state of an object comes from: the body of an update, a patch, a subresource.
+#[async_trait::async_trait]
+pub trait Source: Send {
+    /// The new object in the version of the request; `old` is the present one, in the same version.
+    async fn object(&mut self, old: Option<&Value>) -> Result<Value, ApiError>;
+
+    /// Whether a missing object may be made, whatever the resource says (server-side apply).
+    fn may_create(&self) -> bool {
+        false
+    }
+}
+
+struct UpdateChange<'a, 'b> {
+    write: &'a Write<'a>,
+    name: &'a str,
+    source: &'a mut (dyn Source + 'b),
+    reservation: Option<Reservation>,
+}
+
+#[async_trait::async_trait]
+impl Change for UpdateChange<'_, '_> {
+    async fn next(&mut self, current: Option<&Current>) -> Result<Next, ApiError> {
+        match current {
+            Some(current) => self.changed(current).await,
+            None => self.made().await,
+        }
+    }
+
+    async fn finish(&mut self, written: bool) {
+        settle(self.reservation.take(), written).await;
+    }
+}
+
+impl UpdateChange<'_, '_> {
+    /// A new state of an object that exists.
+    async fn changed(&mut self, current: &Current) -> Result<Next, ApiError> {
+        let (write, name) = (self.write, self.name);
+        let old = &current.value;
+        let old_served = write.to_served(old.clone())?;
+        let mut object = self.source.object(Some(&old_served)).await?;
+        self.check_uid(&object, old)?;
+        write.admit(Operation::Update, name, &mut object, Some(&old_served)).await?;
+        self.check_version(&mut object, current)?;
+        match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
+        let mut object = write.to_stored(object)?;
+        // A reservation is made last of all that can fail before the write, but for validation.
+        settle(self.reservation.take(), false).await;
+        self.reservation = write.reserve(&mut object, Some(old)).await?;
+        let checked = async {
+            write.check_escalation(&object, Some(old)).await?;
+            write.prepare_update(name, &mut object, old)?;
+            write.admission_validate(Operation::Update, name, &object, Some(old)).await
+        }
+        .await;
+        if let Err(error) = checked {
+            settle(self.reservation.take(), false).await;
+            return Err(error);
+        }
+        Ok(if is_released(&object, old, write.resource) { Next::Delete(object) } else { Next::Put(object) })
+    }
+
+    /// The object does not exist: makes it if the resource (or the source) allows that.
+    async fn made(&mut self) -> Result<Next, ApiError> {
+        let (write, name) = (self.write, self.name);
+        let allowed = write.subresource.is_empty() && strategy::allow_create_on_update(&write.resource.stored_as);
+        if !allowed && !self.source.may_create() {
+            return Err(ApiError::not_found(&write.resource.group_resource(), name));
+        }
+        let mut object = self.source.object(None).await?;
+        if !meta_text(&object, "uid").is_empty() {
+            let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", meta_text(&object, "uid"));
+            return Err(ApiError::conflict(&write.resource.group_resource(), name, &why));
+        }
+        if !matches!(meta_text(&object, "resourceVersion"), "" | "0") {
+            return Err(ApiError::not_found(&write.resource.group_resource(), name));
+        }
+        match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
+        write.admit(Operation::Create, name, &mut object, None).await?;
+        object::set_meta(&mut object, "resourceVersion", None);
+        fill_system_metadata(&mut object);
+        let mut object = write.to_stored(object)?;
+        self.reservation = write.reserve(&mut object, None).await?;
+        let checked = async {
+            write.check_escalation(&object, None).await?;
+            write.prepare_create(name, &mut object)?;
+            write.admission_validate(Operation::Create, name, &object, None).await
+        }
+        .await;
+        if let Err(error) = checked {
+            settle(self.reservation.take(), false).await;
+            return Err(error);
+        }
+        Ok(Next::Put(object))
+    }
+
+    /// The uid of the body, if it has one, is a precondition.
+    fn check_uid(&self, object: &Value, old: &Value) -> Result<(), ApiError> {
+        let (asked, found) = (meta_text(object, "uid"), meta_text(old, "uid"));
+        if asked.is_empty() || asked == found {
+            return Ok(());
+        }
+        let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {found}");
+        Err(ApiError::conflict(&self.write.resource.group_resource(), self.name, &why))
+    }
+
+    /// The resourceVersion of the body, if it has one, is the one the change was made for.
+    fn check_version(&self, object: &mut Value, current: &Current) -> Result<(), ApiError> {
+        let resource = self.write.resource;
+        let asked = meta_text(object, "resourceVersion");
+        match asked.parse::<u64>() {
+            Ok(0) | Err(_) if asked.is_empty() || asked == "0" => {
+                if strategy::allow_unconditional_update(&resource.stored_as) {
+                    object::set_meta(object, "resourceVersion", Some(current.revision.to_string().into()));
+                    return Ok(());
+                }
+                let path = field::Path::new("metadata").child("resourceVersion");
+                let error = field::Error::invalid(&path, json!(0), "must be specified for an update");
+                let kind = GroupVersionKind::new(
+                    resource.gvr.group.clone(),
+                    resource.gvr.version.clone(),
+                    resource.gvr.resource.clone(),
+                );
+                Err(ApiError::invalid(&kind, self.name, &[error]))
+            }
+            Ok(version) if version == current.revision.0 => Ok(()),
+            Ok(_) => Err(ApiError::modified(&resource.group_resource(), self.name)),
+            Err(_) => {
+                let why = format!("strconv.ParseUint: parsing {asked:?}: invalid syntax");
+                Err(ApiError::invalid(
+                    &resource.gvk,
+                    self.name,
+                    &[field::Error::invalid(&field::Path::new("metadata").child("resourceVersion"), asked, why)],
+                ))
+            }
+        }
+    }
+}
+
+/// Whether an update took away the last thing that held an object whose deletion had been asked for.
+fn is_released(new: &Value, old: &Value, resource: &Resource) -> bool {
+    let held_by_namespace = resource.deletion == super::Deletion::Namespace
+        && new["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    object::finalizers(new).is_empty()
+        && object::is_being_deleted(old)
+        && object::meta_int(old, "deletionGracePeriodSeconds").unwrap_or_default() == 0
+        && !held_by_namespace
+}
+
+/// Takes away what only the server may set (upstream `WipeObjectMetaSystemFields`).
+pub fn wipe_system_metadata(object: &mut Value) {
+    if let Some(meta) = object::meta_mut(object) {
+        for field in
+            ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
+        {
+            meta.remove(field);
+        }
+    }
+}
+
+/// Sets what only the server may set (upstream `FillObjectMetaSystemFields`), and the name if it is to be generated.
+pub fn fill_system_metadata(object: &mut Value) {
+    object::set_meta(object, "creationTimestamp", Some(object::now()));
+    object::set_meta(object, "uid", Some(uuid::Uuid::new_v4().to_string().into()));
+    let base = meta_text(object, "generateName");
+    if !base.is_empty() && meta_text(object, "name").is_empty() {
+        let name = object::generate_name(base);
+        object::set_meta(object, "name", Some(name.into()));
+    }
+}
+
+/// The namespace of the object is that of the request (upstream `EnsureObjectNamespaceMatchesRequestNamespace`).
+pub fn match_namespace(expected: &str, namespaced: bool, object: &mut Value) -> Result<(), ApiError> {
+    let found = meta_text(object, "namespace");
+    if found == expected {
+        return Ok(());
+    }
+    if found.is_empty() && namespaced {
+        object::set_meta(object, "namespace", Some(expected.into()));
+        return Ok(());
+    }
+    if !namespaced {
+        object::set_meta(object, "namespace", None);
+        return Ok(());
+    }
+    Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+}
+
+/// The error after all generated names were taken (upstream `CheckGeneratedNameError`).
+fn name_taken(error: &ApiError, resource: &Resource, name: &str) -> ApiError {
+    let (group, plural) = (&resource.gvr.group, &resource.gvr.resource);
+    let _ = error;
+    ApiError::new(
+        409,
+        "AlreadyExists",
+        format!("{} {name:?} already exists, the server was not able to generate a unique name for the object",
+            resource.group_resource()),
+    )
+    .with_details(group, plural, name)
+    .with_retry_after(1)
+}

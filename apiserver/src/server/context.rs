@@ -1,0 +1,69 @@
+//! What a handler knows about the request it answers.
+
+use std::sync::Arc;
+
+use api::status::ApiError;
+use http::{HeaderMap, Method};
+use parking_lot::Mutex;
+
+use super::Server;
+use crate::authn::User;
+use crate::negotiate::{self, Accepted, Restrictions};
+use crate::query::Query;
+use crate::request::RequestInfo;
+
+/// A request after authentication and authorization.
+pub struct Context {
+    /// The server.
+    pub server: Arc<Server>,
+    /// What is asked for.
+    pub info: RequestInfo,
+    /// Who asks.
+    pub user: Arc<User>,
+    /// HTTP method.
+    pub method: Method,
+    /// Query parameters.
+    pub query: Query,
+    /// Headers.
+    pub headers: HeaderMap,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Context {
+    /// Puts a request together.
+    #[must_use]
+    pub fn new(
+        server: Arc<Server>,
+        info: RequestInfo,
+        user: Arc<User>,
+        method: Method,
+        query: Query,
+        headers: HeaderMap,
+    ) -> Self {
+        Self { server, info, user, method, query, headers, warnings: Mutex::default() }
+    }
+
+    /// Adds a `Warning` header to the answer.
+    pub fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut warnings = self.warnings.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// The warnings so far; the list is empty afterwards.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock())
+    }
+
+    /// The encoding of an answer that can be a table or metadata only.
+    pub fn accept(&self) -> Result<Accepted, ApiError> {
+        negotiate::accept(&self.headers, &self.query, Restrictions::RESOURCE)
+    }
+
+    /// Whether nothing is to be stored (`dryRun=All`); 422 for other values.
+    pub fn dry_run(&self) -> bool {
+        self.query.all("dryRun").any(|value| value == "All")
+    }
+}

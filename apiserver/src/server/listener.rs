@@ -1,0 +1,152 @@
+//! Accepting connections: TCP, TLS, then HTTP/1.1 or HTTP/2 with upgrades. One task per connection; on shutdown
+//! each finishes its requests within the grace.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::service;
+use super::tls::ClientCa;
+use super::Server;
+
+/// Who is at the other end of a connection. An extension of every request that came over the network.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: Option<SocketAddr>,
+    /// Its certificate chain, leaf first; empty if it showed none.
+    pub certificates: Arc<Vec<CertificateDer<'static>>>,
+    /// Whether the chain leads to the client CA.
+    pub trusted: bool,
+}
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Streams a client may open on one connection.
+const STREAMS: u32 = 2000;
+/// Flow control windows: a LIST of many megabytes must not wait for the client's acknowledgements.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// A listening socket with its TLS configuration.
+pub struct Listener {
+    socket: TcpListener,
+    tls: TlsAcceptor,
+    client_ca: Option<ClientCa>,
+}
+
+impl Listener {
+    /// Binds the address.
+    pub async fn bind(
+        address: SocketAddr,
+        tls: rustls::ServerConfig,
+        client_ca: Option<ClientCa>,
+    ) -> anyhow::Result<Self> {
+        let socket = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        Ok(Self { socket, tls: TlsAcceptor::from(Arc::new(tls)), client_ca })
+    }
+
+    /// The address that was bound (the port may have been 0).
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        self.socket.local_addr().context("read the bound address")
+    }
+
+    /// Serves connections until `token` is cancelled, then waits up to `grace` for requests to end.
+    pub async fn serve(self, server: Arc<Server>, grace: Duration, token: CancellationToken) {
+        let connections = TaskTracker::new();
+        let this = Arc::new(self);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = token.cancelled() => break,
+                accepted = this.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let (this, server, token) = (Arc::clone(&this), Arc::clone(&server), token.clone());
+                    connections.spawn(async move { this.connection(server, stream, address, token).await });
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: leave time for some to be closed.
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        connections.close();
+        if tokio::time::timeout(grace, connections.wait()).await.is_err() {
+            tracing::info!("connections still open after the shutdown grace are cut");
+        }
+    }
+
+    async fn connection(
+        &self,
+        server: Arc<Server>,
+        stream: TcpStream,
+        address: SocketAddr,
+        token: CancellationToken,
+    ) {
+        let _ = stream.set_nodelay(true);
+        let handshake = tokio::time::timeout(HANDSHAKE, self.tls.accept(stream));
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%address, %error, "TLS handshake failed"),
+            Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
+        };
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let trusted = !chain.is_empty() && self.client_ca.as_ref().is_some_and(|ca| ca.verify(chain));
+        let certificates = chain.iter().map(|c| c.clone().into_owned()).collect();
+        let peer = Peer { address: Some(address), certificates: Arc::new(certificates), trusted };
+        serve_http(TokioIo::new(stream), server, peer, token).await;
+    }
+}
+
+/// Serves one connection, of whatever transport, until it ends or the server stops.
+pub async fn serve_http<I>(io: I, server: Arc<Server>, peer: Peer, token: CancellationToken)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let server = Arc::clone(&server);
+        request.extensions_mut().insert(peer.clone());
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        async move { Ok::<_, Infallible>(service::serve(server, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(1 << 20)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let connection = builder.serve_connection_with_upgrades(io, service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = token.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::trace!(%error, "connection ended");
+    }
+}

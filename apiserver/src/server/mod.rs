@@ -1,0 +1,303 @@
+//! The server: its parts put together, started and stopped.
+//!
+//! [`start`] opens the store, starts the caches, makes the loopback client, builds authentication, authorization and
+//! admission on informers over that client, and listens. A [`Running`] server ends when its token is cancelled: first
+//! the listener, then whatever looks after the default objects, last the store.
+
+pub mod context;
+pub mod listener;
+pub mod loopback;
+pub mod response;
+pub mod security;
+pub mod service;
+pub mod storage;
+pub mod tls;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::status::ApiError;
+use client::{Client, SharedInformerFactory, Tasks};
+use http::Method;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::authn::{MASTERS, User};
+use crate::bootstrap::{self, Advertised, Facts, Member};
+use crate::cacher::Cacher;
+use crate::config::{Config, ServingCert};
+use crate::metrics::RequestMetrics;
+use crate::registry::Registry;
+pub use context::Context;
+use listener::Listener;
+use loopback::Loopback;
+use security::Security;
+use tls::ClientCa;
+
+/// What every request needs.
+pub struct Server {
+    /// How the server is configured.
+    pub config: Config,
+    /// The store, and the caches above it.
+    pub cacher: Cacher,
+    /// What is served.
+    pub registry: Registry,
+    /// What is counted.
+    pub metrics: RequestMetrics,
+    /// Cancelled when the server stops.
+    pub token: CancellationToken,
+    security: OnceLock<Security>,
+    address: OnceLock<SocketAddr>,
+    bootstrapped: AtomicBool,
+    reading: Option<Arc<Semaphore>>,
+    writing: Option<Arc<Semaphore>>,
+}
+
+impl Server {
+    fn new(config: Config, cacher: Cacher, registry: Registry, token: CancellationToken) -> Self {
+        let slots = |count: usize| (count > 0).then(|| Arc::new(Semaphore::new(count)));
+        Self {
+            reading: slots(config.max_requests_inflight),
+            writing: slots(config.max_mutating_requests_inflight),
+            config,
+            cacher,
+            registry,
+            metrics: RequestMetrics::default(),
+            token,
+            security: OnceLock::new(),
+            address: OnceLock::new(),
+            bootstrapped: AtomicBool::new(false),
+        }
+    }
+
+    /// Who may do what; `None` while the server starts.
+    #[must_use]
+    pub fn security(&self) -> Option<&Security> {
+        self.security.get()
+    }
+
+    /// Whether all caches have been loaded.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.cacher.resources().iter().all(|resource| resource.is_ready())
+    }
+
+    /// Whether the default objects are there.
+    #[must_use]
+    pub fn is_bootstrapped(&self) -> bool {
+        self.bootstrapped.load(Ordering::Acquire)
+    }
+
+    /// Host and port for URLs that are handed out.
+    #[must_use]
+    pub fn external_address(&self) -> String {
+        let port = self.address.get().map_or(self.config.bind_address.port(), SocketAddr::port);
+        match &self.config.external_hostname {
+            Some(host) => format!("{host}:{port}"),
+            None => SocketAddr::new(advertise_address(&self.config), port).to_string(),
+        }
+    }
+
+    /// A place among the requests that are served at once; waits for one. The server's own requests need none: others
+    /// may wait for them.
+    pub(crate) async fn slot(
+        &self,
+        method: &Method,
+        user: &User,
+    ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        let reading = matches!(*method, Method::GET | Method::HEAD);
+        let slots = if reading { &self.reading } else { &self.writing };
+        let Some(slots) = slots.as_ref().filter(|_| !user.in_group(MASTERS)) else { return Ok(None) };
+        match Arc::clone(slots).acquire_owned().await {
+            Ok(permit) => Ok(Some(permit)),
+            Err(_) => Err(ApiError::unavailable("the server is shutting down")),
+        }
+    }
+}
+
+/// A server that serves.
+#[derive(Clone)]
+pub struct Running {
+    server: Arc<Server>,
+    address: SocketAddr,
+    tasks: Tasks,
+}
+
+impl Running {
+    /// The address it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A client that acts as the server itself, with no socket in between.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client_as(User::loopback())
+    }
+
+    /// A client that acts as `user`, with no socket in between. The user needs no credentials here, and is authorized
+    /// as anybody is.
+    #[must_use]
+    pub fn client_as(&self, user: User) -> Client {
+        Loopback::new(Arc::clone(&self.server), user).client()
+    }
+
+    /// The tower service that [`Running::client_as`] is a client of.
+    #[must_use]
+    pub fn service_as(&self, user: User) -> Loopback {
+        Loopback::new(Arc::clone(&self.server), user)
+    }
+
+    /// Waits until caches are loaded and the default objects exist; what `/readyz` says.
+    pub async fn ready(&self) {
+        while !(self.server.is_bootstrapped() && self.server.is_loaded()) && !self.server.token.is_cancelled() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the token was cancelled and everything has stopped.
+    pub async fn wait(self) -> anyhow::Result<()> {
+        self.tasks.wait().await.context("the server stopped")
+    }
+}
+
+/// Starts a server and runs it until `token` is cancelled.
+pub async fn run(config: Config, token: CancellationToken) -> anyhow::Result<()> {
+    start(config, token).await?.wait().await
+}
+
+/// Starts a server. It serves when this returns; [`Running::ready`] says when the default objects are there.
+pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<Running> {
+    let tasks = Tasks::child_of(&token);
+    let store = storage::open(&config.storage).await?;
+    let prefix = config.storage_prefix.trim_end_matches('/').to_owned();
+    let cache_config = crate::cacher::Config { prefix: format!("{prefix}/"), ..crate::cacher::Config::default() };
+    let cacher = Cacher::start(Arc::clone(&store), cache_config, tasks.token()).await.context("start the watch cache")?;
+    let registry = Registry::built_in(&cacher, &prefix, config.event_ttl);
+    let server = Arc::new(Server::new(config, cacher, registry, tasks.token()));
+    let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
+    let informers = SharedInformerFactory::new(own.clone(), &tasks);
+    let (security, repair) = Security::build(&server, own.clone(), &informers)?;
+    if server.security.set(security).is_err() {
+        anyhow::bail!("a server is started once");
+    }
+    let listener = bind(&server).await?;
+    let address = listener.address()?;
+    let _ = server.address.set(address);
+    let running = Running { server: Arc::clone(&server), address, tasks: tasks.clone() };
+    spawn(&running, listener, own, store, repair)?;
+    tracing::info!(%address, "serving");
+    Ok(running)
+}
+
+fn spawn(
+    running: &Running,
+    listener: Listener,
+    own: Client,
+    store: Arc<dyn store::Store>,
+    repair: crate::registry::service_repair::ServiceRepair,
+) -> anyhow::Result<()> {
+    let (server, tasks) = (Arc::clone(&running.server), &running.tasks);
+    let config = server.config.clone();
+    let facts = facts(&config, running.address)?;
+    let own_address = Advertised { address: advertise_address(&config), port: running.address.port() };
+    let member = Member::new(Arc::clone(&store), own.clone(), &config.storage_prefix, own_address);
+    let serving = Arc::clone(&server);
+    tasks.spawn("listener", move |token| listener.serve(serving, config.shutdown_grace, token));
+    let interval = server.config.compaction_interval;
+    tasks.spawn("compaction", move |token| storage::compact(store, interval, token));
+    tasks.spawn("service-repair", |token| repair.run(token));
+    tasks.spawn("bootstrap", move |token| look_after(server, own, facts, member, token));
+    Ok(())
+}
+
+async fn bind(server: &Server) -> anyhow::Result<Listener> {
+    let config = &server.config;
+    let load = |path: &Option<std::path::PathBuf>| path.as_deref().map(ClientCa::load).transpose();
+    let client_ca = load(&config.authentication.client_ca_file)?;
+    let proxy_ca = load(&config.authentication.request_header.client_ca_file)?;
+    let hints: Vec<ClientCa> = client_ca.iter().chain(&proxy_ca).cloned().collect();
+    let tls = tls::server_config(&config.serving_cert, &serving_names(config), &hints)?;
+    Listener::bind(config.bind_address, tls, client_ca).await
+}
+
+/// The names and addresses of a self-signed certificate.
+fn serving_names(config: &Config) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        .map(str::to_owned)
+        .to_vec();
+    names.push("kubernetes.default.svc.cluster.local".to_owned());
+    names.extend(["127.0.0.1".to_owned(), advertise_address(config).to_string()]);
+    names.extend(config.service_cluster_ip_ranges.iter().map(|range| range.nth(1).to_string()));
+    names.extend(config.external_hostname.clone());
+    names.dedup();
+    names
+}
+
+fn facts(config: &Config, address: SocketAddr) -> anyhow::Result<Facts> {
+    let read = |path: &Option<std::path::PathBuf>| -> anyhow::Result<Option<String>> {
+        let Some(path) = path else { return Ok(None) };
+        std::fs::read_to_string(path).map(Some).with_context(|| format!("read {}", path.display()))
+    };
+    let range = config.service_cluster_ip_ranges.first().context("no block of Service addresses is configured")?;
+    Ok(Facts {
+        service_ip: range.nth(1),
+        port: address.port(),
+        client_ca: read(&config.authentication.client_ca_file)?,
+        request_header_ca: read(&config.authentication.request_header.client_ca_file)?,
+    })
+}
+
+/// Makes the default objects, then keeps them until the token is cancelled.
+async fn look_after(server: Arc<Server>, own: Client, facts: Facts, member: Member, token: CancellationToken) {
+    let mut wait = Duration::from_millis(50);
+    loop {
+        let made = tokio::select! {
+            biased;
+            () = token.cancelled() => return,
+            made = bootstrap::start(&own, &server.config, &facts) => made,
+        };
+        match made {
+            Ok(()) => break,
+            Err(error) => tracing::warn!(%error, "could not make the default objects, will retry"),
+        }
+        tokio::select! { () = token.cancelled() => return, () = tokio::time::sleep(wait) => {} }
+        wait = (wait * 2).min(Duration::from_secs(5));
+    }
+    if let Err(error) = member.join().await {
+        tracing::warn!(error = %client::chain(&error), "could not write the kubernetes endpoints, will retry");
+    }
+    server.bootstrapped.store(true, Ordering::Release);
+    let config = server.config.clone();
+    tokio::join!(member.run(token.clone()), bootstrap::run(own, config, facts, token));
+}
+
+/// The address others reach this server at: configured, or bound, or the one towards the rest of the world.
+#[must_use]
+pub fn advertise_address(config: &Config) -> IpAddr {
+    let bound = config.bind_address.ip();
+    config.advertise_address.or_else(|| (!bound.is_unspecified()).then_some(bound)).unwrap_or_else(outward_address)
+}
+
+/// The address of the interface with the default route. No packet is sent.
+fn outward_address() -> IpAddr {
+    let ask = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    ask().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Where files are kept that the server makes for itself.
+pub(crate) fn own_directory(config: &Config) -> std::path::PathBuf {
+    match (&config.storage, &config.serving_cert) {
+        (crate::config::StorageConfig::Embedded { data_dir }, _) => data_dir.clone(),
+        (_, ServingCert::Directory(directory)) => directory.clone(),
+        (_, ServingCert::Files { cert, .. }) => cert.parent().map(Into::into).unwrap_or_default(),
+    }
+}

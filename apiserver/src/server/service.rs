@@ -1,0 +1,201 @@
+//! The way of a request through the server: panic guard, time limit, request info, authentication, impersonation,
+//! authorization, handler; then the headers every answer carries (upstream `DefaultBuildHandlerChain`).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::status::ApiError;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+
+use super::context::Context;
+use super::listener::Peer;
+use super::{Server, response};
+use crate::authn::{Credentials, User};
+use crate::authz;
+use crate::body::Body;
+use crate::handlers;
+use crate::query::{Query, parse_duration, percent_decode};
+use crate::request::RequestInfo;
+
+/// An identity that needs no proof: the request was made inside the process. An extension of the request.
+#[derive(Clone, Debug)]
+pub struct Insider(pub Arc<User>);
+
+type Answer = Result<Response<Body>, ApiError>;
+
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Answers a request. Never fails: whatever goes wrong becomes an answer.
+pub async fn serve(server: Arc<Server>, request: Request<Body>) -> Response<Body> {
+    let started = Instant::now();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let path = percent_decode(request.uri().path(), false);
+    let audit_id = audit_id(request.headers());
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let info = match RequestInfo::parse(&method, &path, &query) {
+        Ok(info) => info,
+        Err(error) => {
+            let error = ApiError::internal(format!("failed to create RequestInfo: {error}"));
+            return response::error(&error, &headers, &query);
+        }
+    };
+    let record = server.metrics.begin(&info, &method);
+    // Boxed: the handlers' states are large, and most of them are not in use.
+    let work: BoxFuture<'_, Answer> = Box::pin(limited(server, request, info, query.clone(), method));
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    let mut response = match outcome {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => response::error(&error, &headers, &query),
+        Err(_) => {
+            tracing::error!(path, "a handler panicked");
+            let error = ApiError::internal("This request caused apiserver to panic. Look in the logs for details.");
+            response::error(&error, &headers, &query)
+        }
+    };
+    let own = response.headers_mut();
+    own.insert(AUDIT_ID.clone(), audit_id);
+    own.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    record.end(response.status(), started.elapsed());
+    response
+}
+
+fn audit_id(headers: &HeaderMap) -> HeaderValue {
+    headers.get(&AUDIT_ID).cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("a uuid is a header value")
+    })
+}
+
+/// Applies the time limit, which long-running requests do not have.
+async fn limited(
+    server: Arc<Server>,
+    request: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+    method: Method,
+) -> Result<Response<Body>, ApiError> {
+    let long_running = info.is_long_running();
+    let limit = if long_running { None } else { Some(time_limit(&server, &query)?) };
+    let work = filtered(server, request, info, query, method, long_running);
+    let Some(limit) = limit else { return work.await };
+    match tokio::time::timeout(limit, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let message = "request did not complete within requested timeout - context deadline exceeded";
+            let mut error = ApiError::timeout(message, 0);
+            if let Some(details) = &mut error.status.details {
+                details.retry_after_seconds = None;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn time_limit(server: &Server, query: &Query) -> Result<Duration, ApiError> {
+    let most = server.config.request_timeout;
+    let Some(text) = query.first("timeout").filter(|text| !text.is_empty()) else { return Ok(most) };
+    let asked = parse_duration(text)
+        .map_err(|why| ApiError::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
+    Ok(if asked.is_zero() { most } else { asked.min(most) })
+}
+
+async fn filtered(
+    server: Arc<Server>,
+    mut request: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+    method: Method,
+    long_running: bool,
+) -> Result<Response<Body>, ApiError> {
+    let requestor = authenticate(&server, &mut request).await?;
+    let security = server.security();
+    let user = match security {
+        Some(security) => {
+            let authorizer = security.authorizer.as_ref();
+            match security.impersonation.apply(request.headers(), &requestor, &info, authorizer)? {
+                Some(user) => Arc::new(user),
+                None => requestor,
+            }
+        }
+        None => requestor,
+    };
+    let _slot = if long_running { None } else { server.slot(&method, &user).await? };
+    match security {
+        Some(security) => authz::check(security.authorizer.as_ref(), &user, &info)?,
+        None => authz::check(&authz::Superusers, &user, &info)?,
+    }
+    let headers = request.headers().clone();
+    let context = Context::new(Arc::clone(&server), info, user, method, query, headers);
+    let outcome = handlers::handle(&context, request).await;
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(error) => response::error(&error, &context.headers, &context.query),
+    };
+    add_warnings(response.headers_mut(), &context.take_warnings());
+    Ok(response)
+}
+
+async fn authenticate(server: &Server, request: &mut Request<Body>) -> Result<Arc<User>, ApiError> {
+    if let Some(Insider(user)) = request.extensions_mut().remove::<Insider>() {
+        return Ok(user);
+    }
+    let Some(security) = server.security() else {
+        return Err(ApiError::unavailable("the server is still starting"));
+    };
+    let peer = request.extensions().get::<Peer>();
+    let (certificates, trusted) =
+        peer.map(|peer| (Arc::clone(&peer.certificates), peer.trusted)).unwrap_or_default();
+    let proxied = server.config.authentication.request_header.client_ca_file.is_some();
+    let unknown = !certificates.is_empty() && !trusted;
+    let credentials = Credentials::of(certificates, trusted, request.headers(), proxied);
+    // A certificate nobody here has signed is a bad credential, unless a token comes with it.
+    if unknown && !proxied && credentials.bearer_token.is_none() {
+        return Err(ApiError::unauthorized());
+    }
+    match security.authenticator.authenticate(&credentials).await? {
+        Some(user) => Ok(Arc::new(user)),
+        None => Err(ApiError::unauthorized()),
+    }
+}
+
+/// As upstream: `299 - "text"`, at most 4 KiB in all.
+fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
+    let mut total = 0;
+    for warning in warnings {
+        let escaped: String = warning
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c]))
+            .collect();
+        let value = format!("299 - \"{escaped}\"");
+        total += value.len();
+        if total > 4096 {
+            break;
+        }
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            headers.append(WARNING, value);
+        }
+    }
+}
+
+/// The `Retry-After` header of an error that says when to come back.
+pub(super) fn retry_after(error: &ApiError) -> Option<HeaderValue> {
+    let seconds = error.status.details.as_ref()?.retry_after_seconds.filter(|seconds| *seconds > 0)?;
+    HeaderValue::from_str(&seconds.to_string()).ok()
+}
+
+/// The plain 404 of paths that belong to no API.
+#[must_use]
+pub fn page_not_found() -> Response<Body> {
+    let mut response = Response::new(crate::body::full("404 page not found\n"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+pub(super) const RETRY: HeaderName = RETRY_AFTER;

@@ -1,0 +1,52 @@
+//! Opening the store, and forgetting its history.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use store::Store;
+use store::embedded::Embedded;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::StorageConfig;
+
+/// How long an etcd may take to answer at first.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens the store.
+pub async fn open(config: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
+    match config {
+        StorageConfig::Embedded { data_dir } => {
+            let store = Embedded::open(data_dir).await;
+            Ok(Arc::new(store.with_context(|| format!("open the store in {}", data_dir.display()))?))
+        }
+        StorageConfig::Etcd { servers, .. } => {
+            anyhow::bail!("cannot reach etcd at {}", servers.join(","))
+        }
+    }
+}
+
+/// Forgets what is older than one interval, again and again.
+pub async fn compact(store: Arc<dyn Store>, interval: Duration, token: CancellationToken) {
+    if interval.is_zero() {
+        return;
+    }
+    let mut previous = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        if let Some(revision) = previous.take()
+            && let Err(error) = store.compact(revision).await
+        {
+            // Another server may have done it.
+            tracing::debug!(%error, "history was not compacted");
+        }
+        match store.current_revision().await {
+            Ok(revision) => previous = Some(revision),
+            Err(error) => tracing::warn!(%error, "could not ask for the store's revision"),
+        }
+    }
+}
