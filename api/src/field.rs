@@ -148,6 +148,11 @@ impl Error {
         Self::new(ErrorType::Invalid, field, value, detail)
     }
 
+    /// A malformed value that is not shown.
+    pub fn invalid_omitted(field: &Path, detail: impl Into<String>) -> Self {
+        Self { shown: Some(String::new()), ..Self::new(ErrorType::Invalid, field, Value::Null, detail) }
+    }
+
     /// A missing value.
     pub fn required(field: &Path, detail: impl Into<String>) -> Self {
         Self::new(ErrorType::Required, field, Value::Null, detail)
@@ -228,7 +233,7 @@ impl Error {
             | ErrorType::TooLong
             | ErrorType::TooShort
             | ErrorType::Internal => None,
-            _ => Some(self.shown.clone().unwrap_or_else(|| show(&self.value))),
+            _ => Some(self.shown.clone().unwrap_or_else(|| show(&self.value))).filter(|shown| !shown.is_empty()),
         };
         match (shown, self.detail.is_empty()) {
             (None, true) => words.to_owned(),
