@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use client::{Client, EventRecorder, Selection, SharedInformerFactory, Tasks};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::environment::{Environment, NodeCell};
 use crate::agent::volumes::NodeVolumes;
 use crate::agent::{Agent, NetworkFault, Parts};
+use crate::certificates::{self, ServingConfig};
 use crate::cgroups::{self, Cgroups};
 use crate::config::KubeletConfiguration;
 use crate::containers::resources::LimitSettings;
@@ -27,6 +29,7 @@ use crate::facts::{NodeFacts, Sources};
 use crate::flags::Config;
 use crate::images::Images;
 use crate::layout::Layout;
+use crate::logs::LogRotator;
 use crate::node_status::machine::{Machine, machine, node_addresses};
 use crate::node_status::{NodeReporter, Pressure, Registration, initial_node, lease};
 use crate::objects::Objects;
@@ -34,7 +37,9 @@ use crate::pleg::Pleg;
 use crate::pod_workers::{Intervals, PodWorkers};
 use crate::pods::PodRegistry;
 use crate::probes::{self, ProbeManager};
+use crate::quantity;
 use crate::runtime::Runtime;
+use crate::server::{self, ServerDeps};
 use crate::static_pods::mirror::Mirrors;
 use crate::status::StatusManager;
 use crate::sync::PodRuntime;
@@ -172,6 +177,7 @@ impl Kubelet {
         self.pleg.run(tasks, move |uid| wake.wake(uid));
         let wake = workers.clone();
         facts.run(tasks, move || wake_all(&wake));
+        self.serve(tasks)?;
         self.take_in_pods(agent, tasks).await;
         Ok(())
     }
@@ -305,6 +311,47 @@ impl Kubelet {
             mirrors: self.client.clone().map(|c| Mirrors::new(c, self.config.node_name.clone())),
             manifests: self.settings.static_pods(),
         })
+    }
+
+    /// Serves the kubelet's own API, keeps its certificate, and rotates logs.
+    fn serve(&self, tasks: &Tasks) -> anyhow::Result<()> {
+        let settings = &self.settings;
+        let tls = ServingConfig::load_or_create(
+            &self.config.cert_dir,
+            &settings.tls_cert_file,
+            &settings.tls_private_key_file,
+            &self.config.hostname,
+            &self.addresses,
+        )
+        .context("kubelet serving certificate")?;
+        let pleg = self.pleg.clone();
+        let deps = ServerDeps {
+            runtime: self.runtime.clone(),
+            pods: self.pods.clone(),
+            status: self.status.clone(),
+            client: self.client.clone(),
+            config: settings.clone(),
+            layout: self.layout.clone(),
+            node_name: self.config.node_name.clone(),
+            cgroups: self.cgroups.clone(),
+            health: Arc::new(move || pleg.health()),
+            tls,
+        };
+        tasks.spawn_critical("kubelet-server", |token| server::serve(deps, token));
+        if let (Some(client), true) = (&self.client, settings.server_tls_bootstrap) {
+            let (client, config, ips) = (client.clone(), self.config.clone(), self.addresses.clone());
+            tasks.spawn("serving-certificate", |token| {
+                certificates::serving(client, config.cert_dir, config.node_name, config.hostname, ips, token)
+            });
+        }
+        let size = Quantity(settings.container_log_max_size.clone());
+        if let Ok(size @ 1..) = u64::try_from(quantity::value(&size)) {
+            let files = usize::try_from(settings.container_log_max_files).unwrap_or_default();
+            let interval = settings.container_log_monitor_interval.0;
+            let rotator = LogRotator::new(self.runtime.clone(), size, files, interval);
+            tasks.spawn("log-rotation", |token| rotator.run(token));
+        }
+        Ok(())
     }
 
     fn evict(&self, workers: &PodWorkers, tasks: &Tasks) -> anyhow::Result<()> {
@@ -480,8 +527,7 @@ fn reserved(
     settings: &KubeletConfiguration,
     machine: &Machine,
     root: &std::path::Path,
-) -> std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity> {
-    use crate::quantity;
+) -> std::collections::BTreeMap<String, Quantity> {
     let mut all = cgroups::reserved(&settings.system_reserved, &settings.kube_reserved);
     let disk = crate::node_status::machine::file_system(root).map(|f| f.capacity).unwrap_or_default();
     let disk = i64::try_from(disk).unwrap_or(i64::MAX);
@@ -506,8 +552,6 @@ pub fn threshold_bytes(threshold: &str, capacity: i64) -> i64 {
             reason = "a share needs no more precision"
         )]
         Some(percent) => (capacity as f64 * percent / 100.0) as i64,
-        None => crate::quantity::value(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(
-            threshold.to_owned(),
-        )),
+        None => quantity::value(&Quantity(threshold.to_owned())),
     }
 }
