@@ -10,8 +10,22 @@ use crate::field::{Error, ErrorList, Path};
 use crate::kinds;
 use crate::names::GroupVersionKind;
 
+pub(crate) mod affinity;
+pub(crate) mod certificates;
+pub(crate) mod claim;
+pub(crate) mod container;
+pub(crate) mod cron;
+pub(crate) mod golang;
+pub(crate) mod ip;
+pub(crate) mod job;
 pub mod meta;
+pub(crate) mod pod;
+pub(crate) mod resources;
 mod rules;
+pub(crate) mod security;
+pub(crate) mod source;
+pub(crate) mod volume;
+pub(crate) mod workload;
 
 pub(crate) use rules::*;
 

@@ -4,6 +4,7 @@ use crate::defaults as d;
 use crate::printers as p;
 use crate::selector::kinds as f;
 use crate::strategy::{self as s, Strategy};
+use crate::validation as v;
 
 use super::Kind;
 
@@ -42,25 +43,35 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new("", "v1", "PersistentVolumeClaim")
         .defaults(d::volume::claim)
         .strategy(s::claim::CLAIM)
-        .table(&p::storage::CLAIM),
+        .table(&p::storage::CLAIM)
+        .validate(|o| v::typed(o, v::claim::claim), |n, o| v::typed2(n, o, v::claim::claim_update))
+        .validate_status(|n, o| v::typed2(n, o, v::claim::claim_status)),
     Kind::new("", "v1", "PersistentVolume")
         .defaults(d::volume::persistent_volume)
         .strategy(s::claim::VOLUME)
-        .table(&p::storage::PERSISTENT_VOLUME),
+        .table(&p::storage::PERSISTENT_VOLUME)
+        .validate(|o| v::typed(o, v::claim::persistent_volume), |n, o| v::typed2(n, o, v::claim::persistent_volume_update))
+        .validate_status(|n, o| v::typed2(n, o, v::claim::persistent_volume_status)),
     Kind::new("", "v1", "Pod")
         .defaults(d::pod::pod)
         .strategy(s::pod::STRATEGY)
         .fields(f::POD)
-        .table(&p::pod::POD),
+        .table(&p::pod::POD)
+        .validate(|o| v::typed(o, v::pod::create), |n, o| v::typed2(n, o, v::pod::update))
+        .validate_status(|n, o| v::typed2(n, o, v::pod::status))
+        .validate_subresources(&[("ephemeralcontainers", |n, o| v::typed2(n, o, v::pod::ephemeral_containers)), ("resize", |n, o| v::typed2(n, o, v::pod::resize))]),
     Kind::new("", "v1", "PodTemplate")
         .defaults(d::apps::pod_template)
         .strategy(Strategy::PLAIN.counting(&["template"]))
-        .table(&p::pod::POD_TEMPLATE),
+        .table(&p::pod::POD_TEMPLATE)
+        .validate(|o| v::typed(o, v::pod::pod_template), |n, o| v::typed2(n, o, v::pod::pod_template_update)),
     Kind::new("", "v1", "ReplicationController")
         .defaults(d::apps::replication_controller)
         .strategy(Strategy::SPEC_STATUS)
         .fields(f::REPLICATION_CONTROLLER)
-        .table(&p::workload::REPLICATION_CONTROLLER),
+        .table(&p::workload::REPLICATION_CONTROLLER)
+        .validate(|o| v::typed(o, v::workload::replication_controller), |n, o| v::typed2(n, o, v::workload::replication_controller_update))
+        .validate_status(|n, o| v::typed2(n, o, v::workload::replication_controller_status)),
     Kind::new("", "v1", "ResourceQuota")
         .defaults(d::core::resource_quota)
         .strategy(Strategy::STATUS)
@@ -85,32 +96,44 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::other::custom_resource_definition)
         .strategy(s::other::CUSTOM_RESOURCE_DEFINITION),
     // apps, batch, autoscaling
-    Kind::new(APPS, "v1", "ControllerRevision").table(&p::workload::CONTROLLER_REVISION),
+    Kind::new(APPS, "v1", "ControllerRevision").table(&p::workload::CONTROLLER_REVISION)
+        .validate(|o| v::typed(o, v::workload::controller_revision), |n, o| v::typed2(n, o, v::workload::controller_revision_update)),
     Kind::new(APPS, "v1", "DaemonSet")
         .defaults(d::apps::daemon_set)
         .strategy(s::workload::DAEMON_SET)
-        .table(&p::workload::DAEMON_SET),
+        .table(&p::workload::DAEMON_SET)
+        .validate(|o| v::typed(o, v::workload::daemon_set), |n, o| v::typed2(n, o, v::workload::daemon_set_update))
+        .validate_status(|n, o| v::typed2(n, o, v::workload::daemon_set_status)),
     Kind::new(APPS, "v1", "Deployment")
         .defaults(d::apps::deployment)
         .strategy(s::workload::DEPLOYMENT)
-        .table(&p::workload::DEPLOYMENT),
+        .table(&p::workload::DEPLOYMENT)
+        .validate(|o| v::typed(o, v::workload::deployment), |n, o| v::typed2(n, o, v::workload::deployment_update))
+        .validate_status(|n, o| v::typed2(n, o, v::workload::deployment_status)),
     Kind::new(APPS, "v1", "ReplicaSet")
         .defaults(d::apps::replica_set)
         .strategy(Strategy::SPEC_STATUS)
-        .table(&p::workload::REPLICA_SET),
+        .table(&p::workload::REPLICA_SET)
+        .validate(|o| v::typed(o, v::workload::replica_set), |n, o| v::typed2(n, o, v::workload::replica_set_update))
+        .validate_status(|n, o| v::typed2(n, o, v::workload::replica_set_status)),
     Kind::new(APPS, "v1", "StatefulSet")
         .defaults(d::apps::stateful_set)
         .strategy(Strategy::SPEC_STATUS)
-        .table(&p::workload::STATEFUL_SET),
+        .table(&p::workload::STATEFUL_SET)
+        .validate(|o| v::typed(o, v::workload::stateful_set), |n, o| v::typed2(n, o, v::workload::stateful_set_update))
+        .validate_status(|n, o| v::typed2(n, o, v::workload::stateful_set_status)),
     Kind::new(BATCH, "v1", "CronJob")
         .defaults(d::apps::cron_job)
         .strategy(Strategy::SPEC_STATUS)
-        .table(&p::workload::CRON_JOB),
+        .table(&p::workload::CRON_JOB)
+        .validate(|o| v::typed(o, v::job::cron_job), |n, o| v::typed2(n, o, v::job::cron_job_update)),
     Kind::new(BATCH, "v1", "Job")
         .defaults(d::apps::job)
         .strategy(s::workload::JOB)
         .fields(f::JOB)
-        .table(&p::workload::JOB),
+        .table(&p::workload::JOB)
+        .validate(|o| v::typed(o, v::job::job), |n, o| v::typed2(n, o, v::job::job_update))
+        .validate_status(|n, o| v::typed2(n, o, v::job::status)),
     Kind::new("autoscaling", "v1", "HorizontalPodAutoscaler")
         .defaults(d::autoscaling::autoscaler_v1)
         .strategy(Strategy::STATUS)
