@@ -10,6 +10,8 @@
 //! empty one (`a`lways, `o`mitempty, omit`z`ero). A name in brackets is a nested message whose fields stand
 //! directly in the JSON object.
 
+#![allow(clippy::unwrap_used)] // a test may fail anywhere
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,8 @@
 //!
 //! The fixtures lie beside the repository (`../shared/upstream-data/api-testdata`); without them the test says so.
 
+#![allow(clippy::unwrap_used)] // a test may fail anywhere
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

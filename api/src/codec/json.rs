@@ -17,6 +17,35 @@ pub fn syntax_error(json: &[u8], error: &serde_json::Error) -> String {
     })
 }
 
+/// Text that Go's decoder reads and `serde_json` does not: bytes that are not UTF-8 and halves of surrogate pairs,
+/// with the replacement character in their place. `None` when there is nothing to mend.
+#[must_use]
+pub fn mend(json: &[u8]) -> Option<Vec<u8>> {
+    let text = String::from_utf8_lossy(json);
+    let mut out = String::with_capacity(text.len());
+    let mut rest: &str = &text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let (length, lone) = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (12, false),
+            (Some(0xd800..=0xdfff), _) => (6, true),
+            // The escaped character may be of any length; a backslash at the very end stands alone.
+            _ => (escape.char_indices().nth(2).map_or(escape.len(), |(end, _)| end), false),
+        };
+        out.push_str(if lone { "\\ufffd" } else { &escape[..length] });
+        rest = &escape[length..];
+    }
+    out.push_str(rest);
+    (out.as_bytes() != json).then(|| out.into_bytes())
+}
+
+/// The code unit of a `\uXXXX` escape at the beginning of `text`.
+fn unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok()).flatten()
+}
+
 /// What Go calls a JSON value of this kind in errors.
 #[must_use]
 pub fn kind_of(value: &Value) -> &'static str {
@@ -35,7 +64,10 @@ pub fn kind_of(value: &Value) -> &'static str {
 /// # Errors
 /// Go's message when the text is not JSON.
 pub fn decode(json: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(json).map_err(|error| syntax_error(json, &error))
+    serde_json::from_slice(json).or_else(|error| match mend(json) {
+        Some(mended) => serde_json::from_slice(&mended).map_err(|error| syntax_error(&mended, &error)),
+        None => Err(syntax_error(json, &error)),
+    })
 }
 
 /// Writes JSON text as upstream's encoder does, with a line break at the end.
@@ -256,6 +288,19 @@ fn quote_char(c: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn broken_characters_are_replaced_as_in_go() {
+        for (text, value) in [
+            (&br#""\ud800""#[..], "\u{fffd}"),
+            (br#""\ud83d\ude00 \udc00x \\ud800""#, "\u{1F600} \u{fffd}x \\ud800"),
+            (b"\"a\xffb\"", "a\u{fffd}b"),
+        ] {
+            assert_eq!(decode(text), Ok(Value::from(value)));
+        }
+        assert_eq!(mend(br#"{"a":"\n\u00e4"}"#), None);
+        assert_eq!(mend(b"\"\\"), None);
+    }
 
     #[test]
     fn syntax_errors_read_as_go_writes_them() {

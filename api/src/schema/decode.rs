@@ -57,7 +57,10 @@ impl<'s> TypeRef<'s> {
         match result {
             Ok(value) => decoder.finish(value, self),
             Err(_) if decoder.fatal.is_some() => decoder.finish(None, self),
-            Err(error) => Err(DecodeError::Syntax(crate::codec::json::syntax_error(json, &error))),
+            Err(error) => match crate::codec::json::mend(json) {
+                Some(mended) => self.decode_slice(&mended),
+                None => Err(DecodeError::Syntax(crate::codec::json::syntax_error(json, &error))),
+            },
         }
     }
 

@@ -31,9 +31,12 @@ pub fn decode_unstructured(json: &[u8]) -> Result<Decoded, DecodeError> {
 /// When the text is not JSON.
 pub fn decode_any(json: &[u8]) -> Result<Decoded, DecodeError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    decode(&mut deserializer)
-        .and_then(|decoded| deserializer.end().map(|()| decoded))
-        .map_err(|error| DecodeError::Syntax(crate::codec::json::syntax_error(json, &error)))
+    decode(&mut deserializer).and_then(|decoded| deserializer.end().map(|()| decoded)).or_else(|error| {
+        match crate::codec::json::mend(json) {
+            Some(mended) => decode_any(&mended),
+            None => Err(DecodeError::Syntax(crate::codec::json::syntax_error(json, &error))),
+        }
+    })
 }
 
 /// Brings a value parsed before into the form that [`decode_unstructured`] gives.

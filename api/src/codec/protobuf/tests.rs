@@ -5,7 +5,7 @@ use proptest::test_runner::TestRng;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::schema::{Node, NodeRef, Raw, kinds};
+use crate::schema::{Node, NodeRef, Raw, SchemaOr, kinds};
 
 fn ty(group: &'static str, version: &'static str, kind: &'static str) -> TypeRef<'static> {
     schema::type_for(&GroupVersionKind::new(group, version, kind)).unwrap()
@@ -149,7 +149,17 @@ fn generate(node: NodeRef<'_>, rng: &mut TestRng, depth: usize) -> Value {
         Node::IntOrString => [json!(80), json!("http"), json!(""), json!(0)][rng.random_range(0..4)].clone(),
         Node::Raw(Raw::Any | Raw::Unstructured) => Value::Null,
         Node::Raw(_) => json!({"kind": "K", "l": [1, {"m": word(rng)}, null]}),
-        Node::SchemaOr { .. } => Value::Null,
+        Node::SchemaOr { .. } if depth == 0 => Value::Null,
+        Node::SchemaOr { flavour, ty } => {
+            let mut object = || Value::Object(generate_object(node.schema().ty(*ty), rng, depth - 1));
+            let (first, second) = (object(), object());
+            match (flavour, rng.random::<bool>()) {
+                (_, false) => first,
+                (SchemaOr::Bool, true) => Value::from(rng.random::<bool>()),
+                (SchemaOr::Array, true) => json!([first, second]),
+                (SchemaOr::StringArray, true) => json!(["a", word(rng)]),
+            }
+        }
         Node::Object { ty, .. } => Value::Object(generate_object(node.schema().ty(*ty), rng, depth)),
         Node::List { .. } | Node::Map { .. } if depth == 0 => Value::Null,
         Node::List { item, .. } => {
