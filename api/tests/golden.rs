@@ -88,8 +88,8 @@ fn decoding_errors_are_the_recorded_ones() {
                     continue;
                 }
                 let Some(resource) = step["path"].as_str().and_then(resource) else { continue };
-                let answers = recorded.as_array().into_iter().flatten();
-                let Some(answer) = answers.filter(|answer| answer["step"] == step["id"]).last() else {
+                let mut answers = recorded.as_array().into_iter().flatten();
+                let Some(answer) = answers.rfind(|answer| answer["step"] == step["id"]) else {
                     continue;
                 };
                 let message = answer["body"]["message"].as_str().unwrap_or_default();
