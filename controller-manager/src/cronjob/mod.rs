@@ -285,8 +285,10 @@ impl Controller {
         }
         let api: Api<CronJob> = Api::namespaced(self.client.clone(), &key.namespace);
         let changed = CronJob { status: Some(status), ..cron.clone() };
-        let written = api.replace_status(&key.name, &PostParams::default(), &changed).await?;
-        self.written.wrote(key, &written);
+        let written = api.replace_status(&key.name, &PostParams::default(), &changed).await;
+        if let Some(written) = written.ignore_not_found()? {
+            self.written.wrote(key, &written);
+        }
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod template;
 mod update;
 
 use crate::common::Selector;
+use crate::common::errors::IgnoreGone;
 use crate::common::pod_control::PodControl;
 use crate::common::{batch, history, meta, pods, refs, written::Written};
 use crate::context::{Context, NODE_INDEX, enqueue_all, states};
@@ -233,8 +234,10 @@ impl Controller {
         }
         let api: Api<DaemonSet> = Api::namespaced(self.client.clone(), &key.namespace);
         let changed = DaemonSet { status: Some(status), ..set.clone() };
-        let written = api.replace_status(&key.name, &PostParams::default(), &changed).await?;
-        self.written.wrote(key, &written);
+        let written = api.replace_status(&key.name, &PostParams::default(), &changed).await;
+        if let Some(written) = written.ignore_not_found()? {
+            self.written.wrote(key, &written);
+        }
         Ok(())
     }
 }

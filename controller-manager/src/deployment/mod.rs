@@ -236,7 +236,8 @@ impl Controller {
                     ..deployment.status.clone().unwrap_or_default()
                 }))
             }
-            Err(error) if errors::is_namespace_terminating(&error) => Err(error.into()),
+            // Nothing to tell anyone: the namespace's deletion takes the deployment with it.
+            Err(error) if errors::is_namespace_terminating(&error) => Ok(None),
             Err(error) => {
                 let message =
                     format!("Failed to create new replica set {name:?}: {}", errors::message(&error));
@@ -304,8 +305,10 @@ impl Controller {
         if changed.metadata.annotations == deployment.metadata.annotations && changed.status == Some(before) {
             return Ok(());
         }
-        let written = self.api(key).replace_status(&key.name, &PostParams::default(), &changed).await?;
-        self.written.wrote(key, &written);
+        let written = self.api(key).replace_status(&key.name, &PostParams::default(), &changed).await;
+        if let Some(written) = written.ignore_not_found()? {
+            self.written.wrote(key, &written);
+        }
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod status;
 
 pub use kinds::{Replicated, View};
 
+use crate::common::errors::IgnoreGone;
 use crate::common::pod_control::PodControl;
 use crate::common::{Selector, batch, errors, meta, pods, refs, written::Written};
 use crate::context::{Context, enqueue_all, states};
@@ -177,8 +178,10 @@ impl<K: Replicated> Controller<K> {
             return Ok(());
         }
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
-        let written = api.replace_status(&key.name, &PostParams::default(), &set.with_status(status)).await?;
-        self.written.wrote(key, &written);
+        let written = api.replace_status(&key.name, &PostParams::default(), &set.with_status(status)).await;
+        if let Some(written) = written.ignore_not_found()? {
+            self.written.wrote(key, &written);
+        }
         Ok(())
     }
 

@@ -294,8 +294,10 @@ impl Controller {
             status: Some(StatefulSetStatus { conditions: before.conditions, ..status }),
             ..set.clone()
         };
-        let written = api.replace_status(&key.name, &PostParams::default(), &changed).await?;
-        self.written.wrote(key, &written);
+        let written = api.replace_status(&key.name, &PostParams::default(), &changed).await;
+        if let Some(written) = written.ignore_not_found()? {
+            self.written.wrote(key, &written);
+        }
         Ok(())
     }
 }
