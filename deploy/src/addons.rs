@@ -1,4 +1,4 @@
-//! Objects that make a bare cluster a useful one: its DNS.
+//! Objects that make a bare cluster a useful one: the rights of its pod network, and its DNS.
 
 use anyhow::{Context, Result};
 use client::kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -8,19 +8,22 @@ use serde_json::Value;
 
 use crate::settings::Settings;
 
-const CLUSTER_DNS: &str = include_str!("../manifests/cluster-dns.yaml");
+/// In the order they are applied.
+const MANIFESTS: [&str; 2] =
+    [include_str!("../manifests/pod-network.yaml"), include_str!("../manifests/cluster-dns.yaml")];
 
 /// Creates what is missing and brings the rest up to date.
 ///
 /// # Errors
 /// The API server refuses.
 pub async fn apply(client: &Client, settings: &Settings) -> Result<()> {
-    let text = CLUSTER_DNS
-        .replace("${CLUSTER_DNS}", &settings.cluster_dns()?.to_string())
-        .replace("${CLUSTER_DOMAIN}", &settings.cluster_domain);
-    for document in serde_saphyr::from_multiple::<Value>(&text).context("read the DNS manifest")? {
-        let object: DynamicObject = serde_json::from_value(document)?;
-        apply_one(client, object).await?;
+    for manifest in MANIFESTS {
+        let text = manifest
+            .replace("${CLUSTER_DNS}", &settings.cluster_dns()?.to_string())
+            .replace("${CLUSTER_DOMAIN}", &settings.cluster_domain);
+        for document in serde_saphyr::from_multiple::<Value>(&text).context("read a manifest of ours")? {
+            apply_one(client, serde_json::from_value(document)?).await?;
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kubelet::runtime::Runtime;
@@ -13,12 +14,14 @@ use crate::containerd;
 use crate::layout::Layout;
 use crate::settings::Settings;
 
+const CALL_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Removes everything below `layout` and everything it left elsewhere on this machine. The server must have
 /// stopped.
 ///
 /// # Errors
 /// Files cannot be removed. What cannot be undone otherwise is reported and left.
-pub async fn everything(layout: &Layout, keep_data: bool, progress: &dyn Fn(&str)) -> Result<()> {
+pub async fn everything(layout: &Layout, keep_data: bool, progress: &(dyn Fn(&str) + Sync)) -> Result<()> {
     progress("removing pods");
     let settings = read_settings(layout);
     node(layout).await?;
@@ -29,7 +32,8 @@ pub async fn everything(layout: &Layout, keep_data: bool, progress: &dyn Fn(&str
         }
     }
     if let Some(settings) = &settings {
-        let delete = Command::new("ip").args(["link", "delete", &settings.bridge]).stderr(Stdio::null()).status();
+        let delete =
+            Command::new("ip").args(["link", "delete", &settings.bridge]).stderr(Stdio::null()).status();
         // It may never have been made.
         let _ = delete.await;
     }
@@ -63,8 +67,8 @@ fn read_settings(layout: &Layout) -> Option<Settings> {
 
 async fn remove_pods(layout: &Layout) -> Result<()> {
     let mut child = containerd::start(layout).await?;
-    let endpoint = format!("unix://{}", layout.containerd_socket().display());
-    let runtime = Runtime::connect(&endpoint).context("reach containerd")?;
+    let socket = layout.containerd_socket();
+    let runtime = Runtime::connect(&socket, &socket, CALL_PATIENCE).await.context("reach containerd")?;
     let removed = async {
         for sandbox in runtime.list_pod_sandboxes(None).await? {
             runtime.stop_pod_sandbox(&sandbox.id).await?;

@@ -94,8 +94,11 @@ impl Component {
             }
             Self::KubeControllerManager => {
                 let flags = controller_manager::Flags::try_parse_from(arguments())?;
-                let client = client::connect(&flags.client.options(self.name())).await?;
-                controller_manager::run(flags.into_config()?, client, token).await
+                let options = flags.client.options(self.name());
+                let mut config = flags.into_config()?;
+                let client = client::connect(&options).await?;
+                config.anonymous = Some(client::connect_anonymous(&options).await?);
+                controller_manager::run(config, client, token).await
             }
             Self::KubeScheduler => {
                 let flags = scheduler::Flags::try_parse_from(arguments())?;
@@ -170,6 +173,7 @@ fn controller_manager(layout: &Layout, settings: &Settings) -> Vec<String> {
         pki(layout, "service-account-private-key-file", "sa.key"),
         pki(layout, "cluster-signing-cert-file", "ca.crt"),
         pki(layout, "cluster-signing-key-file", "ca.key"),
+        flag("use-service-account-credentials", "true"),
         flag("controllers", "*,bootstrapsigner,tokencleaner"),
     ]
 }

@@ -114,7 +114,7 @@ fn ctr(layout: &Layout) -> Command {
 ///
 /// # Errors
 /// An archive cannot be read, or containerd refuses it.
-pub async fn import(layout: &Layout, archives: &[PathBuf], progress: &dyn Fn(&str)) -> Result<()> {
+pub async fn import(layout: &Layout, archives: &[PathBuf], progress: &(dyn Fn(&str) + Sync)) -> Result<()> {
     for archive in archives {
         let marker = layout.containerd_root().join("imported").join(archive.file_name().unwrap_or_default());
         let modified = fs::metadata(archive).and_then(|m| m.modified());

@@ -42,7 +42,7 @@ fn clients(node: &str) -> [(&'static str, String, &'static str); 7] {
         ("proxy", "system:kube-proxy".into(), ""),
         ("kubelet", format!("system:node:{node}"), "system:nodes"),
         ("apiserver-kubelet-client", "kube-apiserver-kubelet-client".into(), "system:masters"),
-        ("network", "system:kube-router".into(), ""),
+        ("network", "system:pod-network".into(), ""),
     ]
 }
 

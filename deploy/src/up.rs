@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// It cannot be prepared or started, or does not become ready.
-pub async fn up(layout: &Layout, settings: &Settings, progress: &dyn Fn(&str)) -> Result<()> {
+pub async fn up(layout: &Layout, settings: &Settings, progress: &(dyn Fn(&str) + Sync)) -> Result<()> {
     prepare::prepare(layout, settings)?;
     let wanted = fingerprint(settings)?;
     let running = running_pid(layout).is_some();
@@ -139,7 +139,11 @@ async fn systemctl(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-async fn wait_until_ready(layout: &Layout, settings: &Settings, progress: &dyn Fn(&str)) -> Result<()> {
+async fn wait_until_ready(
+    layout: &Layout,
+    settings: &Settings,
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<()> {
     let client = server::admin(layout).await?;
     let began = Instant::now();
     progress("waiting for the API server");
@@ -167,7 +171,7 @@ pub fn is_ready(node: &Node) -> bool {
 }
 
 /// Makes the cluster root's own, unless root has another already.
-fn install_kubeconfig(layout: &Layout, progress: &dyn Fn(&str)) -> Result<()> {
+fn install_kubeconfig(layout: &Layout, progress: &(dyn Fn(&str) + Sync)) -> Result<()> {
     let ours = layout.kubeconfig("admin");
     let Some(home) = std::env::var_os("HOME") else { return Ok(()) };
     let usual = Path::new(&home).join(".kube/config");
@@ -211,7 +215,7 @@ async fn stop(layout: &Layout) -> Result<()> {
 ///
 /// # Errors
 /// Something cannot be stopped or removed.
-pub async fn down(layout: &Layout, keep_data: bool, progress: &dyn Fn(&str)) -> Result<()> {
+pub async fn down(layout: &Layout, keep_data: bool, progress: &(dyn Fn(&str) + Sync)) -> Result<()> {
     progress("stopping the cluster");
     stop(layout).await?;
     if has_systemd() && Path::new(UNIT).exists() {

@@ -13,7 +13,6 @@ use deploy::settings::Settings;
 use deploy::{addons, cleanup, containerd, prepare, server, up};
 use k8s_openapi::api::core::v1::Node;
 use rustix::process::Pid;
-use tokio::process::Child;
 
 use crate::network::Namespace;
 use crate::process::Process;
@@ -52,7 +51,8 @@ pub struct Cluster {
 pub fn binaries() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let folder = exe.parent().context("a program is in a folder")?;
-    let folder = if folder.ends_with("deps") { folder.parent().context("deps is in a folder")? } else { folder };
+    let folder =
+        if folder.ends_with("deps") { folder.parent().context("deps is in a folder")? } else { folder };
     Ok(folder.to_owned())
 }
 
@@ -146,7 +146,11 @@ impl Cluster {
         let etcd = self.root.join("etcd");
         let words = format!("etcd --data-dir {} --log-level warn", etcd.display());
         self.spawn("etcd", words.split(' ').map(str::to_owned).collect())?;
-        let words = vec!["containerd".into(), "--config".into(), self.layout.containerd_config().display().to_string()];
+        let words = vec![
+            "containerd".into(),
+            "--config".into(),
+            self.layout.containerd_config().display().to_string(),
+        ];
         self.spawn("containerd", words)?;
         let archives = prepare::archives(&self.layout.images());
         let layout = self.layout.clone();

@@ -19,7 +19,11 @@ impl Kubectl {
     /// `program` for the cluster of `kubeconfig`, in the namespace `default`.
     #[must_use]
     pub fn new(program: &Path, kubeconfig: &Path) -> Self {
-        Self { program: program.to_owned(), kubeconfig: kubeconfig.to_owned(), namespace: "default".to_owned() }
+        Self {
+            program: program.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            namespace: "default".to_owned(),
+        }
     }
 
     /// The same in another namespace.
@@ -81,7 +85,9 @@ pub fn debian(folder: &Path) -> Result<PathBuf> {
     let download = ["-q", "-o", "APT::Sandbox::User=root", "download", "kubernetes-client"];
     run(std::process::Command::new("apt-get").args(download)).context("download kubernetes-client")?;
     let entries = std::fs::read_dir(folder)?.filter_map(|e| e.ok().map(|e| e.path()));
-    let deb = entries.into_iter().find(|p| p.extension().is_some_and(|e| e == "deb")).context("no package")?;
-    run(std::process::Command::new("dpkg-deb").arg("-x").arg(deb).arg("debian")).context("unpack kubernetes-client")?;
+    let deb =
+        entries.into_iter().find(|p| p.extension().is_some_and(|e| e == "deb")).context("no package")?;
+    run(std::process::Command::new("dpkg-deb").arg("-x").arg(deb).arg("debian"))
+        .context("unpack kubernetes-client")?;
     Ok(program)
 }

@@ -24,8 +24,11 @@ impl Namespace {
         let base = Ipv4Addr::new(10, 213, 77, number * 4);
         let address = |offset: u8| Ipv4Addr::from(u32::from(base) + u32::from(offset));
         let (here, there) = (address(1), address(2));
-        let namespace =
-            Self { name: format!("coxswain-e2e-{number}"), outside: format!("cxe2e{number}"), address: there };
+        let namespace = Self {
+            name: format!("coxswain-e2e-{number}"),
+            outside: format!("cxe2e{number}"),
+            address: there,
+        };
         namespace.remove();
         let (name, outside) = (&namespace.name, &namespace.outside);
         run(&format!("ip netns add {name}"))?;
@@ -48,7 +51,8 @@ impl Namespace {
 
     fn remove(&self) {
         // They may not be there.
-        for command in [format!("ip link delete {}", self.outside), format!("ip netns delete {}", self.name)] {
+        for command in [format!("ip link delete {}", self.outside), format!("ip netns delete {}", self.name)]
+        {
             let _ = run(&command);
         }
     }

@@ -60,13 +60,18 @@ fn main() -> ExitCode {
         }
         outcomes.push(conclusion);
     }
-    if outcomes.iter().any(libtest_mimic::Conclusion::has_failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if outcomes.iter().any(libtest_mimic::Conclusion::has_failed) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn trials_of(env: Option<&Arc<Env>>) -> Vec<Trial> {
     let trial = |scenario: &'static scenarios::Scenario| {
         let env = env.cloned();
-        let name = env.as_ref().map_or(scenario.name.to_owned(), |env| format!("{}::{}", env.name, scenario.name));
+        let name =
+            env.as_ref().map_or(scenario.name.to_owned(), |env| format!("{}::{}", env.name, scenario.name));
         Trial::test(name, move || {
             let env = env.ok_or_else(|| Failed::from("only listed"))?;
             let run = (scenario.run)(env.clone());

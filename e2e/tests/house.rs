@@ -17,11 +17,23 @@ fn allowed(name: &str) -> &'static [&'static str] {
         "scheduler" | "controller-manager" | "kubectl" => &["api", "client"],
         "proxy" | "dns" | "network" => &["client"],
         "deploy" => &[
-            "api", "store", "client", "proto", "apiserver", "scheduler", "controller-manager", "kubelet", "proxy",
-            "dns", "network", "kubectl",
+            "api",
+            "store",
+            "client",
+            "proto",
+            "apiserver",
+            "scheduler",
+            "controller-manager",
+            "kubelet",
+            "proxy",
+            "dns",
+            "network",
+            "kubectl",
         ],
         "e2e" => &["deploy", "client", "api", "store", "proto"],
-        other => panic!("the crate {other} has no place in the house yet: give it one here and in ARCHITECTURE.md"),
+        other => {
+            panic!("the crate {other} has no place in the house yet: give it one here and in ARCHITECTURE.md")
+        }
     }
 }
 

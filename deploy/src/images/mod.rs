@@ -35,7 +35,7 @@ pub fn build_all(
     folder: &Path,
     out: &Path,
     workshop: &Workshop,
-    progress: &dyn Fn(&str),
+    progress: &(dyn Fn(&str) + Sync),
 ) -> Result<Vec<PathBuf>> {
     let mut folders: Vec<_> = std::fs::read_dir(folder)
         .with_context(|| format!("read {}", folder.display()))?
@@ -48,7 +48,12 @@ pub fn build_all(
 }
 
 /// Builds the image described by `folder/image.yaml` and returns its archive.
-fn build(folder: &Path, out: &Path, workshop: &Workshop, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+fn build(
+    folder: &Path,
+    out: &Path,
+    workshop: &Workshop,
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<PathBuf> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let described = || format!("image {name}");
     let spec = ImageSpec::read(&folder.join("image.yaml")).with_context(described)?;

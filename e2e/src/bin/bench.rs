@@ -78,7 +78,8 @@ fn cpu_seconds(cluster: &Cluster) -> Result<f64> {
 fn resident(cluster: &Cluster) -> Result<f64> {
     let mut sum = 0.0;
     for (name, pid) in cluster.pids().filter(|(name, _)| *name != "containerd") {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).context(name)?;
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).context(name)?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
         sum += line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1000.0;
     }

@@ -18,7 +18,9 @@ pub async fn killed_components_come_back_and_no_pod_notices(env: Arc<Env>) -> Re
     let mut cluster = env.cluster.lock().await;
     let victims: &[&str] = match cluster.form {
         Form::OneProcess => &["coxswain"],
-        Form::Separate => &["kubelet", "kube-controller-manager", "kube-scheduler", "kube-apiserver", "kube-proxy"],
+        Form::Separate => {
+            &["kubelet", "kube-controller-manager", "kube-scheduler", "kube-apiserver", "kube-proxy"]
+        }
     };
     for victim in victims {
         cluster.kill_and_restart(victim)?;

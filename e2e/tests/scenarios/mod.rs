@@ -83,7 +83,8 @@ pub fn sample(name: &str) -> String {
 pub async fn ready_pods(kubectl: &Kubectl, selector: &str, count: usize) -> Result<Vec<String>> {
     let words = format!("get pods -l {selector} -o json");
     wait::until(&format!("{count} ready pods of {selector}"), || async {
-        let list: k8s_openapi::List<k8s_openapi::api::core::v1::Pod> = serde_json::from_str(&kubectl.run(&words).await?)?;
+        let list: k8s_openapi::List<k8s_openapi::api::core::v1::Pod> =
+            serde_json::from_str(&kubectl.run(&words).await?)?;
         let live: Vec<_> = list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
         let ready = live.iter().filter(|p| e2e::cluster::condition(p, "Ready")).count();
         let states: Vec<_> = live.iter().map(|p| describe(p)).collect();

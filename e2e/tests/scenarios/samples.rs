@@ -46,7 +46,8 @@ async fn string_service(env: Arc<Env>, form: &str, verb: &str) -> Result<()> {
         ready_pods(&kubectl, &format!("app={app}"), count).await?;
     }
     let server = SocketAddr::new(env.address().await, NODE_PORT);
-    let answer = wait::until("the string service answers", || async { ask(server, "hello").await.map(Some) }).await?;
+    let answer =
+        wait::until("the string service answers", || async { ask(server, "hello").await.map(Some) }).await?;
     ensure!(answer == "OLLEH", "answered {answer:?}");
     kubectl.run(&format!("delete -f {manifest} --wait=false")).await?;
     wait::until("the node port is free again", || async {

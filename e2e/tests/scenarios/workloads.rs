@@ -33,7 +33,9 @@ pub async fn rolling_update_loses_no_request(env: Arc<Env>) -> Result<()> {
     let kubectl = env.namespace("rolling").await?;
     kubectl.run(&format!("apply -f {}", sample("deploy.yaml"))).await?;
     ready_pods(&kubectl, "app=hello", 2).await?;
-    kubectl.run("expose deployment hello --name=outside --type=NodePort --port=80 --target-port=8080").await?;
+    kubectl
+        .run("expose deployment hello --name=outside --type=NodePort --port=80 --target-port=8080")
+        .await?;
     let port = kubectl.run("get service outside -o jsonpath={.spec.ports[0].nodePort}").await?;
     let server = std::net::SocketAddr::new(env.address().await, port.trim().parse().context("a node port")?);
     wait::until("the node port answers", || async { get(server).await.map(Some) }).await?;
@@ -81,8 +83,10 @@ pub async fn memory_hog_is_killed_and_restarted(env: Arc<Env>) -> Result<()> {
         "resources":{"limits":{"memory":"24Mi"}}}]}}"#;
     pipe(&kubectl, "apply -f -", manifest).await?;
     wait::until("the hog was killed for its memory and restarted", || async {
-        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_str(&kubectl.run("get pod hog -o json").await?)?;
-        let status = pod.status.and_then(|s| s.container_statuses?.into_iter().next()).context("no status yet")?;
+        let pod: k8s_openapi::api::core::v1::Pod =
+            serde_json::from_str(&kubectl.run("get pod hog -o json").await?)?;
+        let status =
+            pod.status.and_then(|s| s.container_statuses?.into_iter().next()).context("no status yet")?;
         let ended = status.last_state.and_then(|s| s.terminated).or(status.state.and_then(|s| s.terminated));
         let reason = ended.and_then(|t| t.reason).unwrap_or_default();
         ensure!(reason == "OOMKilled", "it ended by {reason:?}");
@@ -93,7 +97,8 @@ pub async fn memory_hog_is_killed_and_restarted(env: Arc<Env>) -> Result<()> {
 }
 
 async fn pipe(kubectl: &Kubectl, words: &str, input: &str) -> Result<()> {
-    let mut child = kubectl.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child =
+        kubectl.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().context("no stdin")?.write_all(input.as_bytes()).await?;
     let output = child.wait_with_output().await?;
     ensure!(output.status.success(), "kubectl {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -120,13 +125,16 @@ pub async fn logs_follow_and_exec_returns_its_exit_code(env: Arc<Env>) -> Result
     tokio::time::timeout(wait::PATIENCE, seen).await.context("the log stands still")??;
     follow.kill().await?;
 
-    let mut exec = kubectl.command("exec -i talker -- cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut exec =
+        kubectl.command("exec -i talker -- cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut stdin = exec.stdin.take().context("no stdin")?;
     stdin.write_all(b"over and back\n").await?;
     drop(stdin);
-    let output = tokio::time::timeout(wait::PATIENCE, exec.wait_with_output()).await.context("cat does not end")??;
+    let output =
+        tokio::time::timeout(wait::PATIENCE, exec.wait_with_output()).await.context("cat does not end")??;
     ensure!(output.stdout == b"over and back\n", "{:?}", String::from_utf8_lossy(&output.stdout));
-    let output = kubectl.command("exec talker -- sh").args(["-c", "echo out; echo err >&2; exit 7"]).output().await?;
+    let output =
+        kubectl.command("exec talker -- sh").args(["-c", "echo out; echo err >&2; exit 7"]).output().await?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.code() == Some(7) && text == "out\n", "{:?} {text:?}", output.status);
     env.done(&kubectl).await
