@@ -8,3 +8,17 @@
 pub mod cri {
     tonic::include_proto!("runtime.v1");
 }
+
+/// etcd v3: the key-value store below an apiserver.
+pub mod etcd {
+    /// Stored values.
+    #[allow(missing_docs, clippy::all, reason = "generated from proto/mvcc.proto")]
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+    /// Services and their messages.
+    #[allow(missing_docs, clippy::all, reason = "generated from proto/etcd.proto")]
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+}

@@ -28,6 +28,12 @@ use disk::Disk;
 use memory::Memory;
 use writer::Command;
 
+/// The largest value that is taken: what etcd takes for a whole request by default.
+pub const MAX_VALUE_BYTES: usize = 1536 * 1024;
+
+/// Keys that expire together in one commit at most.
+const EXPIRY_BATCH: usize = 512;
+
 /// How the store behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -35,6 +41,8 @@ pub struct Config {
     pub retention: Duration,
     /// How many events are kept at most.
     pub max_events: usize,
+    /// How many bytes of values these events may hold.
+    pub max_event_bytes: usize,
     /// How many batches of events a watch may be behind before it is ended.
     pub watch_buffer: usize,
     /// How often watches are told how far they are.
@@ -46,6 +54,7 @@ impl Default for Config {
         Self {
             retention: Duration::from_secs(300),
             max_events: 100_000,
+            max_event_bytes: 64 << 20,
             watch_buffer: 4096,
             progress_interval: Duration::from_secs(5),
         }
@@ -88,7 +97,7 @@ impl Embedded {
         let (dir, file) = (dir.to_owned(), dir.join("store.redb"));
         let path = file.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(&dir).map_err(|e| disk::unusable(&dir, e))?;
+            create_private_dir(&dir).map_err(|e| disk::unusable(&dir, e))?;
             Disk::open(&file)
         });
         let (disk, loaded) = opened.await.map_err(|e| Error::Damaged { reason: e.to_string() })??;
@@ -98,14 +107,26 @@ impl Embedded {
     /// A store that keeps nothing, for tests.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self::start(None, disk::Loaded::default(), Config::default(), None)
+        Self::in_memory_with(Config::default())
     }
 
-    fn start(disk: Option<Disk>, loaded: disk::Loaded, config: Config, path: Option<std::path::PathBuf>) -> Self {
+    /// As [`Embedded::in_memory`], with a configuration.
+    #[must_use]
+    pub fn in_memory_with(config: Config) -> Self {
+        Self::start(None, disk::Loaded::default(), config, None)
+    }
+
+    fn start(
+        disk: Option<Disk>,
+        loaded: disk::Loaded,
+        config: Config,
+        path: Option<std::path::PathBuf>,
+    ) -> Self {
         let (commands, receiver) = mpsc::channel(4096);
         let token = CancellationToken::new();
+        let limits = memory::Limits { events: config.max_events, bytes: config.max_event_bytes };
         let shared = Arc::new(Shared {
-            memory: RwLock::new(Memory::new(loaded)),
+            memory: RwLock::new(Memory::new(loaded, limits)),
             commands,
             expiry_changed: Notify::new(),
             config,
@@ -136,7 +157,10 @@ impl Embedded {
         }
     }
 
-    async fn command<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
+    async fn command<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
+    ) -> Result<T, Error> {
         let (answer, wait) = oneshot::channel();
         let gone = || Error::Unavailable { reason: "the store is shut down".to_owned() };
         self.shared.commands.send(make(answer)).await.map_err(|_| gone())?;
@@ -163,15 +187,8 @@ async fn housekeeping(shared: std::sync::Weak<Shared>, token: CancellationToken)
             () = token.cancelled() => return,
             () = store.expiry_changed.notified() => {}
             () = expired => {
-                let keys = store.memory.read().expired(writer::now());
-                for (key, revision) in keys {
-                    let (answer, wait) = oneshot::channel();
-                    let command = Command::Delete { key, expect: Some(revision), answer };
-                    if store.commands.send(command).await.is_err() {
-                        return;
-                    }
-                    // A key that was written meanwhile is not expired: the refusal is as good as a delete.
-                    let _ = wait.await;
+                if !delete_expired(&store).await {
+                    return;
                 }
             }
             _ = progress.tick() => store.memory.write().tell_progress(),
@@ -179,11 +196,36 @@ async fn housekeeping(shared: std::sync::Weak<Shared>, token: CancellationToken)
                 let mut memory = store.memory.write();
                 let now = memory.revision();
                 memory.compact(old);
-                memory.limit_events(config.max_events);
                 old = now;
             }
         }
     }
+}
+
+/// Deletes the keys whose time is over. False: nothing can be written any more.
+async fn delete_expired(store: &Shared) -> bool {
+    let keys = store.memory.read().expired(writer::now(), EXPIRY_BATCH);
+    let mut answers = Vec::with_capacity(keys.len());
+    for (key, revision) in keys {
+        let (answer, wait) = oneshot::channel();
+        if store.commands.send(Command::Delete { key, expect: Some(revision), answer }).await.is_err() {
+            return false;
+        }
+        answers.push(wait);
+    }
+    for answer in answers {
+        // A key that was written meanwhile is not expired: that refusal is as good as a delete.
+        if matches!(answer.await, Err(_) | Ok(Err(Error::Unavailable { .. }))) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Creates the directory for its owner alone: what is stored includes Secrets.
+fn create_private_dir(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 fn until(at_millis: u64) -> Duration {
@@ -201,7 +243,16 @@ impl Store for Embedded {
         self.shared.memory.read().range(&range)
     }
 
-    async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision, Error> {
+    async fn put(
+        &self,
+        key: &str,
+        value: Bytes,
+        expect: Expect,
+        ttl: Option<Duration>,
+    ) -> Result<Revision, Error> {
+        if value.len() > MAX_VALUE_BYTES {
+            return Err(Error::TooLarge { key: key.to_owned(), size: value.len() });
+        }
         let expires = ttl.map(|ttl| writer::now() + u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX / 2));
         let key = key.to_owned();
         let revision = self.command(|answer| Command::Put { key, value, expect, expires, answer }).await?;
@@ -277,3 +328,6 @@ impl Stream for Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

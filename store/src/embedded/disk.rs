@@ -1,4 +1,5 @@
-//! What is on disk: one redb file with the present state of every key and the revision.
+//! What is on disk: one redb file with the present state of every key, and a summary: the revision, how many
+//! records there are, their checksums taken together. So a lost or stale record is noticed as well as a changed one.
 //!
 //! A record is: revision of the last change, revision of creation, expiry in milliseconds since the epoch (0:
 //! none), CRC32C over key and all of the record but itself, value. redb keeps no checksum of values, so bit rot
@@ -14,7 +15,8 @@ use crate::{Error, KeyValue, Revision};
 
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const REVISION: &str = "revision";
+/// The parts of the summary, and a checksum of these.
+const SUMMARY: [&str; 4] = ["revision", "count", "digest", "check"];
 const HEADER: usize = 28;
 const CACHE: usize = 4 << 20;
 
@@ -25,9 +27,27 @@ pub(super) struct Loaded {
     pub(super) items: Vec<(KeyValue, Option<u64>)>,
 }
 
+/// What all records together must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Summary {
+    revision: u64,
+    count: u64,
+    /// All records' checksums, xored.
+    digest: u64,
+}
+
+impl Summary {
+    fn numbers(self) -> [u64; 4] {
+        let parts = [self.revision, self.count, self.digest];
+        let check = parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, &part.to_le_bytes()));
+        [self.revision, self.count, self.digest, u64::from(check)]
+    }
+}
+
 /// The open file.
 pub(super) struct Disk {
     database: Database,
+    summary: Summary,
 }
 
 /// The directory or file cannot be used.
@@ -47,43 +67,70 @@ impl Disk {
             redb::DatabaseError::Storage(redb::StorageError::Io(error)) => unusable(path, error),
             other => Error::Damaged { reason: format!("{}: {other}", path.display()) },
         })?;
-        let disk = Self { database };
+        let mut disk = Self { database, summary: Summary::default() };
         let loaded = disk.load()?;
         Ok((disk, loaded))
     }
 
-    fn load(&self) -> Result<Loaded, Error> {
+    fn load(&mut self) -> Result<Loaded, Error> {
         let create = self.database.begin_write().map_err(damaged)?;
         create.open_table(OBJECTS).map_err(damaged)?;
         create.open_table(META).map_err(damaged)?;
         create.commit().map_err(damaged)?;
         let read = self.database.begin_read().map_err(damaged)?;
-        let revision = read.open_table(META).map_err(damaged)?.get(REVISION).map_err(damaged)?;
-        let mut loaded = Loaded { revision: Revision(revision.map_or(1, |r| r.value())), items: vec![] };
+        let meta = read.open_table(META).map_err(damaged)?;
+        let mut written = [None; 4];
+        for (part, name) in written.iter_mut().zip(SUMMARY) {
+            *part = meta.get(name).map_err(damaged)?.map(|number| number.value());
+        }
+        let mut items = vec![];
+        let mut found = Summary { revision: written[0].unwrap_or(1), ..Summary::default() };
         for entry in read.open_table(OBJECTS).map_err(damaged)?.iter().map_err(damaged)? {
             let (key, record) = entry.map_err(damaged)?;
-            loaded.items.push(decode(key.value(), record.value())?);
+            items.push(decode(key.value(), record.value())?);
+            found.count += 1;
+            found.digest ^= stored_sum(record.value());
         }
-        Ok(loaded)
+        let fresh = written == [None; 4] && items.is_empty();
+        if !fresh && written != found.numbers().map(Some) {
+            return Err(damaged("records are missing or stale: together they do not match their summary"));
+        }
+        self.summary = found;
+        Ok(Loaded { revision: Revision(found.revision), items })
     }
 
     /// Writes changes so that they survive whatever happens next.
-    pub(super) fn commit(&self, changes: &[Change]) -> Result<(), Error> {
+    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), Error> {
         let Some(last) = changes.last() else { return Ok(()) };
+        let mut summary = Summary { revision: last.revision.0, ..self.summary };
         let mut write = self.database.begin_write().map_err(damaged)?;
         write.set_durability(Durability::Immediate).map_err(damaged)?;
         {
             let mut objects = write.open_table(OBJECTS).map_err(damaged)?;
             for change in changes {
-                match &change.value {
-                    Some(value) => objects.insert(change.key.as_str(), encode(change, value).as_slice()).map_err(damaged)?,
-                    None => objects.remove(change.key.as_str()).map_err(damaged)?,
+                let key = change.key.as_str();
+                let old = match &change.value {
+                    Some(value) => {
+                        let record = encode(change, value);
+                        summary.count += 1;
+                        summary.digest ^= stored_sum(&record);
+                        objects.insert(key, record.as_slice()).map_err(damaged)?
+                    }
+                    None => objects.remove(key).map_err(damaged)?,
                 };
+                if let Some(old) = old {
+                    summary.count -= 1;
+                    summary.digest ^= stored_sum(old.value());
+                }
             }
             let mut meta = write.open_table(META).map_err(damaged)?;
-            meta.insert(REVISION, last.revision.0).map_err(damaged)?;
+            for (name, number) in SUMMARY.into_iter().zip(summary.numbers()) {
+                meta.insert(name, number).map_err(damaged)?;
+            }
         }
-        write.commit().map_err(damaged)
+        write.commit().map_err(damaged)?;
+        self.summary = summary;
+        Ok(())
     }
 }
 
@@ -96,6 +143,11 @@ fn encode(change: &Change, value: &Bytes) -> Vec<u8> {
     record.extend(sum.to_le_bytes());
     record.extend_from_slice(value);
     record
+}
+
+/// The checksum that a record carries.
+fn stored_sum(record: &[u8]) -> u64 {
+    record.get(24..HEADER).unwrap_or_default().iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 fn checksum(key: &str, header: &[u8], value: &[u8]) -> u32 {

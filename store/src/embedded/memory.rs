@@ -23,6 +23,8 @@ struct Version {
 
 struct Watcher {
     prefix: String,
+    /// Nothing before this revision is wanted.
+    from: Revision,
     sender: mpsc::Sender<Arc<Vec<Event>>>,
     lagged: Lagged,
 }
@@ -38,6 +40,13 @@ pub(super) struct Change {
     pub(super) expires: Option<u64>,
 }
 
+/// How much history is kept at most, whatever its age.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) events: usize,
+    pub(super) bytes: usize,
+}
+
 /// The state.
 pub(super) struct Memory {
     /// Oldest version first; the last is the present.
@@ -45,19 +54,25 @@ pub(super) struct Memory {
     revision: Revision,
     /// Reads and watches below this are refused.
     oldest: Revision,
+    /// The change of every revision from the oldest one on that a watch may begin with.
     events: VecDeque<Event>,
+    /// Bytes of the values in `events`.
+    history_bytes: usize,
+    limits: Limits,
     watchers: Vec<Watcher>,
     expiries: BTreeSet<(u64, String)>,
     expiry_of: BTreeMap<String, u64>,
 }
 
 impl Memory {
-    pub(super) fn new(loaded: Loaded) -> Self {
+    pub(super) fn new(loaded: Loaded, limits: Limits) -> Self {
         let mut memory = Self {
             keys: BTreeMap::new(),
             revision: loaded.revision,
             oldest: loaded.revision,
             events: VecDeque::new(),
+            history_bytes: 0,
+            limits,
             watchers: vec![],
             expiries: BTreeSet::new(),
             expiry_of: BTreeMap::new(),
@@ -123,14 +138,16 @@ impl Memory {
                 (None, None) => None,
             });
         }
+        self.history_bytes += events.iter().map(value_bytes).sum::<usize>();
         self.events.extend(events.iter().cloned());
         self.tell(&events);
+        self.limit();
     }
 
     fn tell(&mut self, events: &[Event]) {
         let oldest = self.oldest;
         self.watchers.retain(|watcher| {
-            let wanted: Vec<_> = events.iter().filter(|e| concerns(e, &watcher.prefix)).cloned().collect();
+            let wanted: Vec<_> = events.iter().filter(|e| concerns(e, watcher)).cloned().collect();
             if wanted.is_empty() {
                 return !watcher.sender.is_closed();
             }
@@ -150,8 +167,14 @@ impl Memory {
     /// Tells every watch how far it is.
     pub(super) fn tell_progress(&mut self) {
         let progress = Arc::new(vec![Event::Progress { revision: self.revision }]);
-        // A full watch has more important things to read.
-        self.watchers.retain(|w| !matches!(w.sender.try_send(progress.clone()), Err(mpsc::error::TrySendError::Closed(_))));
+        let revision = self.revision;
+        self.watchers.retain(|watcher| {
+            if revision.next() < watcher.from {
+                return !watcher.sender.is_closed();
+            }
+            // A full watch has more important things to read.
+            !matches!(watcher.sender.try_send(progress.clone()), Err(mpsc::error::TrySendError::Closed(_)))
+        });
     }
 
     #[expect(clippy::type_complexity, reason = "the three parts of a watch, taken apart at once")]
@@ -161,14 +184,16 @@ impl Memory {
         from: Revision,
         buffer: usize,
     ) -> Result<(Vec<Event>, mpsc::Receiver<Arc<Vec<Event>>>, Lagged), Error> {
-        if from <= self.oldest && from <= self.revision {
-            return Err(Error::Compacted { requested: from, oldest: self.oldest.next() });
+        let oldest = self.events.front().map_or(self.revision.next(), Event::revision);
+        if from < oldest {
+            return Err(Error::Compacted { requested: from, oldest });
         }
         let (sender, receiver) = mpsc::channel(buffer);
-        let begin = self.events.partition_point(|event| event.revision() < from);
-        let past = self.events.range(begin..).filter(|e| concerns(e, prefix)).cloned().collect();
         let lagged = Lagged::default();
-        self.watchers.push(Watcher { prefix: prefix.to_owned(), sender, lagged: lagged.clone() });
+        let watcher = Watcher { prefix: prefix.to_owned(), from, sender, lagged: lagged.clone() };
+        let begin = self.events.partition_point(|event| event.revision() < from);
+        let past = self.events.range(begin..).filter(|e| concerns(e, &watcher)).cloned().collect();
+        self.watchers.push(watcher);
         Ok((past, receiver, lagged))
     }
 
@@ -178,20 +203,36 @@ impl Memory {
             return;
         }
         self.oldest = revision;
-        while self.events.front().is_some_and(|event| event.revision() <= revision) {
-            let Some(event) = self.events.pop_front() else { break };
-            if let Event::Put { current: KeyValue { key, .. }, .. } | Event::Delete { previous: KeyValue { key, .. }, .. } =
-                &event
+        while let Some(event) = self.events.front() {
+            // The change of the oldest revision stays for watches; what it replaced cannot be read any more.
+            let stays = event.revision() >= revision;
+            if event.revision() <= revision
+                && let Some(key) = key_of(event).map(str::to_owned)
             {
-                self.prune(key);
+                self.prune(&key);
+            }
+            if stays {
+                break;
+            }
+            if let Some(event) = self.events.pop_front() {
+                self.history_bytes -= value_bytes(&event);
             }
         }
     }
 
-    /// Forgets the oldest events beyond `most`.
-    pub(super) fn limit_events(&mut self, most: usize) {
-        if let Some(event) = self.events.len().checked_sub(most + 1).and_then(|last| self.events.get(last)) {
-            self.compact(event.revision());
+    /// Forgets the oldest events beyond the limits. The last one always stays.
+    fn limit(&mut self) {
+        let excess = self.history_bytes.saturating_sub(self.limits.bytes);
+        let mut drop = self.events.len().saturating_sub(self.limits.events);
+        let mut bytes: usize = self.events.iter().take(drop).map(value_bytes).sum();
+        while bytes < excess && drop + 1 < self.events.len() {
+            bytes += self.events.get(drop).map_or(0, value_bytes);
+            drop += 1;
+        }
+        if drop > 0
+            && let Some(first) = self.events.get(drop).map(Event::revision)
+        {
+            self.compact(first);
         }
     }
 
@@ -221,8 +262,8 @@ impl Memory {
     }
 
     /// The keys that have expired, with the revision they must still be at to be deleted.
-    pub(super) fn expired(&self, now: u64) -> Vec<(String, Revision)> {
-        let due = self.expiries.iter().take_while(|(at, _)| *at <= now);
+    pub(super) fn expired(&self, now: u64, most: usize) -> Vec<(String, Revision)> {
+        let due = self.expiries.iter().take_while(|(at, _)| *at <= now).take(most);
         due.filter_map(|(_, key)| Some((key.clone(), self.get(key)?.modified))).collect()
     }
 }
@@ -232,10 +273,21 @@ fn present(key: &str, version: &Version) -> Option<KeyValue> {
     Some(KeyValue { key: key.to_owned(), value, created: version.created, modified: version.modified })
 }
 
-fn concerns(event: &Event, prefix: &str) -> bool {
+fn key_of(event: &Event) -> Option<&str> {
     match event {
-        Event::Put { current, .. } => current.key.starts_with(prefix),
-        Event::Delete { previous, .. } => previous.key.starts_with(prefix),
-        Event::Progress { .. } => true,
+        Event::Put { current, .. } => Some(&current.key),
+        Event::Delete { previous, .. } => Some(&previous.key),
+        Event::Progress { .. } => None,
     }
+}
+
+fn value_bytes(event: &Event) -> usize {
+    match event {
+        Event::Put { current, .. } => current.value.len(),
+        Event::Delete { .. } | Event::Progress { .. } => 0,
+    }
+}
+
+fn concerns(event: &Event, watcher: &Watcher) -> bool {
+    event.revision() >= watcher.from && key_of(event).is_some_and(|key| key.starts_with(&watcher.prefix))
 }

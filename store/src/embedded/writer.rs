@@ -33,7 +33,7 @@ pub(super) fn now() -> u64 {
 }
 
 /// Runs until it is told to stop or nobody can ask any more.
-pub(super) fn run(disk: Option<Disk>, shared: &Weak<Shared>, mut commands: mpsc::Receiver<Command>) {
+pub(super) fn run(mut disk: Option<Disk>, shared: &Weak<Shared>, mut commands: mpsc::Receiver<Command>) {
     let mut broken = false;
     while let Some(first) = commands.blocking_recv() {
         let mut batch = vec![first];
@@ -52,11 +52,13 @@ pub(super) fn run(disk: Option<Disk>, shared: &Weak<Shared>, mut commands: mpsc:
             }
         }
         if !broken {
-            broken = decided.carry_out(disk.as_ref(), &shared);
+            broken = decided.carry_out(disk.as_mut(), &shared);
         } else {
             decided.fail("an earlier write could not be made durable");
         }
         if let Some(done) = stop {
+            // The file is free before anybody hears of it.
+            drop(disk);
             let _ = done.send(());
             return;
         }
@@ -125,9 +127,15 @@ impl Batch {
         Ok(revision)
     }
 
-    fn delete(&mut self, shared: &Shared, key: String, expect: Option<Revision>) -> Result<(KeyValue, Revision), Error> {
+    fn delete(
+        &mut self,
+        shared: &Shared,
+        key: String,
+        expect: Option<Revision>,
+    ) -> Result<(KeyValue, Revision), Error> {
         let current = self.present(shared, &key);
-        let Some(kv) = current.clone().filter(|kv| expect.is_none_or(|revision| kv.modified == revision)) else {
+        let Some(kv) = current.clone().filter(|kv| expect.is_none_or(|revision| kv.modified == revision))
+        else {
             return Err(Error::Conflict { key, current });
         };
         let revision = self.next_revision(shared);
@@ -137,7 +145,7 @@ impl Batch {
     }
 
     /// True if the disk refused: nothing may be written any more, because what is on disk is uncertain.
-    fn carry_out(self, disk: Option<&Disk>, shared: &Shared) -> bool {
+    fn carry_out(self, disk: Option<&mut Disk>, shared: &Shared) -> bool {
         if let Some(disk) = disk
             && let Err(failure) = disk.commit(&self.changes)
         {
