@@ -3,11 +3,13 @@
 //! Values only: this crate never does I/O and starts no task.
 
 pub mod codec;
+pub mod convert;
 pub mod defaults;
 pub mod field;
 pub mod format;
 mod json;
 mod kinds;
+pub mod managed_fields;
 pub mod names;
 pub mod patch;
 pub mod pod;
