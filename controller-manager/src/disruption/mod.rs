@@ -6,6 +6,7 @@ mod plan;
 mod scale;
 
 use crate::common::Selector;
+use crate::common::errors::IgnoreGone;
 use crate::common::{meta, pods};
 use crate::context::{Context, enqueue_all, states};
 use client::controller::Action;
@@ -134,7 +135,7 @@ impl Controller {
         if !budget.status.as_ref().is_some_and(|before| plan::same_status(before, &status)) {
             let api: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &key.namespace);
             let changed = PodDisruptionBudget { status: Some(status), ..PodDisruptionBudget::clone(&budget) };
-            api.replace_status(&key.name, &PostParams::default(), &changed).await?;
+            api.replace_status(&key.name, &PostParams::default(), &changed).await.ignore_not_found()?;
         }
         Ok(recheck.map_or(Action::Done, Action::RequeueAfter))
     }

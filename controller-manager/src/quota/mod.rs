@@ -4,6 +4,7 @@
 
 mod usage;
 
+use crate::common::errors::IgnoreGone;
 use crate::common::{discovery, meta};
 use crate::context::{Context, enqueue_all, states};
 use api::quantity::Quantity;
@@ -144,7 +145,7 @@ impl Controller {
         let changed =
             ResourceQuota { status: Some(ResourceQuotaStatus { hard, used: Some(used) }), ..quota.clone() };
         let quotas: Api<ResourceQuota> = Api::namespaced(self.client.clone(), &key.namespace);
-        quotas.replace_status(&key.name, &PostParams::default(), &changed).await?;
+        quotas.replace_status(&key.name, &PostParams::default(), &changed).await.ignore_not_found()?;
         Ok(())
     }
 }
