@@ -258,7 +258,7 @@ fn validity(pem: &[u8]) -> anyhow::Result<(Timestamp, Timestamp)> {
 fn renewal(from: Timestamp, to: Timestamp, share: f64) -> Timestamp {
     let life = to.duration_since(from).as_secs();
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "seconds of a life fit")]
-    let after = (life as f64 * (0.7 + 0.2 * share)) as i64;
+    let after = (life as f64 * (0.7 + 0.2 * share)).round() as i64;
     from.checked_add(SignedDuration::from_secs(after)).unwrap_or(to)
 }
 
@@ -454,7 +454,7 @@ mod tests {
 
     #[test]
     fn bootstrap_cluster_is_kept_with_the_new_user() {
-        let bootstrap = "apiVersion: v1\nkind: Config\ncurrent-context: b\ncontexts:\n- name: a\n  context: {cluster: x, user: u}\n- name: b\n  context: {cluster: y, user: u}\nclusters:\n- name: x\n  cluster: {server: 'https://x'}\n- name: y\n  cluster: {server: 'https://y'}\nusers:\n- name: u\n  user: {token: t}\n";
+        let bootstrap = "apiVersion: v1\nkind: Config\ncurrent-context: b\ncontexts:\n- name: a\n  context: {cluster: c-x, user: u}\n- name: b\n  context: {cluster: c-y, user: u}\nclusters:\n- name: c-x\n  cluster: {server: 'https://x'}\n- name: c-y\n  cluster: {server: 'https://y'}\nusers:\n- name: u\n  user: {token: t}\n";
         let text = kubeconfig_with(bootstrap, Path::new("/pki/c.pem")).unwrap();
         let config: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(config["clusters"][0]["cluster"]["server"], "https://y");

@@ -64,6 +64,9 @@ impl Agent {
             self.remove_orphan_dirs(&listing).await;
         }
         self.remove_orphan_cgroups().await;
+        if let Err(error) = parts.cgroups.update_qos(parts.pods.pods().iter().map(AsRef::as_ref)) {
+            crate::cgroups::log_failure(&error);
+        }
         parts.probes.cleanup(&self.workers().uids().into_iter().collect());
         parts.status.retain(|uid| wanted.contains(uid) || self.workers().view(uid).is_some());
     }

@@ -28,6 +28,7 @@ fn bare(id: &str) -> &str {
 }
 
 impl Results {
+    /// Tells `listener` of every new result.
     pub fn subscribe(&self, listener: Listener) {
         self.listeners.write().push(listener);
     }

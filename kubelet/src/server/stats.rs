@@ -53,16 +53,20 @@ pub struct Memory {
 pub struct Filesystem {
     /// When it was read.
     pub time: String,
-    /// Bytes left.
-    pub available_bytes: u64,
-    /// Bytes in all.
-    pub capacity_bytes: u64,
+    /// Bytes left, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available_bytes: Option<u64>,
+    /// Bytes in all, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity_bytes: Option<u64>,
     /// Bytes used.
     pub used_bytes: u64,
-    /// Inodes left.
-    pub inodes_free: u64,
-    /// Inodes in all.
-    pub inodes: u64,
+    /// Inodes left, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes_free: Option<u64>,
+    /// Inodes in all, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
     /// Inodes used.
     pub inodes_used: u64,
 }
@@ -196,10 +200,11 @@ impl Stats {
         let value = |value: &Option<cri::UInt64Value>| value.as_ref().map_or(0, |value| value.value);
         let time = |nanos: i64| Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or_default();
         let attributes = stats.attributes.clone().unwrap_or_default();
-        let cpu = stats.cpu.clone().unwrap_or_default();
-        let memory = stats.memory.clone().unwrap_or_default();
+        let cpu = stats.cpu.unwrap_or_default();
+        let memory = stats.memory.unwrap_or_default();
         let usage = value(&cpu.usage_core_nano_seconds);
-        let own_rate = cpu.usage_nano_cores.as_ref().map(|rate| rate.value);
+        // Some runtimes send a zero for a rate they do not know.
+        let own_rate = cpu.usage_nano_cores.as_ref().map(|rate| rate.value).filter(|rate| *rate > 0);
         ContainerStats {
             name: attributes.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or_default(),
             start_time: started.to_owned(),
@@ -319,11 +324,11 @@ fn filesystem(path: &std::path::Path, now: Timestamp) -> Option<Filesystem> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(Filesystem {
         time: now.to_string(),
-        available_bytes: stat.f_bavail * stat.f_frsize,
-        capacity_bytes: stat.f_blocks * stat.f_frsize,
+        available_bytes: Some(stat.f_bavail * stat.f_frsize),
+        capacity_bytes: Some(stat.f_blocks * stat.f_frsize),
         used_bytes: stat.f_blocks.saturating_sub(stat.f_bfree) * stat.f_frsize,
-        inodes_free: stat.f_ffree,
-        inodes: stat.f_files,
+        inodes_free: Some(stat.f_ffree),
+        inodes: Some(stat.f_files),
         inodes_used: stat.f_files.saturating_sub(stat.f_ffree),
     })
 }

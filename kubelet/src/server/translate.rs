@@ -18,9 +18,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tracing::debug;
 
 use super::Server;
@@ -210,6 +211,13 @@ async fn write_client<C: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     }
+    goodbye(sink).await
+}
+
+/// Clients take every other end for an error.
+async fn goodbye<C: AsyncRead + AsyncWrite + Unpin>(sink: &mut SplitSink<Socket<C>, Message>) -> io::Result<()> {
+    let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    sink.send(Message::Close(Some(frame))).await.map_err(io::Error::other)?;
     sink.close().await.map_err(io::Error::other)
 }
 
@@ -296,7 +304,7 @@ where
         loop {
             let n = read.read(&mut buffer).await?;
             if n == 0 {
-                return sink.close().await.map_err(io::Error::other);
+                return goodbye(&mut sink).await;
             }
             let message = Message::Binary(Bytes::copy_from_slice(&buffer[..n]));
             sink.send(message).await.map_err(io::Error::other)?;

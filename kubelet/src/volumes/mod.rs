@@ -99,10 +99,13 @@ pub struct Deps {
     pub node: Arc<dyn Fn() -> Option<Arc<Node>> + Send + Sync>,
 }
 
+/// A pod while its volumes are set up; the lock lets one at a time work on them.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Pod>>>>;
+
 /// The volumes of this node's pods.
 pub struct VolumeManager {
     deps: Deps,
-    pods: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Arc<Pod>>>>>>,
+    pods: Mutex<HashMap<String, Slot>>,
 }
 
 impl VolumeManager {
@@ -112,7 +115,7 @@ impl VolumeManager {
         Arc::new(Self { deps, pods: Mutex::default() })
     }
 
-    fn slot(&self, uid: &str) -> Arc<tokio::sync::Mutex<Option<Arc<Pod>>>> {
+    fn slot(&self, uid: &str) -> Slot {
         self.pods.lock().entry(uid.to_owned()).or_default().clone()
     }
 
