@@ -1,5 +1,7 @@
 //! Backends to run the contract against.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -50,6 +52,8 @@ pub struct EtcdBackend {
     client_port: u16,
     peer_port: u16,
     server: Option<Child>,
+    /// `http` or `https` for clients.
+    pub scheme: &'static str,
     /// More flags for the server.
     pub flags: Vec<String>,
     /// Settings of the client, beyond the endpoint.
@@ -68,7 +72,7 @@ fn etcd_binary() -> PathBuf {
 impl EtcdBackend {
     /// The address clients use.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
     }
 
     /// Starts the server.
@@ -137,6 +141,7 @@ impl Backend for EtcdBackend {
             client_port: free_port(),
             peer_port: free_port(),
             server: None,
+            scheme: "http",
             flags: Vec::new(),
             config,
         }
