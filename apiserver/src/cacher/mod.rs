@@ -24,6 +24,8 @@ mod resource;
 mod watch;
 
 #[cfg(test)]
+mod gap_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -1,11 +1,13 @@
 //! Opening the store, and forgetting its history.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use store::Store;
 use store::embedded::Embedded;
+use store::etcd::{Config, Etcd, Tls};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::StorageConfig;
@@ -20,10 +22,24 @@ pub async fn open(config: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
             let store = Embedded::open(data_dir).await;
             Ok(Arc::new(store.with_context(|| format!("open the store in {}", data_dir.display()))?))
         }
-        StorageConfig::Etcd { servers, .. } => {
-            anyhow::bail!("cannot reach etcd at {}", servers.join(","))
+        StorageConfig::Etcd { servers, ca_file, cert_file, key_file } => {
+            let tls = Tls { ca: read(ca_file)?, cert: read(cert_file)?, key: read(key_file)? };
+            // `compact` below sees to the history.
+            let config = Config {
+                tls: Some(tls),
+                request_timeout: PATIENCE,
+                compaction_interval: None,
+                ..Config::new(servers.clone())
+            };
+            let store = Etcd::connect(config).await;
+            Ok(Arc::new(store.with_context(|| format!("cannot reach etcd at {}", servers.join(",")))?))
         }
     }
+}
+
+fn read(file: &Option<PathBuf>) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(file) = file else { return Ok(None) };
+    std::fs::read(file).map(Some).with_context(|| format!("read {}", file.display()))
 }
 
 /// Forgets what is older than one interval, again and again.
