@@ -34,7 +34,7 @@ pub fn regex_error(message: &str, regex: &str, examples: &[&str]) -> String {
         return format!("{message} (regex used for validation is '{regex}')");
     }
     let quoted: Vec<String> = examples.iter().map(|e| format!("'{e}', ")).collect();
-    format!("{message} (e.g. {}regex used for validation is '{regex}')", quoted.join("or "))
+    format!("{message} (e.g. {}regex used for validation is '{regex}')", quoted.join(" or "))
 }
 
 fn ends_alphanumeric(text: &str) -> bool {

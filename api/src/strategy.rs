@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use crate::json::{Object, ObjectExt, semantic_eq};
 use crate::kinds;
 use crate::names::GroupVersionKind;
+use crate::schema::type_for;
 
 pub(crate) mod claim;
 pub(crate) mod core;
+mod drop;
 pub(crate) mod other;
 pub(crate) mod pod;
 pub(crate) mod service;
@@ -47,6 +49,8 @@ pub(crate) struct Strategy {
     pub(crate) create_on_update: bool,
     /// Updates by other subresources.
     pub(crate) subresources: &'static [(&'static str, Update)],
+    /// Where the spec of a pod stands, if anywhere.
+    pub(crate) pod_spec: &'static [&'static str],
 }
 
 impl Strategy {
@@ -61,11 +65,15 @@ impl Strategy {
         unconditional: true,
         create_on_update: false,
         subresources: &[],
+        pod_spec: &[],
     };
 
     /// A spec and a status, with a generation that counts changes of the spec.
     pub(crate) const SPEC_STATUS: Self =
         Self { status: true, generation: Generation::Counts(&["spec"]), ..Self::PLAIN };
+
+    /// As [`Self::SPEC_STATUS`], with a template for pods in the spec.
+    pub(crate) const WORKLOAD: Self = Self { pod_spec: &["spec", "template", "spec"], ..Self::SPEC_STATUS };
 
     /// A status but no generation.
     pub(crate) const STATUS: Self = Self { status: true, ..Self::PLAIN };
@@ -113,6 +121,11 @@ impl Strategy {
         self
     }
 
+    pub(crate) const fn pod_at(mut self, path: &'static [&'static str]) -> Self {
+        self.pod_spec = path;
+        self
+    }
+
     pub(crate) const fn subresources(mut self, subresources: &'static [(&'static str, Update)]) -> Self {
         self.subresources = subresources;
         self
@@ -140,7 +153,12 @@ pub fn prepare_for_create(gvk: &GroupVersionKind, object: &mut Value) {
     let strategy = strategy(gvk);
     let Some(object) = object.as_object_mut() else { return };
     if strategy.status {
-        object.insert("status".to_owned(), json!({}));
+        // What the encoder writes of an empty status.
+        let zero = type_for(gvk).and_then(|ty| ty.zero().remove("status"));
+        object.insert("status".to_owned(), zero.unwrap_or_else(|| json!({})));
+    }
+    if !strategy.pod_spec.is_empty() {
+        drop::pod_fields(object, None, strategy.pod_spec);
     }
     if !matches!(strategy.generation, Generation::None) {
         set_meta(object, "generation", Some(json!(1)));
@@ -155,6 +173,9 @@ pub fn prepare_for_update(gvk: &GroupVersionKind, new: &mut Value, old: &Value) 
     keep_generation(new, old);
     if strategy.status {
         new.copy("status", old);
+    }
+    if !strategy.pod_spec.is_empty() {
+        drop::pod_fields(new, Some(old), strategy.pod_spec);
     }
     (strategy.update)(new, old);
     if let Generation::Counts(fields) = strategy.generation

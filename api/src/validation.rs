@@ -88,3 +88,8 @@ pub(crate) fn typed2<T: DeserializeOwned>(
         (Err(error), _) | (_, Err(error)) => vec![Error::internal(&Path::root(), error.to_string())],
     }
 }
+
+/// Whether a workload has a selector at all: the typed structs do not tell.
+pub(crate) fn has_selector(object: &Value) -> bool {
+    object.pointer("/spec/selector").is_some_and(|selector| !selector.is_null())
+}

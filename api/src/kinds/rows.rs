@@ -62,12 +62,12 @@ pub(super) static KINDS: &[Kind] = &[
         .validate_subresources(&[("ephemeralcontainers", |n, o| v::typed2(n, o, v::pod::ephemeral_containers)), ("resize", |n, o| v::typed2(n, o, v::pod::resize))]),
     Kind::new("", "v1", "PodTemplate")
         .defaults(d::apps::pod_template)
-        .strategy(Strategy::PLAIN.counting(&["template"]))
+        .strategy(Strategy::PLAIN.counting(&["template"]).pod_at(&["template", "spec"]))
         .table(&p::pod::POD_TEMPLATE)
         .validate(|o| v::typed(o, v::pod::pod_template), |n, o| v::typed2(n, o, v::pod::pod_template_update)),
     Kind::new("", "v1", "ReplicationController")
         .defaults(d::apps::replication_controller)
-        .strategy(Strategy::SPEC_STATUS)
+        .strategy(Strategy::WORKLOAD)
         .fields(f::REPLICATION_CONTROLLER)
         .table(&p::workload::REPLICATION_CONTROLLER)
         .validate(|o| v::typed(o, v::workload::replication_controller), |n, o| v::typed2(n, o, v::workload::replication_controller_update))
@@ -102,29 +102,29 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::apps::daemon_set)
         .strategy(s::workload::DAEMON_SET)
         .table(&p::workload::DAEMON_SET)
-        .validate(|o| v::typed(o, v::workload::daemon_set), |n, o| v::typed2(n, o, v::workload::daemon_set_update))
+        .validate(|o| v::typed(o, |d| v::workload::daemon_set(d, v::has_selector(o))), |n, o| v::typed2(n, o, |d, p| v::workload::daemon_set_update(d, p, v::has_selector(n))))
         .validate_status(|n, o| v::typed2(n, o, v::workload::daemon_set_status)),
     Kind::new(APPS, "v1", "Deployment")
         .defaults(d::apps::deployment)
         .strategy(s::workload::DEPLOYMENT)
         .table(&p::workload::DEPLOYMENT)
-        .validate(|o| v::typed(o, v::workload::deployment), |n, o| v::typed2(n, o, v::workload::deployment_update))
+        .validate(|o| v::typed(o, |d| v::workload::deployment(d, v::has_selector(o))), |n, o| v::typed2(n, o, |d, p| v::workload::deployment_update(d, p, v::has_selector(n))))
         .validate_status(|n, o| v::typed2(n, o, v::workload::deployment_status)),
     Kind::new(APPS, "v1", "ReplicaSet")
         .defaults(d::apps::replica_set)
-        .strategy(Strategy::SPEC_STATUS)
+        .strategy(Strategy::WORKLOAD)
         .table(&p::workload::REPLICA_SET)
-        .validate(|o| v::typed(o, v::workload::replica_set), |n, o| v::typed2(n, o, v::workload::replica_set_update))
+        .validate(|o| v::typed(o, |d| v::workload::replica_set(d, v::has_selector(o))), |n, o| v::typed2(n, o, |d, p| v::workload::replica_set_update(d, p, v::has_selector(n))))
         .validate_status(|n, o| v::typed2(n, o, v::workload::replica_set_status)),
     Kind::new(APPS, "v1", "StatefulSet")
         .defaults(d::apps::stateful_set)
-        .strategy(Strategy::SPEC_STATUS)
+        .strategy(s::workload::STATEFUL_SET)
         .table(&p::workload::STATEFUL_SET)
-        .validate(|o| v::typed(o, v::workload::stateful_set), |n, o| v::typed2(n, o, v::workload::stateful_set_update))
+        .validate(|o| v::typed(o, |d| v::workload::stateful_set(d, v::has_selector(o))), |n, o| v::typed2(n, o, |d, p| v::workload::stateful_set_update(d, p, v::has_selector(n))))
         .validate_status(|n, o| v::typed2(n, o, v::workload::stateful_set_status)),
     Kind::new(BATCH, "v1", "CronJob")
         .defaults(d::apps::cron_job)
-        .strategy(Strategy::SPEC_STATUS)
+        .strategy(Strategy::SPEC_STATUS.pod_at(&["spec", "jobTemplate", "spec", "template", "spec"]))
         .table(&p::workload::CRON_JOB)
         .validate(|o| v::typed(o, v::job::cron_job), |n, o| v::typed2(n, o, v::job::cron_job_update)),
     Kind::new(BATCH, "v1", "Job")
@@ -152,7 +152,7 @@ pub(super) static KINDS: &[Kind] = &[
         .fields(f::NEW_EVENT)
         .table(&p::core::CORE_EVENT),
     Kind::new("coordination.k8s.io", "v1", "Lease")
-        .strategy(Strategy::PLAIN.conditional().creates_on_update())
+        .strategy(s::other::LEASE)
         .table(&p::other::LEASE),
     Kind::new("discovery.k8s.io", "v1", "EndpointSlice")
         .defaults(d::other::endpoint_slice)

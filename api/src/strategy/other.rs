@@ -6,7 +6,27 @@ use crate::json::{Object, ObjectExt, semantic_eq};
 
 use super::{Strategy, Update, bump_generation};
 
-pub(crate) const ENDPOINT_SLICE: Strategy = Strategy::PLAIN.fixed_generation().update(count_slice);
+pub(crate) const ENDPOINT_SLICE: Strategy = Strategy::PLAIN.fixed_generation().create(drop_topology).update(|new, old| {
+        drop_topology(new);
+        count_slice(new, old);
+    });
+
+/// Leases of coordinated elections are not served.
+pub(crate) const LEASE: Strategy = Strategy::PLAIN
+    .conditional()
+    .creates_on_update()
+    .create(|new| drop_election(new, None))
+    .update(|new, old| drop_election(new, Some(old)));
+
+fn drop_election(new: &mut Object, old: Option<&Object>) {
+    let before = old.and_then(|old| old.object("spec"));
+    let Some(spec) = new.object_mut("spec") else { return };
+    for key in ["strategy", "preferredHolder"] {
+        if before.is_none_or(|before| before.is_unset(key)) {
+            spec.remove(key);
+        }
+    }
+}
 
 /// Requests are immutable; what approves or signs them are the subresources.
 pub(crate) const CERTIFICATE_SIGNING_REQUEST: Strategy = Strategy::STATUS
@@ -24,6 +44,13 @@ pub(crate) const API_SERVICE: Strategy =
     Strategy::STATUS.conditional().create(local_service).status_update(|new, old| {
         super::reset_meta(new, old);
     });
+
+/// Topology has its own fields in this version.
+fn drop_topology(slice: &mut Object) {
+    slice.each_mut("endpoints").for_each(|endpoint| {
+        endpoint.remove("deprecatedTopology");
+    });
+}
 
 /// A slice's generation counts changes of everything but metadata, and of its labels.
 fn count_slice(new: &mut Object, old: &Object) {

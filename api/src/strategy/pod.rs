@@ -9,6 +9,7 @@ use crate::pod::compute_qos_class;
 use super::{Strategy, Update, bump_generation, reset_meta, set_meta};
 
 pub(crate) const STRATEGY: Strategy = Strategy::SPEC_STATUS
+    .pod_at(&["spec"])
     .create(create)
     .status_update(status_update)
     .subresources(&[("ephemeralcontainers", ephemeral_containers as Update), ("resize", resize as Update)]);

@@ -8,15 +8,57 @@ use super::{Strategy, set_meta};
 
 /// Deployments count changes of their annotations too: rollback notes live there.
 pub(crate) const DEPLOYMENT: Strategy =
-    Strategy::SPEC_STATUS.counting(&["spec", "metadata.annotations"]).status_update(|new, old| {
+    Strategy::WORKLOAD.counting(&["spec", "metadata.annotations"]).status_update(|new, old| {
         let labels = old.object("metadata").and_then(|m| m.get("labels")).cloned();
         set_meta(new, "labels", labels);
     });
 
-pub(crate) const DAEMON_SET: Strategy =
-    Strategy::SPEC_STATUS.create(|new| set_template_generation(new, 1)).update(count_template);
+pub(crate) const DAEMON_SET: Strategy = Strategy::WORKLOAD
+    .create(|new| set_template_generation(new, 1))
+    .update(count_template)
+    .status_update(|new, old| write_template_generation(new, template_generation(old)));
 
-pub(crate) const JOB: Strategy = Strategy::SPEC_STATUS.create(generate_selector);
+/// Reading a stored job gives it its template's labels if it has none of its own, so it is never seen without.
+pub(crate) const JOB: Strategy = Strategy::WORKLOAD
+    .create(|new| {
+        let labelled = |object: &Object| object.object("metadata").and_then(|m| m.get("labels")).cloned();
+        let template = new.object("spec").and_then(|s| s.object("template")).and_then(labelled);
+        if template.is_some() && template == labelled(new) {
+            set_meta(new, "labels", None);
+        }
+        generate_selector(new);
+        own_labels(new);
+    })
+    .update(|new, _| own_labels(new))
+    .status_update(|new, _| own_labels(new));
+
+fn own_labels(job: &mut Object) {
+    let has = job.object("metadata").and_then(|m| m.object("labels")).is_some_and(|labels| !labels.is_empty());
+    if has {
+        return;
+    }
+    let template = job.object("spec").and_then(|s| s.object("template")).and_then(|t| t.object("metadata"));
+    if let Some(labels) = template.and_then(|m| m.get("labels")).cloned() {
+        set_meta(job, "labels", Some(labels));
+    }
+}
+
+/// How many pods may be unavailable during an update is not served.
+pub(crate) const STATEFUL_SET: Strategy =
+    Strategy::WORKLOAD.create(|new| drop_unavailable(new, None)).update(|new, old| drop_unavailable(new, Some(old)));
+
+fn drop_unavailable(new: &mut Object, old: Option<&Object>) {
+    let rolling = |object: &Object| {
+        object.object("spec")?.object("updateStrategy")?.object("rollingUpdate").cloned()
+    };
+    if old.and_then(rolling).is_some_and(|r| !r.is_unset("maxUnavailable")) {
+        return;
+    }
+    let strategy = new.object_mut("spec").and_then(|s| s.object_mut("updateStrategy"));
+    if let Some(rolling) = strategy.and_then(|s| s.object_mut("rollingUpdate")) {
+        rolling.remove("maxUnavailable");
+    }
+}
 
 /// Kept as an annotation, for clients that knew the field of an older version.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";

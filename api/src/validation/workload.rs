@@ -50,16 +50,18 @@ fn shown_labels(labels: Option<&Labels>) -> Value {
 }
 
 /// A selector that must be there and not be empty.
-fn selector(selector: &LabelSelector, path: &Path, kind: &str, errors: &mut ErrorList) {
-    let is_unset = *selector == LabelSelector::default();
+fn selector(selector: &LabelSelector, given: bool, path: &Path, kind: &str, errors: &mut ErrorList) {
+    if !given {
+        return errors.required(path, "");
+    }
     errors.extend(label_selector(Some(selector), false, path));
-    let empty = |s: &LabelSelector| {
-        s.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && list(&s.match_expressions).is_empty()
-    };
-    let _ = is_unset;
-    if empty(selector) {
+    if is_empty(selector) {
         errors.push(invalid_selector(path, Some(selector), &format!("empty selector is invalid for {kind}")));
     }
+}
+
+fn is_empty(selector: &LabelSelector) -> bool {
+    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && list(&selector.match_expressions).is_empty()
 }
 
 /// Templates must be selected and run for ever.
@@ -113,17 +115,17 @@ fn not_decremented(new: Option<i32>, old: Option<i32>, path: &Path, errors: &mut
 }
 
 /// A new deployment.
-pub(crate) fn deployment(object: &Deployment) -> ErrorList {
+pub(crate) fn deployment(object: &Deployment, given: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
     let empty = DeploymentSpec::default();
-    errors.extend(deployment_spec(object.spec.as_ref().unwrap_or(&empty), &Path::new("spec")));
+    errors.extend(deployment_spec(object.spec.as_ref().unwrap_or(&empty), given, &Path::new("spec")));
     errors
 }
 
-fn deployment_spec(spec: &DeploymentSpec, path: &Path) -> ErrorList {
+fn deployment_spec(spec: &DeploymentSpec, given: bool, path: &Path) -> ErrorList {
     let mut errors = non_negative(spec.replicas.unwrap_or(0), &path.child("replicas"));
-    required_selector(&spec.selector, &spec.template, "deployment", "ReplicaSet", path, &mut errors);
+    required_selector(&spec.selector, &spec.template, "deployment", "ReplicaSet", given, path, &mut errors);
     deployment_strategy(spec.strategy.as_ref(), &path.child("strategy"), &mut errors);
     let ready = spec.min_ready_seconds.unwrap_or(0);
     errors.extend(non_negative(ready, &path.child("minReadySeconds")));
@@ -146,12 +148,13 @@ fn required_selector(
     template: &PodTemplateSpec,
     kind: &str,
     owner: &str,
+    given: bool,
     path: &Path,
     errors: &mut ErrorList,
 ) {
     let at = path.child("selector");
-    selector(own, &at, kind, errors);
-    match Selector::from_meta(Some(own)) {
+    selector(own, given, &at, kind, errors);
+    match Selector::from_meta(given.then_some(own)) {
         Err(_) => errors.push(invalid_selector(&at, Some(own), "invalid label selector")),
         Ok(selector) => {
             errors.extend(selected_template(template, &selector, owner, &path.child("template"), pod::template));
@@ -219,10 +222,10 @@ fn amount_of(value: &IntOrString) -> i64 {
 }
 
 /// A changed deployment.
-pub(crate) fn deployment_update(new: &Deployment, old: &Deployment) -> ErrorList {
+pub(crate) fn deployment_update(new: &Deployment, old: &Deployment, given: bool) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
-    errors.extend(deployment_spec(spec, &Path::new("spec")));
+    errors.extend(deployment_spec(spec, given, &Path::new("spec")));
     immutable_selector(&spec.selector, &old_spec.selector, &mut errors);
     errors
 }
@@ -258,28 +261,28 @@ pub(crate) fn deployment_status(new: &Deployment, old: &Deployment) -> ErrorList
 }
 
 /// A new replica set.
-pub(crate) fn replica_set(object: &ReplicaSet) -> ErrorList {
+pub(crate) fn replica_set(object: &ReplicaSet, given: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
     let empty = ReplicaSetSpec::default();
-    errors.extend(replica_set_spec(object.spec.as_ref().unwrap_or(&empty), &Path::new("spec")));
+    errors.extend(replica_set_spec(object.spec.as_ref().unwrap_or(&empty), given, &Path::new("spec")));
     errors
 }
 
-fn replica_set_spec(spec: &ReplicaSetSpec, path: &Path) -> ErrorList {
+fn replica_set_spec(spec: &ReplicaSetSpec, given: bool, path: &Path) -> ErrorList {
     let mut errors = non_negative(spec.replicas.unwrap_or(0), &path.child("replicas"));
     errors.extend(non_negative(spec.min_ready_seconds.unwrap_or(0), &path.child("minReadySeconds")));
     let empty = PodTemplateSpec::default();
     let template = spec.template.as_ref().unwrap_or(&empty);
-    required_selector(&spec.selector, template, "deployment", "ReplicaSet", path, &mut errors);
+    required_selector(&spec.selector, template, "deployment", "ReplicaSet", given, path, &mut errors);
     errors
 }
 
 /// A changed replica set.
-pub(crate) fn replica_set_update(new: &ReplicaSet, old: &ReplicaSet) -> ErrorList {
+pub(crate) fn replica_set_update(new: &ReplicaSet, old: &ReplicaSet, given: bool) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
-    errors.extend(replica_set_spec(spec, &Path::new("spec")));
+    errors.extend(replica_set_spec(spec, given, &Path::new("spec")));
     immutable_selector(&spec.selector, &old_spec.selector, &mut errors);
     errors
 }
@@ -363,25 +366,23 @@ pub(crate) fn replication_controller_status(new: &ReplicationController, old: &R
 }
 
 /// A new daemon set.
-pub(crate) fn daemon_set(object: &DaemonSet) -> ErrorList {
+pub(crate) fn daemon_set(object: &DaemonSet, given: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
     let empty = DaemonSetSpec::default();
-    errors.extend(daemon_set_spec(object.spec.as_ref().unwrap_or(&empty), &Path::new("spec")));
+    errors.extend(daemon_set_spec(object.spec.as_ref().unwrap_or(&empty), given, &Path::new("spec")));
     errors
 }
 
-fn daemon_set_spec(spec: &DaemonSetSpec, path: &Path) -> ErrorList {
+fn daemon_set_spec(spec: &DaemonSetSpec, given: bool, path: &Path) -> ErrorList {
     let at = path.child("selector");
     let mut errors = label_selector(Some(&spec.selector), false, &at);
     let labels = template_labels(&spec.template);
-    if Selector::from_meta(Some(&spec.selector)).is_ok_and(|s| !s.matches(&labels)) {
+    if Selector::from_meta(given.then_some(&spec.selector)).is_ok_and(|s| !s.matches(&labels)) {
         let at = path.child("template").child("metadata").child("labels");
         errors.invalid(&at, shown_labels(labels), "`selector` does not match template `labels`");
     }
-    let empty = spec.selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)
-        && list(&spec.selector.match_expressions).is_empty();
-    if empty {
+    if given && is_empty(&spec.selector) {
         errors.push(invalid_selector(&at, Some(&spec.selector), "empty selector is invalid for daemonset"));
     }
     errors.extend(pod::template(&spec.template, &path.child("template")));
@@ -428,11 +429,11 @@ fn daemon_strategy(strategy: Option<&DaemonSetUpdateStrategy>, path: &Path, erro
 }
 
 /// A changed daemon set.
-pub(crate) fn daemon_set_update(new: &DaemonSet, old: &DaemonSet) -> ErrorList {
+pub(crate) fn daemon_set_update(new: &DaemonSet, old: &DaemonSet, given: bool) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
     immutable_selector(&spec.selector, &old_spec.selector, &mut errors);
-    errors.extend(daemon_set_spec(spec, &Path::new("spec")));
+    errors.extend(daemon_set_spec(spec, given, &Path::new("spec")));
     errors
 }
 
@@ -458,15 +459,15 @@ pub(crate) fn daemon_set_status(new: &DaemonSet, old: &DaemonSet) -> ErrorList {
 }
 
 /// A new stateful set.
-pub(crate) fn stateful_set(object: &StatefulSet) -> ErrorList {
+pub(crate) fn stateful_set(object: &StatefulSet, given: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_label, &path);
     let empty = StatefulSetSpec::default();
-    errors.extend(stateful_set_spec(object.spec.as_ref().unwrap_or(&empty), false, &Path::new("spec")));
+    errors.extend(stateful_set_spec(object.spec.as_ref().unwrap_or(&empty), given, false, &Path::new("spec")));
     errors
 }
 
-fn stateful_set_spec(spec: &StatefulSetSpec, update: bool, path: &Path) -> ErrorList {
+fn stateful_set_spec(spec: &StatefulSetSpec, given: bool, update: bool, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let at = path.child("podManagementPolicy");
     match text(&spec.pod_management_policy) {
@@ -497,8 +498,8 @@ fn stateful_set_spec(spec: &StatefulSetSpec, update: bool, path: &Path) -> Error
         errors.extend(super::rules::dns_label(name, &path.child("serviceName")));
     }
     let at = path.child("selector");
-    selector(&spec.selector, &at, "statefulset", &mut errors);
-    match Selector::from_meta(Some(&spec.selector)) {
+    selector(&spec.selector, given, &at, "statefulset", &mut errors);
+    match Selector::from_meta(given.then_some(&spec.selector)) {
         Err(_) => errors.push(invalid_selector(&at, Some(&spec.selector), "")),
         Ok(own) => {
             let template = with_claims(spec);
@@ -574,11 +575,11 @@ fn stateful_strategy(spec: &StatefulSetSpec, path: &Path, errors: &mut ErrorList
 }
 
 /// A changed stateful set.
-pub(crate) fn stateful_set_update(new: &StatefulSet, old: &StatefulSet) -> ErrorList {
+pub(crate) fn stateful_set_update(new: &StatefulSet, old: &StatefulSet, given: bool) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
     let path = Path::new("spec");
-    errors.extend(stateful_set_spec(spec, true, &path));
+    errors.extend(stateful_set_spec(spec, given, true, &path));
     let kept = StatefulSetSpec {
         replicas: old_spec.replicas,
         template: old_spec.template.clone(),
