@@ -47,8 +47,11 @@ impl ClientCertificates {
 #[async_trait::async_trait]
 impl Authenticator for ClientCertificates {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<User>, ApiError> {
-        // A front proxy's certificate, or one that nobody knows, names no user here.
-        let Some(leaf) = credentials.certificates.first().filter(|_| credentials.trusted) else { return Ok(None) };
+        let Some(leaf) = credentials.certificates.first() else { return Ok(None) };
+        // Nobody here has signed it. (A front proxy's certificate has been looked at before.)
+        if !credentials.trusted {
+            return Err(ApiError::unauthorized());
+        }
         Self::user(leaf).map_err(|error| {
             tracing::debug!(%error, "client certificate refused");
             ApiError::unauthorized()

@@ -149,12 +149,7 @@ async fn authenticate(server: &Server, request: &mut Request<Body>) -> Result<Ar
     let (certificates, trusted) =
         peer.map(|peer| (Arc::clone(&peer.certificates), peer.trusted)).unwrap_or_default();
     let proxied = server.config.authentication.request_header.client_ca_file.is_some();
-    let unknown = !certificates.is_empty() && !trusted;
     let credentials = Credentials::of(certificates, trusted, request.headers(), proxied);
-    // A certificate nobody here has signed is a bad credential, unless a token comes with it.
-    if unknown && !proxied && credentials.bearer_token.is_none() {
-        return Err(ApiError::unauthorized());
-    }
     match security.authenticator.authenticate(&credentials).await? {
         Some(user) => Ok(Arc::new(user)),
         None => Err(ApiError::unauthorized()),

@@ -5,7 +5,6 @@ use api::names::GroupVersionKind;
 use api::status::ApiError;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 
 use super::{Streaming, container, node_of, relay};
@@ -175,8 +174,8 @@ fn not_acceptable() -> ApiError {
 /// The kubelet's refusal as an API error (upstream `GenericHttpResponseChecker`).
 async fn kubelet_error(info: &RequestInfo, response: Response<Body>) -> ApiError {
     let code = response.status().as_u16();
-    let text = match Limited::new(response.into_body(), MAX_ERROR).collect().await {
-        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+    let text = match crate::body::read_up_to(response.into_body(), MAX_ERROR).await {
+        Ok(body) => String::from_utf8_lossy(&body).into_owned(),
         Err(error) => return ApiError::internal(error),
     };
     match code {
