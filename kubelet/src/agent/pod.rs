@@ -48,7 +48,7 @@ impl PodSyncer for Agent {
     ) -> Result<(), SyncError> {
         let parts = self.parts();
         let uid = types::uid(pod);
-        let observed = self.inspect(pod).await?;
+        let observed = self.inspect_leaving(pod).await?;
         self.report(pod, &observed, false, verdict.as_ref());
         parts.probes.stop_liveness_and_startup(uid);
         let kill = parts.runtime.kill_pod(Some(pod), &observed, grace);
@@ -63,7 +63,7 @@ impl PodSyncer for Agent {
         }
         parts.probes.remove_pod(uid);
         parts.pleg.expect_changes();
-        let observed = self.inspect(pod).await?;
+        let observed = self.inspect_leaving(pod).await?;
         if observed.running().next().is_some() {
             let names: Vec<_> = observed.running().map(|c| c.name.clone()).collect();
             return Err(format!("detected running containers after a successful KillPod: {names:?}").into());
@@ -74,7 +74,8 @@ impl PodSyncer for Agent {
 
     async fn sync_terminating_runtime_pod(&self, uid: &str) -> Result<(), SyncError> {
         let parts = self.parts();
-        let observed = parts.runtime.inspect(uid).await.map_err(|e| SyncError::from(e.to_string()))?;
+        let observed =
+            parts.runtime.inspect_leaving(uid).await.map_err(|e| SyncError::from(e.to_string()))?;
         // As upstream: an orphan gets a second, nobody is left to say more.
         parts.runtime.kill_pod(None, &observed, Some(Duration::from_secs(1))).await.map_err(SyncError::from)
     }
@@ -82,7 +83,7 @@ impl PodSyncer for Agent {
     async fn sync_terminated_pod(&self, pod: &Arc<Pod>) -> Result<(), SyncError> {
         let parts = self.parts();
         let uid = types::uid(pod);
-        let observed = self.inspect(pod).await?;
+        let observed = self.inspect_leaving(pod).await?;
         self.report(pod, &observed, true, None);
         parts.volumes.unmount_pod(uid).await.map_err(SyncError::from)?;
         parts.objects.unregister_pod(uid);
@@ -101,6 +102,11 @@ impl PodSyncer for Agent {
 impl Agent {
     async fn inspect(&self, pod: &Pod) -> Result<types::PodStatus, SyncError> {
         let seen = self.parts().runtime.inspect(types::uid(pod)).await;
+        seen.map_err(|error| SyncError { message: error.to_string(), retry: Some(Duration::from_secs(1)) })
+    }
+
+    async fn inspect_leaving(&self, pod: &Pod) -> Result<types::PodStatus, SyncError> {
+        let seen = self.parts().runtime.inspect_leaving(types::uid(pod)).await;
         seen.map_err(|error| SyncError { message: error.to_string(), retry: Some(Duration::from_secs(1)) })
     }
 

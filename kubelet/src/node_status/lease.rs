@@ -20,9 +20,9 @@ pub fn run(client: Client, node_name: String, seconds: i32, tasks: &Tasks) {
     tasks.spawn("node-lease", move |token| async move {
         let renewing = async {
             let mut retry = RETRY;
-            let mut exists = false;
+            let mut known = Known::default();
             loop {
-                match tokio::time::timeout(period, renew(&client, &node_name, seconds, &mut exists)).await {
+                match tokio::time::timeout(period, renew(&client, &node_name, seconds, &mut known)).await {
                     Ok(Ok(())) => {
                         retry = RETRY;
                         tokio::time::sleep(period).await;
@@ -40,31 +40,48 @@ pub fn run(client: Client, node_name: String, seconds: i32, tasks: &Tasks) {
     });
 }
 
+/// What is known of the lease in the API.
+#[derive(Default)]
+struct Known {
+    /// It is there.
+    exists: bool,
+    /// It belongs to the node, and goes with it.
+    owned: bool,
+}
+
 /// Renews the lease with one request; makes it first when there is none.
 async fn renew(
     client: &Client,
     node_name: &str,
     seconds: i32,
-    exists: &mut bool,
+    known: &mut Known,
 ) -> Result<(), client::kube::Error> {
     let api: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    if *exists {
-        let patch = json!({ "spec": {
+    // The node may register later than its lease.
+    let owner = if known.owned { None } else { owner(client, node_name).await };
+    if known.exists {
+        let mut patch = json!({ "spec": {
             "holderIdentity": node_name,
             "leaseDurationSeconds": seconds,
             "renewTime": MicroTime(Timestamp::now()),
         }});
+        if let Some(owner) = &owner {
+            patch["metadata"] = json!({ "ownerReferences": [owner] });
+        }
         match api.patch(node_name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Err(error) if client::is_not_found(&error) => *exists = false,
-            other => return other.map(drop),
+            Err(error) if client::is_not_found(&error) => *known = Known::default(),
+            Err(error) => return Err(error),
+            Ok(_) => {
+                known.owned |= owner.is_some();
+                return Ok(());
+            }
         }
     }
-    let owner = owner(client, node_name).await;
-    match api.create(&PostParams::default(), &lease(node_name, seconds, owner)).await {
-        Ok(_) => *exists = true,
+    match api.create(&PostParams::default(), &lease(node_name, seconds, owner.clone())).await {
+        Ok(_) => *known = Known { exists: true, owned: owner.is_some() },
         Err(error) if client::is_already_exists(&error) => {
-            *exists = true;
-            return Box::pin(renew(client, node_name, seconds, exists)).await;
+            known.exists = true;
+            return Box::pin(renew(client, node_name, seconds, known)).await;
         }
         Err(error) => return Err(error),
     }
@@ -108,7 +125,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_lease_is_made_once_and_renewed() {
         let (api, tasks) = (FakeApi::default(), Tasks::new());
-        api.refuse(404, "NotFound");
+        api.answer(200, json!({"metadata": {"name": "n1", "uid": "x"}}));
         run(api.client(), "n1".into(), 40, &tasks);
         let asked = api.asked(4).await;
         let what: Vec<_> = asked.iter().map(|a| a.what.as_str()).collect();
@@ -123,6 +140,7 @@ mod tests {
             ]
         );
         assert_eq!(asked[1].body["spec"]["holderIdentity"], "n1");
+        assert_eq!(asked[1].body["metadata"]["ownerReferences"][0]["uid"], "x");
         assert_eq!(asked[2].body["spec"]["leaseDurationSeconds"], 40);
         tasks.shut_down().await.expect("no failure");
     }
@@ -130,11 +148,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lease_that_was_deleted_is_made_again() {
         let (api, tasks) = (FakeApi::default(), Tasks::new());
+        api.answer(200, json!({"metadata": {"name": "n1", "uid": "x"}}));
         run(api.client(), "n1".into(), 40, &tasks);
         api.asked(2).await;
         api.refuse(404, "NotFound");
+        let asked = api.asked(4).await;
+        assert!(asked[2].what.starts_with("PATCH ") && asked[3].what.starts_with("POST "), "{asked:?}");
+        tasks.shut_down().await.expect("no failure");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_older_than_its_node_gets_its_owner_later() {
+        let (api, tasks) = (FakeApi::default(), Tasks::new());
+        api.refuse(404, "NotFound");
+        run(api.client(), "n1".into(), 40, &tasks);
+        api.asked(2).await;
+        api.answer(200, json!({"metadata": {"name": "n1", "uid": "x"}}));
         let asked = api.asked(5).await;
-        assert!(asked[4].what.starts_with("POST "), "{asked:?}");
+        assert!(asked[1].body["metadata"].get("ownerReferences").is_none());
+        assert_eq!(asked[3].body["metadata"]["ownerReferences"][0]["uid"], "x");
+        assert!(asked[4].what.starts_with("PATCH "), "{asked:?}");
         tasks.shut_down().await.expect("no failure");
     }
 }

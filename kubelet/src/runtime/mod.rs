@@ -18,6 +18,7 @@ use tonic::transport::Channel;
 
 pub use connect::ConnectError;
 pub use convert::{container_state, pod_status, timestamp};
+pub use observe::Look;
 pub use version::RuntimeVersion;
 
 /// A call to the runtime failed.

@@ -15,9 +15,21 @@ const MAX_MESSAGE: u64 = 4096;
 const MAX_LOG_LINES: u64 = 80;
 const MAX_LOG_BYTES: usize = 2048;
 
+/// How much of a pod has to be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// All of it, or the look fails.
+    Whole,
+    /// Whatever there is.
+    Whatever,
+}
+
 impl Runtime {
     /// Everything the runtime shows of the pod with this UID now.
-    pub async fn inspect_pod(&self, runtime_name: &str, uid: &str) -> Result<PodStatus, Error> {
+    ///
+    /// `Look::Whatever` is for pods that are to go: a sandbox the runtime cannot describe any more is then taken for
+    /// what the list says of it. Where a pod is to run, guessing could cost it its containers.
+    pub async fn inspect_pod(&self, runtime_name: &str, uid: &str, look: Look) -> Result<PodStatus, Error> {
         let selector = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
         let sandbox_filter = cri::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
         let container_filter = cri::ContainerFilter { label_selector: selector, ..Default::default() };
@@ -28,7 +40,7 @@ impl Runtime {
         let owners: HashMap<String, String> =
             containers.iter().map(|c| (c.id.clone(), c.pod_sandbox_id.clone())).collect();
         let (sandboxes, containers) = tokio::try_join!(
-            try_join_all(sandboxes.iter().map(|s| self.sandbox_if_there(&s.id))),
+            try_join_all(sandboxes.into_iter().map(|s| self.sandbox_if_there(s, look))),
             try_join_all(containers.iter().map(|c| self.container_if_there(&c.id)))
         )?;
         let mut status = convert::pod_status(
@@ -44,10 +56,25 @@ impl Runtime {
     }
 
     /// `None` when it was removed between the list and the look.
-    async fn sandbox_if_there(&self, id: &str) -> Result<Option<cri::PodSandboxStatus>, Error> {
-        match self.pod_sandbox_status(id).await {
+    async fn sandbox_if_there(
+        &self,
+        listed: cri::PodSandbox,
+        look: Look,
+    ) -> Result<Option<cri::PodSandboxStatus>, Error> {
+        match self.pod_sandbox_status(&listed.id).await {
             Ok(answer) => Ok(answer.status),
             Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if look == Look::Whatever && !error.is_unavailable() => {
+                tracing::warn!(sandbox = listed.id, %error, "the runtime cannot describe a sandbox");
+                Ok(Some(cri::PodSandboxStatus {
+                    id: listed.id,
+                    metadata: listed.metadata,
+                    state: listed.state,
+                    created_at: listed.created_at,
+                    labels: listed.labels,
+                    ..Default::default()
+                }))
+            }
             Err(error) => Err(error),
         }
     }

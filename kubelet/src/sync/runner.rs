@@ -19,7 +19,7 @@ use crate::containers::sandbox_config::{SandboxInput, sandbox_config};
 use crate::events::Events;
 use crate::images::Images;
 use crate::layout::Layout;
-use crate::runtime::Runtime;
+use crate::runtime::{Look, Runtime};
 use crate::types::{self, ContainerKind, PodStatus};
 
 /// What one container gets from volumes, API objects and the node.
@@ -144,7 +144,12 @@ impl PodRuntime {
 
     /// Looks at a pod.
     pub async fn inspect(&self, uid: &str) -> Result<PodStatus, crate::runtime::Error> {
-        self.inner.runtime.inspect_pod(&self.inner.runtime_name, uid).await
+        self.inner.runtime.inspect_pod(&self.inner.runtime_name, uid, Look::Whole).await
+    }
+
+    /// Looks at a pod that is to go, and makes do with what can be seen.
+    pub async fn inspect_leaving(&self, uid: &str) -> Result<PodStatus, crate::runtime::Error> {
+        self.inner.runtime.inspect_pod(&self.inner.runtime_name, uid, Look::Whatever).await
     }
 
     /// Carries out `plan`. `stop` ends it between two steps: the pod is to be stopped.
