@@ -57,7 +57,9 @@ async fn members_that_are_down_are_passed_over() {
     drop(backend.open().await);
     // Nothing listens on the discard port.
     let endpoints = ["http://127.0.0.1:9".to_owned(), backend.endpoint()];
-    let store = Etcd::connect(Config { endpoints: endpoints.into(), ..backend.config.clone() }).await.expect("connect");
+    let store = Etcd::connect(Config { endpoints: endpoints.into(), ..backend.config.clone() })
+        .await
+        .expect("connect");
     let revision = create(&store, "/a").await;
     let mut watch = store.watch("/", revision).await.expect("watch");
     assert_eq!(next(&mut watch).await.revision(), revision);
@@ -86,7 +88,9 @@ async fn history_is_compacted_once_per_interval() {
     let compacted = async {
         loop {
             match store.range(Range { revision: Some(first), ..Range::prefix("/") }).await {
-                Ok(_) => drop(create(&second, &format!("/b/{}", store.current_revision().await.expect("r"))).await),
+                Ok(_) => {
+                    drop(create(&second, &format!("/b/{}", store.current_revision().await.expect("r"))).await)
+                }
                 Err(Error::Compacted { oldest, .. }) => return oldest,
                 Err(error) => panic!("{error}"),
             }
@@ -113,7 +117,9 @@ async fn a_session_is_started_and_renewed() {
     etcdctl(&["user", "grant-role", "root", "root"]);
     etcdctl(&["auth", "enable"]);
     let endpoint = backend.endpoint();
-    assert!(Etcd::connect(Config { endpoints: vec![endpoint.clone()], ..backend.config.clone() }).await.is_err());
+    assert!(
+        Etcd::connect(Config { endpoints: vec![endpoint.clone()], ..backend.config.clone() }).await.is_err()
+    );
     let auth = |password: &str| Some(("root".to_owned(), password.to_owned()));
     let config = Config { endpoints: vec![endpoint], auth: auth("wrong"), ..backend.config.clone() };
     assert!(Etcd::connect(config.clone()).await.is_err());
