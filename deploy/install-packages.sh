@@ -3,7 +3,7 @@
 # would start by themselves are not started: clusters here run a containerd (and tests an etcd) of their own.
 set -euo pipefail
 
-packages=(containerd runc containernetworking-plugins iptables conntrack iproute2 etcd-server make gcc libc6-dev binutils ca-certificates)
+packages=(containerd runc containernetworking-plugins iptables conntrack iproute2 etcd-server etcd-client openssl make gcc libc6-dev binutils ca-certificates)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
@@ -24,6 +24,6 @@ if [ "${#missing[@]}" -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
 fi
 # Images are made from packages that are downloaded, not installed: the lists must be there.
-if ! apt-cache show busybox-static > /dev/null 2>&1; then
+if ! apt-cache show busybox > /dev/null 2>&1; then
     apt-get update -qq
 fi

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 const POLL: Duration = Duration::from_millis(100);
 
 /// How long anything in a test may take before it counts as failed.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Asks again and again until the answer is `Ok(Some(_))`; the failure names what was waited for and says what the
 /// last answer was.
