@@ -6,6 +6,7 @@
 
 pub mod atomic_writer;
 mod claims;
+mod complaints;
 mod container;
 mod host_path;
 pub mod mounts;
@@ -20,7 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::{Client, EventRecorder, EventType, Tasks};
 use k8s_openapi::api::core::v1::{Node, Pod, Volume};
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
+use complaints::Complaints;
 pub use container::container_mounts;
 
 use crate::layout::Layout;
@@ -99,8 +101,17 @@ pub struct Deps {
     pub node: Arc<dyn Fn() -> Option<Arc<Node>> + Send + Sync>,
 }
 
-/// A pod while its volumes are set up; the lock lets one at a time work on them.
-type Slot = Arc<tokio::sync::Mutex<Option<Arc<Pod>>>>;
+/// What is known of one pod; the lock lets one at a time work on its volumes.
+type Slot = Arc<tokio::sync::Mutex<Held>>;
+
+#[derive(Default)]
+struct Held {
+    /// The pod as last seen; none once its volumes are taken down.
+    pod: Option<Arc<Pod>>,
+    /// Volumes that are set up, and so have contents to keep current.
+    ready: HashSet<String>,
+    complaints: Complaints,
+}
 
 /// The volumes of this node's pods.
 pub struct VolumeManager {
@@ -123,11 +134,11 @@ impl VolumeManager {
     pub async fn mount_pod(&self, pod: &Pod) -> Result<HashMap<String, MountInfo>, Error> {
         let slot = self.slot(pod.metadata.uid.as_deref().unwrap_or_default());
         let mut held = slot.lock().await;
-        *held = Some(Arc::new(pod.clone()));
-        self.mount_all(pod).await
+        held.pod = Some(Arc::new(pod.clone()));
+        self.mount_all(pod, &mut held).await
     }
 
-    async fn mount_all(&self, pod: &Pod) -> Result<HashMap<String, MountInfo>, Error> {
+    async fn mount_all(&self, pod: &Pod, held: &mut Held) -> Result<HashMap<String, MountInfo>, Error> {
         let used = used_volumes(pod);
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let mut ready = HashMap::new();
@@ -136,10 +147,15 @@ impl VolumeManager {
             match setup::set_up(&self.deps, pod, volume).await {
                 Ok(info) => {
                     ready.insert(volume.name.clone(), info);
+                    held.ready.insert(volume.name.clone());
+                    held.complaints.settle(&volume.name);
                 }
                 Err(reason) => {
                     let error = Error::SetUp { volume: volume.name.clone(), reason };
-                    self.warn(pod, "FailedMount", &error.to_string());
+                    let message = error.to_string();
+                    if held.complaints.is_due(&volume.name, &message, Instant::now()) {
+                        self.warn(pod, "FailedMount", &message);
+                    }
                     failed.get_or_insert(error);
                 }
             }
@@ -157,7 +173,7 @@ impl VolumeManager {
     pub async fn unmount_pod(&self, uid: &str) -> Result<(), Error> {
         let slot = self.slot(uid);
         let mut held = slot.lock().await;
-        *held = None;
+        *held = Held::default();
         let (layout, uid_owned) = (self.deps.layout.clone(), uid.to_owned());
         let done = tokio::task::spawn_blocking(move || tear_down(&layout, &uid_owned)).await;
         done.unwrap_or_else(|error| {
@@ -216,13 +232,13 @@ impl VolumeManager {
         let slots: Vec<_> = self.pods.lock().values().cloned().collect();
         for slot in slots {
             let held = slot.lock().await;
-            let Some(pod) = held.as_ref().filter(|pod| change.is_none_or(|change| concerns(pod, change)))
+            let Some(pod) = held.pod.as_ref().filter(|pod| change.is_none_or(|change| concerns(pod, change)))
             else {
                 continue;
             };
             for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
                 if payload::is_projected(volume)
-                    && used_volumes(pod).contains(volume.name.as_str())
+                    && held.ready.contains(&volume.name)
                     && let Err(error) = setup::refresh(&self.deps, pod, volume).await
                 {
                     warn!(object = %client::ObjectKey::of(&**pod), volume = volume.name, %error, "could not refresh a volume, will retry");
