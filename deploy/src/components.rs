@@ -142,6 +142,7 @@ fn apiserver(layout: &Layout, settings: &Settings) -> Result<Vec<String>> {
         flag("enable-bootstrap-token-auth", "true"),
         flag("service-account-issuer", format!("https://kubernetes.default.svc.{}", settings.cluster_domain)),
         flag("allow-privileged", "true"),
+        flag("kubelet-preferred-address-types", "InternalIP,Hostname"),
         pki(layout, "client-ca-file", "ca.crt"),
         pki(layout, "tls-cert-file", "apiserver.crt"),
         pki(layout, "tls-private-key-file", "apiserver.key"),
