@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::handlers::options::FieldValidation;
 use crate::handlers::patch::PatchType;
+use crate::handlers::read::internal_package;
 use crate::negotiate::{Accepted, Encoding};
 use crate::object;
 use crate::server::Context;
@@ -34,12 +35,13 @@ pub fn decode(bytes: &Bytes, encoding: Encoding, gvk: &GroupVersionKind) -> Resu
 pub fn decode_one_of(bytes: &Bytes, encoding: Encoding, kinds: &[GroupVersionKind]) -> Result<Decoded, ApiError> {
     let (mut value, gvk, strict_errors) = match encoding {
         Encoding::Json => {
-            let gvk = check_kind(&kind_of_json(bytes)?, kinds)?;
+            let found = kind_of_json(bytes).map_err(|why| unrecognized(bytes, kinds, &why))?;
+            let gvk = check_kind(&found, kinds)?;
             let decoded = type_of(gvk)?.decode_slice(bytes).map_err(|e| unusable(gvk, &e))?;
             (decoded.value, gvk, decoded.strict_errors)
         }
         Encoding::Yaml => {
-            let raw = yaml::load(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+            let raw = yaml::load(bytes).map_err(|error| unrecognized(bytes, kinds, &error.to_string()))?;
             let strict_error = raw.strict_error();
             let gvk = check_kind(&kind_of_value(&raw.value), kinds)?;
             let decoded = type_of(gvk)?.decode_value(raw.value).map_err(|e| unusable(gvk, &e))?;
@@ -48,7 +50,7 @@ pub fn decode_one_of(bytes: &Bytes, encoding: Encoding, kinds: &[GroupVersionKin
         }
         Encoding::Protobuf => {
             let envelope =
-                protobuf::Unknown::open(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+                protobuf::Unknown::open(bytes).map_err(|error| unrecognized(bytes, kinds, &error.to_string()))?;
             let gvk = check_kind(&(envelope.api_version.to_owned(), envelope.kind.to_owned()), kinds)?;
             let value = protobuf::decode_as(&envelope, type_of(gvk)?).map_err(|e| unusable(gvk, &e))?;
             (value, gvk, Vec::new())
@@ -66,6 +68,20 @@ pub fn decode_value(value: Value, gvk: &GroupVersionKind) -> Result<Decoded, Api
     object::set_kind(&mut value, gvk);
     api::defaults::apply(gvk, &mut value);
     Ok(Decoded { value, strict_errors: decoded.strict_errors })
+}
+
+/// 400 for a body that says nothing of what it is (upstream `transformDecodeError`).
+fn unrecognized(body: &[u8], kinds: &[GroupVersionKind], why: &str) -> ApiError {
+    const SHOWN: usize = 30;
+    let shown = &body[..body.len().min(SHOWN)];
+    let more = if body.len() > SHOWN { " ..." } else { "" };
+    let summary = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
+        Some(_) => format!("{}{more}", shown.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    };
+    let kind = kinds.first().map(|gvk| gvk.kind.as_ref()).unwrap_or_default();
+    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({summary})"))
 }
 
 fn unusable(gvk: &GroupVersionKind, why: &dyn std::fmt::Display) -> ApiError {
@@ -100,7 +116,7 @@ pub fn patch(
 }
 
 /// `apiVersion` and `kind` of JSON text, without decoding the rest.
-fn kind_of_json(bytes: &[u8]) -> Result<(String, String), ApiError> {
+fn kind_of_json(bytes: &[u8]) -> Result<(String, String), String> {
     #[derive(serde::Deserialize)]
     struct TypeMeta {
         #[serde(default, rename = "apiVersion")]
@@ -113,12 +129,18 @@ fn kind_of_json(bytes: &[u8]) -> Result<(String, String), ApiError> {
             let text = |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             Ok((text(meta.api_version), text(meta.kind)))
         }
-        Err(error) if error.is_data() => Ok((String::new(), String::new())),
+        Err(error) if error.is_data() && bytes.trim_ascii_start().first() == Some(&b'{') => {
+            Ok((String::new(), String::new()))
+        }
         Err(error) => {
-            let why = json::syntax_error(bytes, &error);
-            Err(ApiError::bad_request(format!(
-                "couldn't get version/kind; json parse error: {why}"
-            )))
+            let why = match serde_json::from_slice::<Value>(bytes) {
+                Ok(other) => format!(
+                    "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+                    json::kind_of(&other)
+                ),
+                Err(_) => json::syntax_error(bytes, &error),
+            };
+            Err(format!("couldn't get version/kind; json parse error: {why}"))
         }
     }
 }
@@ -142,33 +164,46 @@ fn check_kind<'a>(
         return Ok(gvk);
     }
     let first = kinds.first().ok_or_else(ApiError::no_such_resource)?;
-    if !api_version.is_empty() {
-        let expected = first.group_version();
-        match GroupVersion::parse(api_version) {
-            None => return Err(ApiError::bad_request(format!("unexpected GroupVersion string: {api_version}"))),
-            Some(version) if version != expected => {
-                return Err(ApiError::bad_request(format!(
-                    "the API version in the data ({version}) does not match the expected API version ({expected})"
-                )));
-            }
-            Some(_) => {}
-        }
-    }
-    let (want, version) = (&first.kind, &first.version);
-    Err(ApiError::bad_request(format!(
-        "{kind} in version {version:?} cannot be handled as a {want}: converting ({kind}) to ({want}): unknown conversion"
-    )))
+    let expected = first.group_version();
+    let version = if api_version.is_empty() { expected.to_string() } else { api_version.clone() };
+    let Some(version) = GroupVersion::parse(&version) else {
+        return Err(ApiError::bad_request(format!("unexpected GroupVersion string: {api_version}")));
+    };
+    let kind = if kind.is_empty() { first.kind.to_string() } else { kind.clone() };
+    let found = version.with_kind(kind);
+    let handled = format!("{} in version {:?} cannot be handled as a {}", found.kind, version.version, first.kind);
+    let why = if schema::type_for(&found).is_none() {
+        format!(
+            "{handled}: no kind {:?} is registered for version {:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            found.kind,
+            version.to_string()
+        )
+    } else if found.kind != first.kind || found.group != first.group {
+        let package = internal_package(&first.group);
+        format!(
+            "{handled}: converting ({}.{}) to ({package}.{}): unknown conversion",
+            version.version, found.kind, first.kind
+        )
+    } else {
+        format!("the API version in the data ({version}) does not match the expected API version ({expected})")
+    };
+    Err(ApiError::bad_request(why))
 }
 
 /// What becomes of unknown and duplicate fields.
-pub fn enforce(cx: &Context, validation: FieldValidation, strict_errors: &[String]) -> Result<(), ApiError> {
+pub fn enforce(
+    cx: &Context,
+    validation: FieldValidation,
+    gvk: &GroupVersionKind,
+    strict_errors: &[String],
+) -> Result<(), ApiError> {
     if strict_errors.is_empty() {
         return Ok(());
     }
     match validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => strict_errors.iter().for_each(|error| cx.warn(error.as_str())),
-        FieldValidation::Strict => return Err(ApiError::bad_request(schema::strict_message(strict_errors))),
+        FieldValidation::Strict => return Err(unusable(gvk, &schema::strict_message(strict_errors))),
     }
     Ok(())
 }
@@ -178,9 +213,7 @@ pub fn convert(object: Value, from: &GroupVersionKind, to: &GroupVersionKind) ->
     if from == to {
         return Ok(object);
     }
-    let mut object = object;
-    object::set_kind(&mut object, to);
-    Ok(object)
+    Ok(api::convert::convert(from, to, object))
 }
 
 /// An object in the encoding of an answer.
@@ -197,9 +230,9 @@ pub fn value(value: &Value, accepted: Accepted) -> Result<Bytes, ApiError> {
 /// An object on the protobuf wire, in its envelope.
 pub fn protobuf(value: &Value) -> Result<Vec<u8>, ApiError> {
     let (api_version, kind) = kind_of_value(value);
-    let gvk = GroupVersion::parse(&api_version)
-        .ok_or_else(|| ApiError::internal(format!("object without version: {api_version:?}")))?
-        .with_kind(kind);
+    // Some discovery documents carry no version.
+    let version = GroupVersion::parse(&api_version).unwrap_or_else(|| GroupVersion::new("", "v1"));
+    let gvk = version.with_kind(kind);
     protobuf::encode(value, type_of(&gvk)?).map_err(ApiError::internal)
 }
 

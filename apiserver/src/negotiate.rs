@@ -72,13 +72,17 @@ pub struct Restrictions {
     pub transforms: bool,
     /// Whether `stream=watch` is.
     pub stream: bool,
+    /// Whether it is where objects are listed and watched.
+    pub collection: bool,
 }
 
 impl Restrictions {
     /// An endpoint that answers with objects only.
-    pub const OBJECTS: Self = Self { transforms: false, stream: false };
+    pub const OBJECTS: Self = Self { transforms: false, stream: false, collection: false };
     /// An endpoint of a resource.
-    pub const RESOURCE: Self = Self { transforms: true, stream: true };
+    pub const RESOURCE: Self = Self { transforms: true, stream: true, collection: false };
+    /// Where the objects of a resource are listed and watched.
+    pub const COLLECTION: Self = Self { collection: true, ..Self::RESOURCE };
 }
 
 struct Clause<'a> {
@@ -164,7 +168,8 @@ pub fn accept(headers: &HeaderMap, query: &Query, can: Restrictions) -> Result<A
     if text.trim().is_empty() {
         return Ok(Accepted { pretty, ..Accepted::default() });
     }
-    for clause in parse_accept(&text) {
+    let clauses = parse_accept(&text);
+    for clause in &clauses {
         for encoding in ENCODINGS {
             if !covers(clause.main, clause.sub, encoding) {
                 continue;
@@ -174,13 +179,36 @@ pub fn accept(headers: &HeaderMap, query: &Query, can: Restrictions) -> Result<A
             }
         }
     }
-    Err(not_acceptable())
+    let known = clauses.iter().any(|clause| {
+        let exact = |encoding: &Encoding| covers(clause.main, clause.sub, *encoding) && clause.sub != "*";
+        (clause.main == "*" && clause.sub == "*") || ENCODINGS.iter().any(exact)
+    });
+    Err(if known { not_acceptable() } else { no_representation(can) })
+}
+
+/// 406 of upstream's router, which knows media types only, not what they are turned into.
+fn no_representation(can: Restrictions) -> ApiError {
+    let mut types = media_types();
+    if can.collection {
+        types.push_str(", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch");
+    }
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {types}");
+    let mut error = ApiError::new(406, "NotAcceptable", message);
+    error.status.details = Some(Default::default());
+    error
+}
+
+/// 406 of a watch.
+#[must_use]
+pub fn not_acceptable_for_watch() -> ApiError {
+    let types = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+    ApiError::new(406, "NotAcceptable", format!("only the following media types are accepted: {types}"))
 }
 
 /// The encoding for errors: what the client wants if that is possible, else JSON.
 #[must_use]
 pub fn accept_for_error(headers: &HeaderMap, query: &Query) -> Accepted {
-    accept(headers, query, Restrictions { transforms: false, stream: true })
+    accept(headers, query, Restrictions { transforms: false, ..Restrictions::RESOURCE })
         .or_else(|_| accept(headers, query, Restrictions::RESOURCE))
         .map(|accepted| Accepted { transform: None, ..accepted })
         .unwrap_or_default()
@@ -229,8 +257,15 @@ pub fn unsupported(message: impl Into<String>) -> ApiError {
 /// The media type of the request body, without parameters, in lower case.
 #[must_use]
 pub fn media_type(headers: &HeaderMap) -> String {
+    media_type_as_sent(headers).to_ascii_lowercase()
+}
+
+/// The media type of the request body, without parameters. Upstream's router, which chooses by it among the kinds of
+/// patches, looks at the case of letters.
+#[must_use]
+pub fn media_type_as_sent(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    value.split(';').next().unwrap_or_default().trim().to_owned()
 }
 
 /// Whether the client takes gzip.

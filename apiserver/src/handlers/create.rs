@@ -30,10 +30,22 @@ pub async fn read(
     gvk: &GroupVersionKind,
     options: &'static str,
 ) -> Result<(Value, Value), ApiError> {
+    read_one_of(cx, request, std::slice::from_ref(gvk), options).await
+}
+
+/// As [`read`], of any of several kinds.
+pub async fn read_one_of(
+    cx: &Context,
+    request: Request<Body>,
+    kinds: &[GroupVersionKind],
+    options: &'static str,
+) -> Result<(Value, Value), ApiError> {
     let encoding = negotiate::content_encoding(&cx.headers)?;
     let bytes = body::read(request.into_body()).await?;
     let (validation, options) = write_options(cx, options)?;
-    let decoded = codec::decode(&bytes, encoding, gvk)?;
-    codec::enforce(cx, validation, &decoded.strict_errors)?;
+    let decoded = codec::decode_one_of(&bytes, encoding, kinds)?;
+    if let Some(gvk) = kinds.first() {
+        codec::enforce(cx, validation, gvk, &decoded.strict_errors)?;
+    }
     Ok((decoded.value, options))
 }

@@ -71,8 +71,18 @@ pub async fn read_options(
     let meta = GroupVersionKind::new("meta.k8s.io", "v1", "DeleteOptions");
     let core = GroupVersionKind::new("", "v1", "DeleteOptions");
     let own = GroupVersionKind::new(resource.gvk.group.clone(), resource.gvk.version.clone(), "DeleteOptions");
-    let decoded = codec::decode_one_of(&bytes, encoding, &[meta, core, own])?;
+    let decoded = codec::decode_one_of(&bytes, encoding, &[meta, core, own]).map_err(wrong_options)?;
     DeleteOptions::parse(Some(decoded.value), &cx.query)
+}
+
+/// A body of another kind is refused by a scheme that knows nothing but options.
+fn wrong_options(error: ApiError) -> ApiError {
+    let Some((found, _)) = error.message().split_once(" cannot be handled as a DeleteOptions: ") else { return error };
+    let Some((kind, version)) = found.split_once(" in version ") else { return error };
+    ApiError::bad_request(format!(
+        "no kind {kind:?} is registered for version {version} in scheme \
+         \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""
+    ))
 }
 
 /// What became of a deletion.
@@ -202,9 +212,8 @@ fn plan(resource: &Resource, options: &DeleteOptions, old: &Value, now: Timestam
     let list = held.then(|| json!(finalizers));
     set_meta(&mut object, "finalizers", list);
     match graceful {
-        // The kubelet (or whoever holds a finalizer) ends it. A grace of zero ends here.
-        Grace::Marked(seconds) if held || seconds > 0 => Next::Put(object),
-        Grace::Marked(_) => Next::Delete(object),
+        // The kubelet (or whoever holds a finalizer) ends it. A grace of zero is seen too, before the end.
+        Grace::Marked(_) => Next::Put(object),
         _ if held => {
             mark(&mut object, now);
             Next::Put(object)

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use api::selector::{FieldSelector, LabelSelector};
 use api::status::ApiError;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use http::{Request, Response, StatusCode};
@@ -25,10 +26,12 @@ use crate::server::{Context, response};
 
 /// Lists objects.
 pub async fn list(cx: &Context, resource: &Resource, _: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept()?;
+    let accepted = cx.accept_collection()?;
     if let Some((Transform::PartialObjectMetadata, _)) = accepted.transform {
-        let message = format!("you requested PartialObjectMetadata, but the requested object is a list ({}List)",
-            resource.gvk.kind);
+        let message = format!(
+            "you requested PartialObjectMetadata, but the requested object is a list (*{}.{}List)",
+            super::read::internal_package(&resource.stored_as.group), resource.gvk.kind
+        );
         return Err(ApiError::new(406, "NotAcceptable", message));
     }
     if resource.cache.is_none() && resource.gvr.resource == "componentstatuses" {
@@ -173,9 +176,12 @@ fn encode_token_at(start: &str, rv: i64) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).expect("a token is encodable"))
 }
 
+/// As Go reads base64: bits left over at the end do not matter.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+
 fn decode_token(text: &str) -> Result<Token, ApiError> {
     let bad = |why: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-    let data = URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+    let data = LENIENT.decode(text).map_err(|error| {
         let at = match error {
             base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
             _ => text.len(),

@@ -50,6 +50,15 @@ async fn dispatch(cx: &Context, request: Request<Body>) -> Result<Response<Body>
     if info.subresource.is_empty() { whole(cx, &resource, request).await } else { part(cx, &resource, request).await }
 }
 
+/// What is said to everybody who uses a resource that is on its way out.
+fn deprecation(resource: &Resource) -> Option<&'static str> {
+    match (&*resource.gvr.group, &*resource.gvr.resource) {
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
+}
+
 /// Whether such a path exists for the resource: with or without namespace, not too deep.
 fn check_place(cx: &Context, resource: &Resource) -> Result<(), ApiError> {
     let info = &cx.info;
@@ -100,6 +109,9 @@ async fn whole(cx: &Context, resource: &Arc<Resource>, request: Request<Body>) -
     };
     if !resource.has_verb(verb) {
         return Err(method_not_allowed());
+    }
+    if let Some(warning) = deprecation(resource) {
+        cx.warn(warning);
     }
     match verb {
         "get" => read::get(cx, resource).await,

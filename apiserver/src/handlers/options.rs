@@ -66,8 +66,7 @@ pub fn write_options(cx: &Context, kind: &'static str) -> Result<(FieldValidatio
 fn check_dry_run(values: &[&str], errors: &mut Vec<field::Error>) {
     let path = Path::new("dryRun");
     if values.iter().any(|value| *value != "All") {
-        let shown = if values.len() == 1 { json!(values) } else { json!(values) };
-        errors.push(field::Error::not_supported(&path, shown, &["All"]));
+        errors.push(field::Error::not_supported(&path, json!(values), &["All"]));
     }
 }
 
@@ -143,7 +142,7 @@ impl DeleteOptions {
         if let Some(other) = &self.propagation
             && !matches!(other.as_str(), "Foreground" | "Background" | "Orphan" | "")
         {
-            let supported = ["Background", "Foreground", "Orphan", "nil"];
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
             errors.push(field::Error::not_supported(&policy, other.as_str(), &supported));
         }
         let values: Vec<&str> = dry_run.iter().map(String::as_str).collect();
@@ -184,7 +183,7 @@ impl ListOptions {
         let text = |name: &str| query.first(name).unwrap_or_default().to_owned();
         let options = Self {
             labels: LabelSelector::parse(&text("labelSelector"))
-                .map_err(|why| ApiError::bad_request(format!("unable to parse requirement: {why}")))?,
+                .map_err(ApiError::bad_request)?,
             fields: parse_fields(resource, &text("fieldSelector"))?,
             watch,
             bookmarks: query.bool("allowWatchBookmarks").unwrap_or(false),
@@ -244,19 +243,22 @@ impl ListOptions {
     fn watch_errors(&self) -> Vec<field::Error> {
         let path = Path::new("resourceVersionMatch");
         let mut errors = Vec::new();
-        if self.send_initial_events.is_some() {
-            if self.version_match.is_empty() {
-                let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                errors.push(field::Error::forbidden(&path, why));
-            } else if self.version_match != "NotOlderThan" {
-                errors.push(field::Error::not_supported(&path, self.version_match.as_str(), &["NotOlderThan"]));
-            }
-            if !self.token.is_empty() {
-                let why = "sendInitialEvents is forbidden when continue is provided";
-                errors.push(field::Error::forbidden(&Path::new("sendInitialEvents"), why));
-            }
-        } else if !self.version_match.is_empty() {
+        if self.send_initial_events.is_some() && self.version_match != "NotOlderThan" {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            errors.push(field::Error::forbidden(&path, why));
+        }
+        if self.version_match.is_empty() {
+            return errors;
+        }
+        if self.send_initial_events.is_none() {
             let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            errors.push(field::Error::forbidden(&path, why));
+        }
+        if self.version_match != "NotOlderThan" {
+            errors.push(field::Error::not_supported(&path, self.version_match.as_str(), &["NotOlderThan"]));
+        }
+        if !self.token.is_empty() {
+            let why = "resourceVersionMatch is forbidden when continue is provided";
             errors.push(field::Error::forbidden(&path, why));
         }
         errors

@@ -1,5 +1,6 @@
 //! PATCH of an object (upstream `endpoints/handlers/patch.go`).
 
+use api::field;
 use api::names::GroupVersionKind;
 use api::status::ApiError;
 use bytes::Bytes;
@@ -48,19 +49,27 @@ pub async fn read<'a>(
     request: Request<Body>,
     gvk: &GroupVersionKind,
 ) -> Result<(Patch<'a>, Value), ApiError> {
-    let media = negotiate::media_type(&cx.headers);
+    let media = negotiate::media_type_as_sent(&cx.headers);
     let found = TYPES.iter().find(|(name, _)| *name == media);
     let Some((_, kind)) = found else {
-        let names: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
-        let message = format!(
-            "the body of the request was in an unknown format - accepted media types include: {}",
-            names.join(", ")
-        );
-        return Err(negotiate::unsupported(message));
+        // Refused by upstream's router, in its words.
+        let mut error = negotiate::unsupported("415: Unsupported Media Type");
+        error.status.details = Some(Default::default());
+        return Err(error);
     };
     let bytes = body::read(request.into_body()).await?;
     let (validation, options) = write_options(cx, "PatchOptions")?;
     Ok((Patch { cx, kind: *kind, bytes, gvk: gvk.clone(), validation }, options))
+}
+
+/// 422 for a patch whose outcome is no object of its type.
+fn unusable(patched: &Value, error: &ApiError) -> ApiError {
+    let mut shown = patched.clone();
+    object::set_meta(&mut shown, "managedFields", None);
+    let why = error.message();
+    let why = why.split_once(" cannot be handled as a ").and_then(|(_, rest)| rest.split_once(": ")).map_or(why, |(_, w)| w);
+    let invalid = field::Error::invalid(&field::Path::new("patch"), shown.to_string(), why);
+    ApiError::invalid(&GroupVersionKind::new("", "", ""), "", &[invalid])
 }
 
 /// A patch as the source of a new state.
@@ -76,9 +85,10 @@ impl Patch<'_> {
     /// The patched object, checked against its type.
     pub fn apply(&self, old: &Value) -> Result<Value, ApiError> {
         let (patched, mut strict_errors) = codec::patch(self.kind, &self.gvk, old, &self.bytes)?;
-        let decoded = codec::decode_value(patched, &self.gvk)?;
+        let decoded = codec::decode_value(patched.clone(), &self.gvk).map_err(|error| unusable(&patched, &error))?;
         strict_errors.extend(decoded.strict_errors);
-        codec::enforce(self.cx, self.validation, &strict_errors)?;
+        codec::enforce(self.cx, self.validation, &self.gvk, &strict_errors)
+            .map_err(|error| unusable(&patched, &error))?;
         Ok(decoded.value)
     }
 }
@@ -86,9 +96,7 @@ impl Patch<'_> {
 #[async_trait::async_trait]
 impl Source for Patch<'_> {
     async fn object(&mut self, old: Option<&Value>) -> Result<Value, ApiError> {
-        let Some(old) = old else {
-            return Err(ApiError::internal("a patch needs an object"));
-        };
+        let Some(old) = old else { return Err(ApiError::internal("a patch needs an object")) };
         let mut patched = self.apply(old)?;
         self.check_names(old, &patched)?;
         // What a patch does not speak of stays; a version it does speak of is a precondition.
@@ -96,6 +104,10 @@ impl Source for Patch<'_> {
             object::set_meta(&mut patched, "uid", object::meta(old, "uid").cloned());
         }
         Ok(patched)
+    }
+
+    fn needs_object(&self) -> bool {
+        true
     }
 }
 

@@ -12,6 +12,7 @@ use crate::cacher::{CachedObject, Form};
 use crate::codec;
 use crate::negotiate::{Accepted, Encoding, MetaVersion, Transform};
 use crate::object;
+use crate::openapi;
 use crate::registry::Resource;
 
 /// What becomes of one object in an answer.
@@ -196,6 +197,12 @@ fn json_list(
         pieces.push(item(resource, object, accepted)?);
     }
     pieces.push(Bytes::from_static(b"]}\n"));
+    if items.is_empty() && partial_version(accepted).is_some() {
+        // As upstream: a list of nothing but metadata is null when empty.
+        let empty = pieces.concat();
+        let text = String::from_utf8_lossy(&empty).replace("\"items\":[]", "\"items\":null");
+        pieces = vec![Bytes::from(text)];
+    }
     if accepted.pretty {
         let value: Value = serde_json::from_slice(&pieces.concat()).map_err(ApiError::internal)?;
         return Ok(vec![codec::value(&value, accepted)?]);
@@ -315,19 +322,15 @@ pub fn table(
         })
         .collect();
     let definitions = if columns {
-        api::printers::column_definitions(gvk, describe).into()
+        api::printers::column_definitions(gvk, openapi::descriptions::of_column).into()
     } else {
         Value::Null
     };
+    let rows = if rows.is_empty() { Value::Null } else { Value::Array(rows) };
     json!({
         "kind": "Table", "apiVersion": version.api_version(), "metadata": meta,
         "columnDefinitions": definitions, "rows": rows,
     })
-}
-
-/// The documentation of a field, where the schema has one.
-fn describe(_kind: &str, _field: &str) -> Option<String> {
-    None
 }
 
 /// The metadata of a table of one object.

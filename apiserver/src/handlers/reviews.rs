@@ -1,5 +1,6 @@
 //! Resources that are answered and never stored: reviews, and bindings at the level of the namespace.
 
+use api::managed_fields::Set;
 use api::status::ApiError;
 use http::{Request, Response, StatusCode};
 use serde::Serialize;
@@ -11,10 +12,11 @@ use super::subresources;
 use crate::authn::reviews as authn;
 use crate::authz::reviews as authz;
 use crate::body::Body;
+use crate::codec;
 use crate::negotiate::Accepted;
 use crate::object;
 use crate::registry::Resource;
-use crate::registry::write::match_namespace;
+use crate::registry::write::{match_namespace, record_managers};
 use crate::server::{Context, response};
 
 /// Answers the creation of such an object.
@@ -25,6 +27,7 @@ pub async fn create(cx: &Context, resource: &Resource, request: Request<Body>) -
     }
     let accepted = cx.accept()?;
     let (mut body, _) = read(cx, request, &resource.gvk, "CreateOptions").await?;
+    record_managers(cx, &resource.gvk, "", &mut body, None, &Set::default());
     let Some(security) = cx.server.security() else {
         return Err(ApiError::unavailable("the server is still starting"));
     };
@@ -45,6 +48,7 @@ pub async fn create(cx: &Context, resource: &Resource, request: Request<Body>) -
         _ => return Err(ApiError::no_such_resource()),
     };
     object::set_kind(&mut answer, &resource.gvk);
+    let answer = codec::decode_value(answer, &resource.gvk)?.value;
     let accepted = Accepted { transform: None, ..accepted };
     response::object(StatusCode::CREATED, accepted, &answer, &cx.headers)
 }

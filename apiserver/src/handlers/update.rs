@@ -11,13 +11,15 @@ use crate::negotiate::Accepted;
 use crate::object::meta_text;
 use crate::registry::Resource;
 use crate::registry::storage::Updated;
-use crate::registry::write::{Source, Write};
+use crate::registry::write::{Source, Write, match_namespace};
 use crate::server::{Context, response};
 
 /// Replaces an object, or the part of it that a subresource stands for.
 pub async fn update(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
-    let (object, options) = read(cx, request, &resource.gvk, "UpdateOptions").await?;
+    let (mut object, options) = read(cx, request, &resource.gvk, "UpdateOptions").await?;
+    let namespace = if resource.namespaced { cx.info.namespace.as_str() } else { "" };
+    match_namespace(namespace, resource.namespaced, &mut object)?;
     check_name(cx, &object)?;
     let write = Write { options, ..Write::new(cx, resource) };
     let updated = write.update(&cx.info.name, &mut Body1(object)).await?;
@@ -40,7 +42,7 @@ pub fn check_name(cx: &Context, object: &Value) -> Result<(), ApiError> {
     let (own, own_namespace) = (meta_text(object, "name"), meta_text(object, "namespace"));
     if own.is_empty() {
         return Err(ApiError::bad_request(format!(
-            "the name of the object ( based on URL) was undeterminable: name must be provided"
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
         )));
     }
     if own != name {

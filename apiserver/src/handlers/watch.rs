@@ -36,10 +36,10 @@ const FLUSH: usize = 64 * 1024;
 
 /// Watches objects.
 pub async fn watch(cx: &Context, resource: &Arc<Resource>) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept()?;
+    let accepted = cx.accept_collection()?;
     let accepted = match accepted.encoding {
         // There is no framing for YAML.
-        Encoding::Yaml => return Err(crate::negotiate::not_acceptable()),
+        Encoding::Yaml => return Err(crate::negotiate::not_acceptable_for_watch()),
         _ => Accepted { pretty: false, ..accepted },
     };
     let options = ListOptions::parse(cx, resource, true)?;
@@ -47,14 +47,14 @@ pub async fn watch(cx: &Context, resource: &Arc<Resource>) -> Result<Response<Bo
     let include = IncludeObject::parse(cx.query.first("includeObject"))?;
     let namespace = if resource.namespaced { cx.info.namespace.as_str() } else { "" };
     let watch = WatchOptions {
-        start: start(&options)?,
+        start: start(&options).map_err(super::read::unreadable_version)?,
         filter: filter(resource, namespace, &options),
         bookmarks: options.bookmarks.then_some(BOOKMARKS),
     };
     let watcher = match cache.watch(watch).await {
         Ok(watcher) => Ok(watcher),
         // An old version is told by the first event, so that clients find it where they look for it.
-        Err(error @ cacher::Error::Expired { .. }) => Err(cache_error(&error)),
+        Err(error @ (cacher::Error::Expired { .. } | cacher::Error::Future { .. })) => Err(cache_error(&error)),
         Err(error) => return Err(cache_error(&error)),
     };
     let render = Render { resource: Arc::clone(resource), accepted, include, columns_sent: false };
@@ -83,7 +83,8 @@ fn start(options: &ListOptions) -> Result<WatchStart, ApiError> {
         Some(revision) => ReadAt::AtLeast(revision),
     };
     Ok(match (options.send_initial_events, at) {
-        (Some(true), at) => WatchStart::InitialWithBookmark(at),
+        (Some(true), at) if options.bookmarks => WatchStart::InitialWithBookmark(at),
+        (Some(true), at) => WatchStart::Initial(at),
         (Some(false), ReadAt::AtLeast(revision)) | (None, ReadAt::AtLeast(revision)) => WatchStart::After(revision),
         (Some(false), at) => WatchStart::Now(at),
         (None, at) => WatchStart::Initial(at),
@@ -149,7 +150,11 @@ impl Session {
 
     fn take(&mut self, event: Option<Result<WatchEvent, cacher::Error>>) -> Option<Bytes> {
         match event {
-            Some(Ok(event)) => self.render.event(&event),
+            Some(Ok(event)) => {
+                let frame = self.render.event(&event);
+                self.over = frame.is_none();
+                frame
+            }
             Some(Err(error)) => {
                 self.over = true;
                 self.render.error(&cache_error(&error))
@@ -175,6 +180,10 @@ impl Render {
         if let WatchEvent::Bookmark { revision, initial_events_end } = event {
             let object = self.bookmark(*revision, *initial_events_end);
             return self.frame("BOOKMARK", &object);
+        }
+        if let Some((Transform::PartialObjectMetadataList, _)) = self.accepted.transform {
+            // No object is a list: upstream gives up at the first one.
+            return None;
         }
         if let Some((Transform::Table, version)) = self.accepted.transform {
             let value = render::served(&self.resource, event.object()?).ok()?;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use api::names::{GroupVersionKind, GroupVersionResource};
 use api::status::ApiError;
-use api::{field, strategy, validation};
+use api::{field, managed_fields, strategy, validation};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::storage::{Change, Current, Next, Storage, Updated, Written};
@@ -109,6 +111,8 @@ impl<'a> Write<'a> {
     pub async fn create(&self, mut object: Value) -> Result<Written, ApiError> {
         wipe_system_metadata(&mut object);
         match_namespace(self.namespace, self.resource.namespaced, &mut object)?;
+        self.stamp_requestor(&mut object);
+        self.record_managers(&mut object, None);
         let given = meta_text(&object, "name").to_owned();
         self.admit(Operation::Create, &given, &mut object, None).await?;
         let generated = given.is_empty() && !meta_text(&object, "generateName").is_empty();
@@ -117,6 +121,10 @@ impl<'a> Write<'a> {
             attempts -= 1;
             let mut candidate = if attempts == 0 { std::mem::take(&mut object) } else { object.clone() };
             fill_system_metadata(&mut candidate);
+            if generated {
+                // Some defaults follow from the name.
+                api::defaults::apply(&self.resource.gvk, &mut candidate);
+            }
             let name = meta_text(&candidate, "name").to_owned();
             match self.create_named(&name, candidate).await {
                 Err(error) if generated && error.reason() == "AlreadyExists" => {
@@ -127,6 +135,30 @@ impl<'a> Write<'a> {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Who signs a request for a certificate is not for the client to say (upstream `csrStrategy`).
+    fn stamp_requestor(&self, object: &mut Value) {
+        if self.resource.gvr.resource != "certificatesigningrequests" {
+            return;
+        }
+        let user = &self.cx.user;
+        let spec = &mut object["spec"];
+        spec["username"] = user.name.clone().into();
+        let lists = [("groups", json!(user.groups), user.groups.is_empty()), ("extra", json!(user.extra), user.extra.is_empty())];
+        for (field, value, empty) in lists.into_iter().chain([("uid", json!(user.uid), user.uid.is_empty())]) {
+            match spec.as_object_mut() {
+                Some(spec) if empty => drop(spec.remove(field)),
+                Some(spec) => drop(spec.insert(field.to_owned(), value)),
+                None => {}
+            }
+        }
+    }
+
+    /// Records whose fields the request has set.
+    fn record_managers(&self, object: &mut Value, old: Option<&Value>) {
+        let ignored = reset_fields(self.resource, self.part);
+        record_managers(self.cx, &self.resource.gvk, self.subresource, object, old, &ignored);
     }
 
     async fn create_named(&self, name: &str, object: Value) -> Result<Written, ApiError> {
@@ -159,7 +191,12 @@ impl<'a> Write<'a> {
     fn prepare_create(&self, name: &str, object: &mut Value) -> Result<(), ApiError> {
         let gvk = &self.resource.stored_as;
         strategy::prepare_for_create(gvk, object);
-        let errors = validation::validate_create(gvk, object);
+        let mut errors = validation::validate_create(gvk, object);
+        if errors.is_empty() {
+            // As upstream: metadata is validated after the kind, so that specific messages win.
+            let meta = ObjectMeta::deserialize(&object["metadata"]).unwrap_or_default();
+            errors = validation::meta::validate_path_segment(&meta, self.resource.namespaced);
+        }
         if !errors.is_empty() {
             return Err(ApiError::invalid(&self.resource.gvk, name, &errors));
         }
@@ -244,6 +281,11 @@ pub trait Source: Send {
     /// The new object in the version of the request; `old` is the present one, in the same version.
     async fn object(&mut self, old: Option<&Value>) -> Result<Value, ApiError>;
 
+    /// Whether there is nothing to do without an object (patches).
+    fn needs_object(&self) -> bool {
+        false
+    }
+
     /// Whether a missing object may be made, whatever the resource says (server-side apply).
     fn may_create(&self) -> bool {
         false
@@ -279,6 +321,7 @@ impl UpdateChange<'_, '_> {
         let old_served = write.to_served(old.clone())?;
         let mut object = self.source.object(Some(&old_served)).await?;
         self.check_uid(&object, old)?;
+        write.record_managers(&mut object, Some(&old_served));
         write.admit(Operation::Update, name, &mut object, Some(&old_served)).await?;
         self.check_version(&mut object, current)?;
         match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
@@ -296,6 +339,7 @@ impl UpdateChange<'_, '_> {
             settle(self.reservation.take(), false).await;
             return Err(error);
         }
+        api::managed_fields::ignore_times(&mut object, old);
         Ok(if is_released(&object, old, write.resource) { Next::Delete(object) } else { Next::Put(object) })
     }
 
@@ -306,15 +350,23 @@ impl UpdateChange<'_, '_> {
         if !allowed && !self.source.may_create() {
             return Err(ApiError::not_found(&write.resource.group_resource(), name));
         }
+        if self.source.needs_object() {
+            return Err(ApiError::not_found(&write.resource.group_resource(), name));
+        }
         let mut object = self.source.object(None).await?;
         if !meta_text(&object, "uid").is_empty() {
-            let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", meta_text(&object, "uid"));
+            let (key, asked) = (write.resource.key(write.namespace, name), meta_text(&object, "uid"));
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+                 Precondition failed: UID in precondition: {asked}, UID in object meta: "
+            );
             return Err(ApiError::conflict(&write.resource.group_resource(), name, &why));
         }
         if !matches!(meta_text(&object, "resourceVersion"), "" | "0") {
             return Err(ApiError::not_found(&write.resource.group_resource(), name));
         }
         match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
+        write.record_managers(&mut object, None);
         write.admit(Operation::Create, name, &mut object, None).await?;
         object::set_meta(&mut object, "resourceVersion", None);
         fill_system_metadata(&mut object);
@@ -339,7 +391,11 @@ impl UpdateChange<'_, '_> {
         if asked.is_empty() || asked == found {
             return Ok(());
         }
-        let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {found}");
+        let key = self.write.resource.key(self.write.namespace, self.name);
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {asked}, UID in object meta: {found}"
+        );
         Err(ApiError::conflict(&self.write.resource.group_resource(), self.name, &why))
     }
 
@@ -386,12 +442,59 @@ fn is_released(new: &Value, old: &Value, resource: &Resource) -> bool {
         && !held_by_namespace
 }
 
+/// Records in an object whose fields the request has set.
+pub fn record_managers(
+    cx: &Context,
+    gvk: &GroupVersionKind,
+    subresource: &str,
+    object: &mut Value,
+    old: Option<&Value>,
+    ignored: &managed_fields::Set,
+) {
+    let Some(ty) = api::schema::type_for(gvk) else { return };
+    let (name, api_version) = (manager(cx), gvk.group_version().to_string());
+    let manager = managed_fields::Manager { name: &name, api_version: &api_version, subresource };
+    let now = object::now();
+    // As upstream, whose scale handler knows no times.
+    let now = now.as_str().filter(|_| subresource != "scale").unwrap_or_default();
+    managed_fields::update(ty, old, object, manager, ignored, now);
+}
+
+/// The field manager of the request, or what the client calls itself (upstream `managerOrUserAgent`).
+fn manager(cx: &Context) -> String {
+    if let Some(given) = cx.query.first("fieldManager").filter(|name| !name.is_empty()) {
+        return given.to_owned();
+    }
+    let agent = cx.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let agent = agent.unwrap_or_default().split('/').next().unwrap_or_default();
+    agent.chars().filter(|c| !c.is_control()).take(128).collect()
+}
+
+/// What a request cannot change, whatever it says (upstream `GetResetFields` of the strategies).
+fn reset_fields(resource: &Resource, part: &str) -> managed_fields::Set {
+    let plural = (&*resource.gvr.group, &*resource.gvr.resource);
+    let csr = plural.1 == "certificatesigningrequests";
+    let paths: &[&[&str]] = match part {
+        "" if csr => &[&["spec"], &["status"]],
+        "" if resource.subresource("status").is_some() => &[&["status"]],
+        "finalize" => &[&["status"]],
+        "approval" => &[&["spec"], &["status", "certificate"]],
+        "status" => match plural {
+            ("apps", "deployments") => &[&["spec"], &["metadata", "labels"]],
+            ("", "pods") => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
+            ("networking.k8s.io", "servicecidrs") | ("resource.k8s.io", _) => &[&["spec"], &["metadata"]],
+            _ if csr => &[&["spec"], &["status", "conditions"]],
+            _ => &[&["spec"]],
+        },
+        _ => &[],
+    };
+    managed_fields::Set::of_fields(paths)
+}
+
 /// Takes away what only the server may set (upstream `WipeObjectMetaSystemFields`).
 pub fn wipe_system_metadata(object: &mut Value) {
     if let Some(meta) = object::meta_mut(object) {
-        for field in
-            ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
-        {
+        for field in ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             meta.remove(field);
         }
     }

@@ -62,6 +62,11 @@ impl Context {
         negotiate::accept(&self.headers, &self.query, Restrictions::RESOURCE)
     }
 
+    /// As [`Context::accept`], for lists and watches.
+    pub fn accept_collection(&self) -> Result<Accepted, ApiError> {
+        negotiate::accept(&self.headers, &self.query, Restrictions::COLLECTION)
+    }
+
     /// Whether nothing is to be stored (`dryRun=All`); 422 for other values.
     pub fn dry_run(&self) -> bool {
         self.query.all("dryRun").any(|value| value == "All")

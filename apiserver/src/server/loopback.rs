@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use client::Client;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use tower::Service;
 
@@ -54,6 +55,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let server = Arc::clone(&self.server);
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        let agent = HeaderValue::from_static("kube-apiserver");
+        request.headers_mut().entry(USER_AGENT).or_insert(agent);
         request.extensions_mut().insert(Insider(Arc::clone(&self.user)));
         Box::pin(async move { Ok(service::serve(server, request).await) })
     }

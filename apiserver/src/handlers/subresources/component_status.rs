@@ -9,7 +9,6 @@ use super::value;
 use crate::body::Body;
 use crate::server::Context;
 
-const WARNING: &str = "v1 ComponentStatus is deprecated in v1.19+";
 const NAMES: [&str; 3] = ["controller-manager", "etcd-0", "scheduler"];
 
 async fn status(cx: &Context, name: &str) -> Option<Value> {
@@ -45,7 +44,6 @@ async fn probe(port: u16) -> Result<(), String> {
 /// One component.
 pub async fn component_status(cx: &Context, name: &str) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
-    cx.warn(WARNING);
     let Some(mut found) = status(cx, name).await else {
         return Err(ApiError::not_found(&GroupResource::new("", "componentstatus"), name));
     };
@@ -57,7 +55,6 @@ pub async fn component_status(cx: &Context, name: &str) -> Result<Response<Body>
 /// All components.
 pub async fn component_statuses(cx: &Context) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
-    cx.warn(WARNING);
     let mut items = Vec::new();
     for name in NAMES {
         items.extend(status(cx, name).await);

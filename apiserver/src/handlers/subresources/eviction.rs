@@ -13,7 +13,7 @@ use super::value;
 use crate::admission::Operation;
 use crate::body::Body;
 use crate::cacher::{self, Filter, ReadAt};
-use crate::handlers::create::read;
+use crate::handlers::create::read_one_of;
 use crate::handlers::delete::remove;
 use crate::handlers::options::DeleteOptions;
 use crate::object::{self, meta_text};
@@ -33,7 +33,8 @@ fn kind() -> GroupVersionKind {
 /// Evicts a pod.
 pub async fn create(cx: &Context, pods: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
-    let (mut eviction, options) = read(cx, request, &kind(), "CreateOptions").await?;
+    let kinds = [kind(), GroupVersionKind::new("policy", "v1beta1", "Eviction")];
+    let (mut eviction, options) = read_one_of(cx, request, &kinds, "CreateOptions").await?;
     let name = cx.info.name.as_str();
     if meta_text(&eviction, "name") != name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
@@ -222,13 +223,18 @@ impl Change for Decrement<'_> {
 
 /// Marks the condition `DisruptionAllowed` as false.
 fn insufficient(budget: &mut Value) {
-    let generation = budget["metadata"]["generation"].clone();
+    let condition = json!({
+        "type": "DisruptionAllowed", "status": "False", "reason": "InsufficientPods", "message": "",
+        "observedGeneration": budget["metadata"]["generation"], "lastTransitionTime": object::now(),
+    });
+    if !budget["status"]["conditions"].is_array() {
+        budget["status"]["conditions"] = json!([]);
+    }
     let Some(conditions) = budget["status"]["conditions"].as_array_mut() else { return };
-    for condition in conditions.iter_mut().filter(|c| c["type"] == "DisruptionAllowed" && c["status"] != "False") {
-        condition["status"] = "False".into();
-        condition["reason"] = "InsufficientPods".into();
-        condition["lastTransitionTime"] = object::now();
-        condition["observedGeneration"] = generation.clone();
+    match conditions.iter_mut().find(|c| c["type"] == "DisruptionAllowed") {
+        Some(known) if known["status"] == "False" => {}
+        Some(known) => *known = condition,
+        None => conditions.push(condition),
     }
 }
 

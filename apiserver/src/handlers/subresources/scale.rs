@@ -17,7 +17,7 @@ use crate::handlers::{render, update};
 use crate::object::{self, meta_text};
 use crate::registry::Resource;
 use crate::registry::storage::{Updated, cache_error};
-use crate::registry::write::{Source, Write};
+use crate::registry::write::{Source, Write, match_namespace};
 use crate::server::Context;
 
 fn kind() -> GroupVersionKind {
@@ -36,7 +36,8 @@ pub async fn get(cx: &Context, resource: &Resource) -> Result<Response<Body>, Ap
 
 /// Writes the scale of an object.
 pub async fn update(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let (scale, options) = read(cx, request, &kind(), "UpdateOptions").await?;
+    let (mut scale, options) = read(cx, request, &kind(), "UpdateOptions").await?;
+    match_namespace(&cx.info.namespace, true, &mut scale)?;
     update::check_name(cx, &scale)?;
     write(cx, resource, options, New::Scale(scale)).await
 }
@@ -95,6 +96,10 @@ impl Source for ScaleSource<'_> {
             object::set_meta(&mut object, "uid", Some(uid.into()));
         }
         Ok(object)
+    }
+
+    fn needs_object(&self) -> bool {
+        true
     }
 }
 

@@ -1,5 +1,6 @@
 //! `serviceaccounts/NAME/token`: a token for a service account.
 
+use api::managed_fields::Set;
 use api::names::GroupVersionKind;
 use api::status::ApiError;
 use http::{Request, Response, StatusCode};
@@ -7,16 +8,19 @@ use k8s_openapi::api::authentication::v1::TokenRequest;
 
 use super::value;
 use crate::body::Body;
+use crate::codec;
 use crate::handlers::create::read;
 use crate::object;
 use crate::registry::Resource;
+use crate::registry::write::record_managers;
 use crate::server::Context;
 
 /// Makes a token.
 pub async fn create(cx: &Context, _: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
     let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
-    let (body, _) = read(cx, request, &kind, "CreateOptions").await?;
+    let (mut body, _) = read(cx, request, &kind, "CreateOptions").await?;
+    record_managers(cx, &kind, "token", &mut body, None, &Set::default());
     let asked: TokenRequest =
         serde_json::from_value(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let Some(issuer) = cx.server.security().and_then(|security| security.issuer.as_ref()) else {
@@ -27,5 +31,6 @@ pub async fn create(cx: &Context, _: &Resource, request: Request<Body>) -> Resul
     warnings.into_iter().for_each(|warning| cx.warn(warning));
     let mut made = serde_json::to_value(made).map_err(ApiError::internal)?;
     object::set_kind(&mut made, &kind);
+    let made = codec::decode_value(made, &kind)?.value;
     value(cx, accepted, StatusCode::CREATED, &made)
 }
