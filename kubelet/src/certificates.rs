@@ -40,9 +40,16 @@ pub struct ServingConfig {
 
 #[derive(Debug)]
 struct FileResolver {
-    certificate: PathBuf,
-    key: PathBuf,
-    current: RwLock<(Option<SystemTime>, Arc<CertifiedKey>)>,
+    /// Certificate and key, best first: what the API has issued goes before what the kubelet has made itself.
+    files: Vec<(PathBuf, PathBuf)>,
+    current: RwLock<Current>,
+}
+
+/// What was read, and from which state of the files.
+#[derive(Debug)]
+struct Current {
+    state: Option<(usize, SystemTime)>,
+    pair: Arc<CertifiedKey>,
 }
 
 fn read_pair(certificate: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
@@ -61,13 +68,15 @@ fn modified(path: &Path) -> Option<SystemTime> {
 }
 
 impl ServingConfig {
-    fn from_files(certificate: PathBuf, key: PathBuf) -> anyhow::Result<Self> {
-        let pair = read_pair(&certificate, &key)?;
-        let current = RwLock::new((modified(&certificate), Arc::new(pair)));
-        Ok(Self { resolver: Arc::new(FileResolver { certificate, key, current }) })
+    fn from_files(files: Vec<(PathBuf, PathBuf)>) -> anyhow::Result<Self> {
+        let state = newest(&files);
+        let (certificate, key) = state.map(|(at, _)| &files[at]).context("no serving certificate")?;
+        let pair = Arc::new(read_pair(certificate, key)?);
+        Ok(Self { resolver: Arc::new(FileResolver { files, current: RwLock::new(Current { state, pair }) }) })
     }
 
-    /// The files given, else a certificate obtained earlier in `cert_dir`, else one signed by itself and kept there.
+    /// The files given; else what the API has issued or will issue into `cert_dir`, and until then a certificate signed by
+    /// itself and kept there.
     pub fn load_or_create(
         cert_dir: &Path,
         tls_cert_file: &str,
@@ -76,23 +85,19 @@ impl ServingConfig {
         ips: &[IpAddr],
     ) -> anyhow::Result<Self> {
         if !tls_cert_file.is_empty() && !tls_key_file.is_empty() {
-            return Self::from_files(tls_cert_file.into(), tls_key_file.into());
+            return Self::from_files(vec![(tls_cert_file.into(), tls_key_file.into())]);
         }
         let issued = cert_dir.join("kubelet-server-current.pem");
-        if issued.exists() {
-            return Self::from_files(issued.clone(), issued);
-        }
         let (certificate, key) = (cert_dir.join("kubelet.crt"), cert_dir.join("kubelet.key"));
-        if let Ok(known) = Self::from_files(certificate.clone(), key.clone()) {
-            return Ok(known);
+        if !issued.exists() && read_pair(&certificate, &key).is_err() {
+            let (certificate_pem, key_pem) = self_signed(hostname, ips)?;
+            std::fs::create_dir_all(cert_dir).with_context(|| format!("create {}", cert_dir.display()))?;
+            write_private(&key, &key_pem)?;
+            std::fs::write(&certificate, certificate_pem)
+                .with_context(|| format!("write {}", certificate.display()))?;
+            info!(certificate = %certificate.display(), "made a self-signed serving certificate");
         }
-        let (certificate_pem, key_pem) = self_signed(hostname, ips)?;
-        std::fs::create_dir_all(cert_dir).with_context(|| format!("create {}", cert_dir.display()))?;
-        write_private(&key, &key_pem)?;
-        std::fs::write(&certificate, certificate_pem)
-            .with_context(|| format!("write {}", certificate.display()))?;
-        info!(certificate = %certificate.display(), "made a self-signed serving certificate");
-        Self::from_files(certificate, key)
+        Self::from_files(vec![(issued.clone(), issued), (certificate, key)])
     }
 
     /// For the TLS library.
@@ -102,19 +107,30 @@ impl ServingConfig {
     }
 }
 
+/// The best certificate that is there, and when it was written.
+fn newest(files: &[(PathBuf, PathBuf)]) -> Option<(usize, SystemTime)> {
+    files.iter().enumerate().find_map(|(at, (certificate, _))| Some((at, modified(certificate)?)))
+}
+
 impl ResolvesServerCert for FileResolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let now = modified(&self.certificate);
-        if self.current.read().0 != now {
-            match read_pair(&self.certificate, &self.key) {
-                Ok(pair) => *self.current.write() = (now, Arc::new(pair)),
+        Some(self.current())
+    }
+}
+
+impl FileResolver {
+    fn current(&self) -> Arc<CertifiedKey> {
+        let state = newest(&self.files);
+        if let Some((at, _)) = state.filter(|_| self.current.read().state != state) {
+            match read_pair(&self.files[at].0, &self.files[at].1) {
+                Ok(pair) => *self.current.write() = Current { state, pair: Arc::new(pair) },
                 // Half-written: the next connection looks again, this one gets what there was.
                 Err(error) => {
                     warn!(error = %format!("{error:#}"), "could not read the serving certificate again")
                 }
             }
         }
-        Some(self.current.read().1.clone())
+        self.current.read().pair.clone()
     }
 }
 
@@ -428,6 +444,18 @@ mod tests {
         assert_eq!(std::fs::read(scratch.path().join("kubelet.crt")).unwrap(), first);
         let (from, to) = validity(&first).unwrap();
         assert!(to.duration_since(from) > SignedDuration::from_hours(24 * 360));
+    }
+
+    #[test]
+    fn issued_certificate_takes_over_while_serving() {
+        let scratch = Scratch::new();
+        let serving = ServingConfig::load_or_create(scratch.path(), "", "", "node-1", &[]).unwrap();
+        let before = serving.resolver.current();
+        let (certificate, key) = self_signed("issued", &[]).unwrap();
+        keep(scratch.path(), "kubelet-server", &format!("{certificate}{key}")).unwrap();
+        let after = serving.resolver.current();
+        assert_ne!(before.cert, after.cert);
+        assert_eq!(serving.resolver.current().cert, after.cert);
     }
 
     #[test]

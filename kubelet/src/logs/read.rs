@@ -93,6 +93,7 @@ where
     let mut line = Vec::new();
     let mut ending = false;
     let mut replaced = false;
+    let mut asked = false;
     loop {
         let complete = reader.read_until(b'\n', &mut line).await? > 0 && line.ends_with(b"\n");
         let last = follower.is_none() || ending;
@@ -118,10 +119,12 @@ where
             line.clear();
             continue;
         }
-        let changed = tokio::select! {
-            changed = follower.changed(STATE_CHECK) => changed,
-            () = out.closed() => return Ok(()),
-        };
+        // Asked once at the first end of the log, as the container may have ended long ago, and then when nothing comes.
+        let changed = std::mem::replace(&mut asked, true)
+            && tokio::select! {
+                changed = follower.changed(STATE_CHECK) => changed,
+                () = out.closed() => return Ok(()),
+            };
         // After the container has ended, what it wrote last is read once more.
         ending = !changed && !is_running().await;
     }

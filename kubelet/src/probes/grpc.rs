@@ -48,10 +48,19 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> O
             )),
             DEADLINE_EXCEEDED => late(),
             code => Outcome::Failure(format!(
-                "error: health rpc probe failed: rpc error: code = {code} desc = {}",
+                "error: health rpc probe failed: rpc error: code = {} desc = {}",
+                go_code(code),
                 answer.message
             )),
         },
+    }
+}
+
+/// The name of a status code as Go writes it.
+fn go_code(code: &str) -> String {
+    match tonic::Code::from_bytes(code.as_bytes()) {
+        tonic::Code::Cancelled => "Canceled".to_owned(),
+        code => format!("{code:?}"),
     }
 }
 

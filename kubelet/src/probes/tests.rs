@@ -231,3 +231,58 @@ async fn containers_without_probes_are_started_and_ready_when_they_run() {
     probes.cleanup(&HashSet::new());
     assert!(!probes.has_worker("u", "probed", ProbeKind::Readiness));
 }
+
+/// A health service that answers every call with `status` and the trailer `grpc-status: CODE`.
+async fn serve_grpc(status: u8, code: &'static str) -> u16 {
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use hyper::body::Frame;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(
+                move |request: ::http::Request<hyper::body::Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    let asked = request.into_body().collect().await.unwrap().to_bytes();
+                    assert_eq!(&asked[..], b"\0\0\0\0\x05\x0a\x03svc");
+                    let mut trailers = ::http::HeaderMap::new();
+                    trailers.insert("grpc-status", code.parse().unwrap());
+                    trailers.insert("grpc-message", "text".parse().unwrap());
+                    let data = Full::new(bytes::Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 8, status]))
+                        .collect()
+                        .await
+                        .unwrap()
+                        .to_bytes();
+                    let frames =
+                        [Ok::<_, std::convert::Infallible>(Frame::data(data)), Ok(Frame::trailers(trailers))];
+                    let body = StreamBody::new(futures::stream::iter(frames));
+                    Ok::<_, std::convert::Infallible>(
+                        ::http::Response::builder()
+                            .header("content-type", "application/grpc")
+                            .body(body)
+                            .unwrap(),
+                    )
+                },
+            );
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn grpc_health_decides() {
+    for (status, code, want) in [
+        (1, "0", Outcome::Success),
+        (2, "0", Outcome::Failure("service unhealthy (responded with \"NOT_SERVING\")".to_owned())),
+        (0, "12", Outcome::Failure("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): text".to_owned())),
+        (0, "5", Outcome::Failure("error: health rpc probe failed: rpc error: code = NotFound desc = text".to_owned())),
+    ] {
+        let port = serve_grpc(status, code).await;
+        let probe = serde_json::json!({"timeoutSeconds": 5, "grpc": {"port": port, "service": "svc"}});
+        assert_eq!(attempt(&Exec(0, ""), probe, "127.0.0.1").await, want, "{status} {code}");
+    }
+}
