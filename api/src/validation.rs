@@ -1,28 +1,42 @@
 //! Whether an object is valid (upstream `pkg/apis/*/validation`), with upstream's messages, paths and order.
 //!
-//! Checks run over the typed structs, after defaulting and the strategy's preparation. An object that does not fit its
+//! Checks run over the typed structs, after defaulting and the strategy's preparation. The kind is the one the client
+//! asked for: what is allowed in events depends on it. The object may already be in the version it is stored in;
+//! otherwise it is converted, because the rules are about the fields of that version. An object that does not fit its
 //! struct is refused with a single internal error: the codec has checked the types before, so this does not happen.
+
+use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::convert::convert;
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds;
 use crate::names::GroupVersionKind;
+use crate::registry;
 
 pub(crate) mod affinity;
 pub(crate) mod certificates;
 pub(crate) mod claim;
 pub(crate) mod container;
+pub(crate) mod core;
 pub(crate) mod cron;
+pub(crate) mod discovery;
+pub(crate) mod events;
 pub(crate) mod golang;
 pub(crate) mod ip;
 pub(crate) mod job;
 pub mod meta;
+pub(crate) mod networking;
+pub(crate) mod node;
 pub(crate) mod pod;
+pub(crate) mod quota;
+pub(crate) mod rbac;
 pub(crate) mod resources;
 mod rules;
 pub(crate) mod security;
+pub(crate) mod service;
 pub(crate) mod source;
 pub(crate) mod volume;
 pub(crate) mod workload;
@@ -33,21 +47,35 @@ pub(crate) use rules::*;
 /// checks their metadata with [`meta::validate`].
 #[must_use]
 pub fn validate_create(gvk: &GroupVersionKind, object: &Value) -> ErrorList {
-    kinds::find(gvk).and_then(|kind| kind.create).map(|check| check(object)).unwrap_or_default()
+    kinds::find(gvk).and_then(|kind| kind.create).map(|check| check(&stored(gvk, object))).unwrap_or_default()
 }
 
 /// What is wrong with a changed object.
 #[must_use]
 pub fn validate_update(gvk: &GroupVersionKind, new: &Value, old: &Value) -> ErrorList {
-    kinds::find(gvk).and_then(|kind| kind.update).map(|check| check(new, old)).unwrap_or_default()
+    let check = kinds::find(gvk).and_then(|kind| kind.update);
+    check.map(|check| check(&stored(gvk, new), &stored(gvk, old))).unwrap_or_default()
 }
 
 /// What is wrong with an object changed by its status subresource.
 #[must_use]
 pub fn validate_status_update(gvk: &GroupVersionKind, new: &Value, old: &Value) -> ErrorList {
     match kinds::find(gvk).and_then(|kind| kind.status_update) {
-        Some(check) => check(new, old),
+        Some(check) => check(&stored(gvk, new), &stored(gvk, old)),
         None => meta::validate_update_value(new, old),
+    }
+}
+
+/// The object in the version that objects of the kind are stored in.
+fn stored<'a>(gvk: &GroupVersionKind, object: &'a Value) -> Cow<'a, Value> {
+    let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    let is_second = matches!(version, "events.k8s.io/v1" | "autoscaling/v1");
+    let target = registry::by_kind(gvk).filter(|_| is_second);
+    match target.and_then(|resource| registry::storage_version(resource.group, resource.plural)) {
+        Some(target) if target.to_string() != version => {
+            Cow::Owned(convert(gvk, &target.with_kind(gvk.kind.clone()), object.clone()))
+        }
+        _ => Cow::Borrowed(object),
     }
 }
 

@@ -20,26 +20,35 @@ const STORAGE: &str = "storage.k8s.io";
 pub(super) static KINDS: &[Kind] = &[
     // core
     Kind::new("", "v1", "ComponentStatus").table(&p::core::COMPONENT_STATUS),
-    Kind::new("", "v1", "ConfigMap").table(&p::core::CONFIG_MAP),
+    Kind::new("", "v1", "ConfigMap").table(&p::core::CONFIG_MAP)
+        .validate(|o| v::typed(o, v::core::config_map), |n, o| v::typed2(n, o, v::core::config_map_update)),
     Kind::new("", "v1", "Endpoints")
         .defaults(d::core::endpoints)
         .strategy(Strategy::PLAIN.creates_on_update())
-        .table(&p::core::ENDPOINTS),
+        .table(&p::core::ENDPOINTS)
+        .validate(|o| v::typed(o, v::core::endpoints), |n, o| v::typed2(n, o, v::core::endpoints_update)),
     Kind::new("", "v1", "Event")
         .strategy(Strategy::PLAIN.creates_on_update())
         .fields(f::EVENT)
-        .table(&p::core::CORE_EVENT),
-    Kind::new("", "v1", "LimitRange").defaults(d::core::limit_range).strategy(s::core::LIMIT_RANGE),
+        .table(&p::core::CORE_EVENT)
+        .validate(|o| v::typed(o, v::events::core), |n, o| v::typed2(n, o, v::events::core_update)),
+    Kind::new("", "v1", "LimitRange").defaults(d::core::limit_range).strategy(s::core::LIMIT_RANGE)
+        .validate(|o| v::typed(o, v::quota::limit_range), |n, o| v::typed2(n, o, v::quota::limit_range_update)),
     Kind::new("", "v1", "Namespace")
         .defaults(d::core::namespace)
         .strategy(s::core::NAMESPACE)
         .fields(f::NAMESPACE)
-        .table(&p::core::NAMESPACE),
+        .table(&p::core::NAMESPACE)
+        .validate(|o| v::typed(o, v::core::namespace), |n, o| v::typed2(n, o, v::core::namespace_update))
+        .validate_status(|n, o| v::typed2(n, o, v::core::namespace_status))
+        .validate_subresources(&[("finalize", |n, o| v::typed2(n, o, v::core::namespace_finalize))]),
     Kind::new("", "v1", "Node")
         .defaults(d::core::node)
         .strategy(s::core::NODE)
         .fields(f::NODE)
-        .table(&p::core::NODE),
+        .table(&p::core::NODE)
+        .validate(|o| v::typed(o, v::node::create), |n, o| v::typed2(n, o, v::node::update))
+        .validate_status(|n, o| v::typed2(n, o, v::node::update)),
     Kind::new("", "v1", "PersistentVolumeClaim")
         .defaults(d::volume::claim)
         .strategy(s::claim::CLAIM)
@@ -75,18 +84,24 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new("", "v1", "ResourceQuota")
         .defaults(d::core::resource_quota)
         .strategy(Strategy::STATUS)
-        .table(&p::core::RESOURCE_QUOTA),
+        .table(&p::core::RESOURCE_QUOTA)
+        .validate(|o| v::typed(o, v::quota::quota), |n, o| v::typed2(n, o, v::quota::quota_update))
+        .validate_status(|n, o| v::typed2(n, o, v::quota::quota_status)),
     Kind::new("", "v1", "Secret")
         .defaults(d::core::secret)
         .strategy(s::core::SECRET)
         .fields(f::SECRET)
-        .table(&p::core::SECRET),
-    Kind::new("", "v1", "ServiceAccount").strategy(s::core::SERVICE_ACCOUNT).table(&p::core::NAME_AND_AGE),
+        .table(&p::core::SECRET)
+        .validate(|o| v::typed(o, v::core::secret), |n, o| v::typed2(n, o, v::core::secret_update)),
+    Kind::new("", "v1", "ServiceAccount").strategy(s::core::SERVICE_ACCOUNT).table(&p::core::NAME_AND_AGE)
+        .validate(|o| v::typed(o, v::core::service_account), |n, o| v::typed2(n, o, v::core::service_account_update)),
     Kind::new("", "v1", "Service")
         .defaults(d::core::service)
         .strategy(s::service::STRATEGY)
         .fields(f::SERVICE)
-        .table(&p::core::SERVICE),
+        .table(&p::core::SERVICE)
+        .validate(|o| v::typed(o, v::service::create), |n, o| v::typed2(n, o, v::service::update))
+        .validate_status(|n, o| v::typed2(n, o, v::service::status)),
     // apiregistration.k8s.io, apiextensions.k8s.io
     Kind::new("apiregistration.k8s.io", "v1", "APIService")
         .defaults(d::other::api_service)
@@ -150,14 +165,16 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new("events.k8s.io", "v1", "Event")
         .strategy(Strategy::PLAIN.creates_on_update())
         .fields(f::NEW_EVENT)
-        .table(&p::core::CORE_EVENT),
+        .table(&p::core::CORE_EVENT)
+        .validate(|o| v::typed(o, v::events::create), |n, o| v::typed2(n, o, v::events::update)),
     Kind::new("coordination.k8s.io", "v1", "Lease")
         .strategy(s::other::LEASE)
         .table(&p::other::LEASE),
     Kind::new("discovery.k8s.io", "v1", "EndpointSlice")
         .defaults(d::other::endpoint_slice)
         .strategy(s::other::ENDPOINT_SLICE)
-        .table(&p::core::ENDPOINT_SLICE),
+        .table(&p::core::ENDPOINT_SLICE)
+        .validate(|o| v::typed(o, v::discovery::create), |n, o| v::typed2(n, o, v::discovery::update)),
     Kind::new("scheduling.k8s.io", "v1", "PriorityClass")
         .defaults(d::other::priority_class)
         .strategy(Strategy::PLAIN.fixed_generation())
@@ -176,27 +193,38 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new(NETWORKING, "v1", "IngressClass")
         .defaults(d::other::ingress_class)
         .strategy(Strategy::SPEC)
-        .table(&p::core::INGRESS_CLASS),
-    Kind::new(NETWORKING, "v1", "Ingress").strategy(Strategy::SPEC_STATUS).table(&p::core::INGRESS),
-    Kind::new(NETWORKING, "v1", "IPAddress").table(&p::core::IP_ADDRESS),
+        .table(&p::core::INGRESS_CLASS)
+        .validate(|o| v::typed(o, v::networking::class), |n, o| v::typed2(n, o, v::networking::class_update)),
+    Kind::new(NETWORKING, "v1", "Ingress").strategy(Strategy::SPEC_STATUS).table(&p::core::INGRESS)
+        .validate(|o| v::typed(o, v::networking::ingress), |n, o| v::typed2(n, o, v::networking::ingress_update))
+        .validate_status(|n, o| v::typed2(n, o, v::networking::ingress_status)),
+    Kind::new(NETWORKING, "v1", "IPAddress").table(&p::core::IP_ADDRESS)
+        .validate(|o| v::typed(o, v::networking::address), |n, o| v::typed2(n, o, v::networking::address_update)),
     Kind::new(NETWORKING, "v1", "NetworkPolicy")
         .defaults(d::other::network_policy)
         .strategy(Strategy::SPEC)
-        .table(&p::core::NETWORK_POLICY),
+        .table(&p::core::NETWORK_POLICY)
+        .validate(|o| v::typed(o, v::networking::policy), |n, o| v::typed2(n, o, v::networking::policy_update)),
     Kind::new(NETWORKING, "v1", "ServiceCIDR")
         .strategy(Strategy::STATUS.status_keeps_meta())
-        .table(&p::core::SERVICE_CIDR),
+        .table(&p::core::SERVICE_CIDR)
+        .validate(|o| v::typed(o, v::networking::service_cidr), |n, o| v::typed2(n, o, v::networking::service_cidr_update))
+        .validate_status(|n, o| v::typed2(n, o, v::networking::service_cidr_status)),
     // rbac.authorization.k8s.io
     Kind::new(RBAC, "v1", "ClusterRoleBinding")
         .defaults(d::other::role_binding)
         .strategy(Strategy::PLAIN.creates_on_update())
-        .table(&p::policy::CLUSTER_ROLE_BINDING),
-    Kind::new(RBAC, "v1", "ClusterRole").strategy(Strategy::PLAIN.creates_on_update()),
+        .table(&p::policy::CLUSTER_ROLE_BINDING)
+        .validate(|o| v::typed(o, v::rbac::cluster_role_binding), |n, o| v::typed2(n, o, v::rbac::cluster_role_binding_update)),
+    Kind::new(RBAC, "v1", "ClusterRole").strategy(Strategy::PLAIN.creates_on_update())
+        .validate(|o| v::typed(o, v::rbac::cluster_role), |n, o| v::typed2(n, o, v::rbac::cluster_role_update)),
     Kind::new(RBAC, "v1", "RoleBinding")
         .defaults(d::other::role_binding)
         .strategy(Strategy::PLAIN.creates_on_update())
-        .table(&p::policy::ROLE_BINDING),
-    Kind::new(RBAC, "v1", "Role").strategy(Strategy::PLAIN.creates_on_update()),
+        .table(&p::policy::ROLE_BINDING)
+        .validate(|o| v::typed(o, v::rbac::role_binding), |n, o| v::typed2(n, o, v::rbac::role_binding_update)),
+    Kind::new(RBAC, "v1", "Role").strategy(Strategy::PLAIN.creates_on_update())
+        .validate(|o| v::typed(o, v::rbac::role), |n, o| v::typed2(n, o, v::rbac::role_update)),
     // storage.k8s.io
     Kind::new(STORAGE, "v1", "CSIDriver")
         .defaults(d::volume::csi_driver)

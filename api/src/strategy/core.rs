@@ -40,6 +40,13 @@ pub(crate) const LIMIT_RANGE: Strategy = Strategy::PLAIN.creates_on_update();
 
 fn create_namespace(namespace: &mut Object) {
     namespace.insert("status".to_owned(), json!({"phase": "Active"}));
+    // The label with the name is a default, but a generated name is known only now.
+    if let Some(meta) = namespace.ensure("metadata").filter(|meta| !meta.text("name").is_empty()) {
+        let name = meta.text("name").to_owned();
+        if let Some(labels) = meta.ensure("labels") {
+            labels.or_default("kubernetes.io/metadata.name", name);
+        }
+    }
     let Some(spec) = namespace.ensure("spec") else { return };
     spec.or_default("finalizers", Value::Array(Vec::new()));
     if let Some(finalizers) = spec.get_mut("finalizers").and_then(Value::as_array_mut)
