@@ -169,7 +169,7 @@ impl Stats {
         let now = i64::try_from(now.as_nanosecond()).ok()?;
         let (before, used) = self.last.lock().insert(what.to_owned(), (now, usage))?;
         let (elapsed, used) = (u128::try_from(now - before).ok()?, u128::from(usage.checked_sub(used)?));
-        if elapsed == 0 { None } else { u64::try_from(used * 1_000_000_000 / elapsed).ok() }
+        u64::try_from((used * 1_000_000_000).checked_div(elapsed)?).ok()
     }
 
     fn of_group(

@@ -18,10 +18,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tracing::debug;
 
 use super::Server;
@@ -182,7 +182,9 @@ where
                 }
             }
         };
-        tokio::join!(forward(&mut stdout, STDOUT), forward(&mut stderr, STDERR), forward(&mut error, ERROR));
+        tokio::join!(forward(&mut stdout, STDOUT), forward(&mut stderr, STDERR));
+        // The result comes after all output, as on the wire: some clients read nothing after it.
+        forward(&mut error, ERROR).await;
     };
     tokio::select! {
         ended = read_client(source, stdin.as_ref(), resize.as_ref()) => ended,
@@ -215,7 +217,9 @@ async fn write_client<C: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Clients take every other end for an error.
-async fn goodbye<C: AsyncRead + AsyncWrite + Unpin>(sink: &mut SplitSink<Socket<C>, Message>) -> io::Result<()> {
+async fn goodbye<C: AsyncRead + AsyncWrite + Unpin>(
+    sink: &mut SplitSink<Socket<C>, Message>,
+) -> io::Result<()> {
     let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
     sink.send(Message::Close(Some(frame))).await.map_err(io::Error::other)?;
     sink.close().await.map_err(io::Error::other)

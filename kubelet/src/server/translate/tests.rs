@@ -53,7 +53,7 @@ async fn channels_become_streams_and_back() {
     client.send(Message::Binary(Bytes::from_static(&[CLOSE, STDIN]))).await.unwrap();
     assert_eq!(frame(&mut peer).await, Frame::Data { id: 3, fin: false, data: Bytes::from_static(b"hi") });
     assert_eq!(frame(&mut peer).await, Frame::Data { id: 3, fin: true, data: Bytes::new() });
-    for (id, data) in [(5, "out"), (7, "err"), (1, "{\"status\":\"Success\"}")] {
+    for (id, data) in [(1, "{\"status\":\"Success\"}"), (5, "out"), (7, "err")] {
         peer.write_all(&Frame::Data { id, fin: false, data: Bytes::from(data) }.encode()).await.unwrap();
     }
     for id in [5, 7, 1] {
@@ -65,8 +65,9 @@ async fn channels_become_streams_and_back() {
             got.push(String::from_utf8(data.to_vec()).unwrap());
         }
     }
+    assert_eq!(got.pop().unwrap(), "\u{3}{\"status\":\"Success\"}", "the result comes last");
     got.sort();
-    assert_eq!(got, ["\u{1}out", "\u{2}err", "\u{3}{\"status\":\"Success\"}"]);
+    assert_eq!(got, ["\u{1}out", "\u{2}err"]);
     done.await.unwrap().unwrap();
 }
 
@@ -82,6 +83,8 @@ async fn tunnel_passes_bytes_through() {
     peer.write_all(b"pong").await.unwrap();
     assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary(Bytes::from_static(b"pong")));
     drop(peer);
-    assert!(matches!(client.next().await, Some(Ok(Message::Close(Some(frame)))) if frame.code == CloseCode::Normal));
+    assert!(
+        matches!(client.next().await, Some(Ok(Message::Close(Some(frame)))) if frame.code == CloseCode::Normal)
+    );
     done.await.unwrap().unwrap();
 }
