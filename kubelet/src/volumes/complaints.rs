@@ -48,8 +48,9 @@ mod tests {
     fn same_failure_is_told_ever_more_rarely() {
         let start = Instant::now();
         let mut complaints = Complaints::default();
-        let told: Vec<u64> =
-            (0..1000).filter(|second| complaints.is_due("v", "no", start + Duration::from_secs(*second))).collect();
+        let told: Vec<u64> = (0..1000)
+            .filter(|second| complaints.is_due("v", "no", start + Duration::from_secs(*second)))
+            .collect();
         assert_eq!(told, [0, 1, 2, 4, 8, 16, 32, 64, 128, 250, 372, 494, 616, 738, 860, 982]);
         assert!(complaints.is_due("v", "something else", start));
         complaints.settle("v");
