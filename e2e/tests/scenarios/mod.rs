@@ -79,12 +79,17 @@ pub fn sample(name: &str) -> String {
     e2e::cluster::repository().join("deploy/samples").join(name).display().to_string()
 }
 
+/// What `get pods -o json` prints: a list of no kind in particular.
+#[derive(serde::Deserialize)]
+struct Pods {
+    items: Vec<k8s_openapi::api::core::v1::Pod>,
+}
+
 /// Waits until a selector matches exactly `count` pods and all are ready; returns their names.
 pub async fn ready_pods(kubectl: &Kubectl, selector: &str, count: usize) -> Result<Vec<String>> {
     let words = format!("get pods -l {selector} -o json");
     wait::until(&format!("{count} ready pods of {selector}"), || async {
-        let list: k8s_openapi::List<k8s_openapi::api::core::v1::Pod> =
-            serde_json::from_str(&kubectl.run(&words).await?)?;
+        let list: Pods = serde_json::from_str(&kubectl.run(&words).await?)?;
         let live: Vec<_> = list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
         let ready = live.iter().filter(|p| e2e::cluster::condition(p, "Ready")).count();
         let states: Vec<_> = live.iter().map(|p| describe(p)).collect();

@@ -20,7 +20,7 @@ pub async fn deployment_serves_behind_its_service(env: Arc<Env>) -> Result<()> {
     kubectl.run(&format!("apply -f {}", sample("deploy.yaml"))).await?;
     let pods = ready_pods(&kubectl, "app=hello", 2).await?;
     let answer = wait::until("the service answers by its name", || async {
-        kubectl.run(&format!("exec {} -- wget -q -T 2 -O - http://hello", pods[0])).await.map(Some)
+        kubectl.run(&format!("exec {} -- wget -q -O - http://hello", pods[0])).await.map(Some)
     })
     .await?;
     ensure!(pods.iter().any(|pod| answer.contains(pod.as_str())), "answered {answer:?}, not by {pods:?}");
