@@ -17,6 +17,7 @@ use crate::names::GroupVersionKind;
 use crate::registry;
 
 pub(crate) mod affinity;
+pub(crate) mod autoscaling;
 pub(crate) mod certificates;
 pub(crate) mod claim;
 pub(crate) mod container;
@@ -31,6 +32,7 @@ pub mod meta;
 pub(crate) mod networking;
 pub(crate) mod node;
 pub(crate) mod pod;
+pub(crate) mod policy;
 pub(crate) mod quota;
 pub(crate) mod rbac;
 pub(crate) mod resources;
@@ -38,6 +40,7 @@ mod rules;
 pub(crate) mod security;
 pub(crate) mod service;
 pub(crate) mod source;
+pub(crate) mod storage;
 pub(crate) mod volume;
 pub(crate) mod workload;
 
@@ -50,33 +53,25 @@ pub fn validate_create(gvk: &GroupVersionKind, object: &Value) -> ErrorList {
     kinds::find(gvk).and_then(|kind| kind.create).map(|check| check(&stored(gvk, object))).unwrap_or_default()
 }
 
-/// What is wrong with a changed object.
+/// What is wrong with a changed object: first what is wrong with its metadata for any kind, then for its own.
 #[must_use]
 pub fn validate_update(gvk: &GroupVersionKind, new: &Value, old: &Value) -> ErrorList {
-    let check = kinds::find(gvk).and_then(|kind| kind.update);
-    check.map(|check| check(&stored(gvk, new), &stored(gvk, old))).unwrap_or_default()
+    let mut errors = common(gvk, new, old);
+    if let Some(check) = kinds::find(gvk).and_then(|kind| kind.update) {
+        errors.extend(check(&stored(gvk, new), &stored(gvk, old)));
+    }
+    errors
 }
 
 /// What is wrong with an object changed by its status subresource.
 #[must_use]
 pub fn validate_status_update(gvk: &GroupVersionKind, new: &Value, old: &Value) -> ErrorList {
-    match kinds::find(gvk).and_then(|kind| kind.status_update) {
+    let mut errors = common(gvk, new, old);
+    errors.extend(match kinds::find(gvk).and_then(|kind| kind.status_update) {
         Some(check) => check(&stored(gvk, new), &stored(gvk, old)),
         None => meta::validate_update_value(new, old),
-    }
-}
-
-/// The object in the version that objects of the kind are stored in.
-fn stored<'a>(gvk: &GroupVersionKind, object: &'a Value) -> Cow<'a, Value> {
-    let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-    let is_second = matches!(version, "events.k8s.io/v1" | "autoscaling/v1");
-    let target = registry::by_kind(gvk).filter(|_| is_second);
-    match target.and_then(|resource| registry::storage_version(resource.group, resource.plural)) {
-        Some(target) if target.to_string() != version => {
-            Cow::Owned(convert(gvk, &target.with_kind(gvk.kind.clone()), object.clone()))
-        }
-        _ => Cow::Borrowed(object),
-    }
+    });
+    errors
 }
 
 /// What is wrong with an object changed by another subresource that writes the object itself; `status` too.
@@ -90,10 +85,31 @@ pub fn validate_subresource_update(
     if subresource == "status" {
         return validate_status_update(gvk, new, old);
     }
+    let mut errors = common(gvk, new, old);
     let checks = kinds::find(gvk).map(|kind| kind.subresource_updates).unwrap_or_default();
-    match checks.iter().find(|(name, _)| *name == subresource) {
+    errors.extend(match checks.iter().find(|(name, _)| *name == subresource) {
         Some((_, check)) => check(new, old),
         None => meta::validate_update_value(new, old),
+    });
+    errors
+}
+
+/// What is wrong with changed metadata, whatever the kind.
+fn common(gvk: &GroupVersionKind, new: &Value, old: &Value) -> ErrorList {
+    let namespaced = registry::by_kind(gvk).is_some_and(registry::Resource::namespaced);
+    meta::with_metadata(new, old, |new, old| meta::validate_common_update(new, old, namespaced))
+}
+
+/// The object in the version that objects of the kind are stored in.
+fn stored<'a>(gvk: &GroupVersionKind, object: &'a Value) -> Cow<'a, Value> {
+    let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    let is_second = matches!(version, "events.k8s.io/v1" | "autoscaling/v1");
+    let target = registry::by_kind(gvk).filter(|_| is_second);
+    match target.and_then(|resource| registry::storage_version(resource.group, resource.plural)) {
+        Some(target) if target.to_string() != version => {
+            Cow::Owned(convert(gvk, &target.with_kind(gvk.kind.clone()), object.clone()))
+        }
+        _ => Cow::Borrowed(object),
     }
 }
 

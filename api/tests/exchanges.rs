@@ -142,7 +142,8 @@ impl Server {
                 match old["metadata"].get(key) {
                     Some(value) if meta.get(key).is_none() || key != "uid" => meta.insert(key.into(), value.clone()),
                     Some(_) => None,
-                    None => meta.remove(key),
+                    None if key == "creationTimestamp" => meta.remove(key),
+                    None => None,
                 };
             }
             if target.resource.namespaced() && !meta.contains_key("namespace") {
@@ -151,6 +152,9 @@ impl Server {
             if meta.get("resourceVersion").is_none() && strategy::allow_unconditional_update(&gvk) {
                 meta.insert("resourceVersion".into(), old["metadata"]["resourceVersion"].clone());
             }
+        }
+        if gvk.kind == "Service" && target.subresource.is_empty() {
+            keep_allocated(&mut object, &old);
         }
         let errors = if target.subresource.is_empty() {
             strategy::prepare_for_update(&gvk, &mut object, &old);
@@ -235,6 +239,28 @@ fn admit(gvk: &GroupVersionKind, object: &mut Value) {
             spec.entry("ipFamilies").or_insert(json!(["IPv4"]));
             spec.entry("ipFamilyPolicy").or_insert(json!("SingleStack"));
         }
+    }
+}
+
+/// As a server's allocators do: what an update leaves out stays.
+fn keep_allocated(object: &mut Value, old: &Value) {
+    let (new, old) = (object["spec"].as_object_mut().unwrap(), old["spec"].as_object().unwrap());
+    let is = |spec: &Map<String, Value>, kind: &str| spec.get("type").is_some_and(|t| t == kind);
+    if is(new, "ExternalName") || is(old, "ExternalName") {
+        return;
+    }
+    let given = new.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let same = given.is_empty() || old.get("clusterIP") == Some(&json!(given));
+    if given.is_empty() {
+        old.get("clusterIP").into_iter().for_each(|ip| drop(new.insert("clusterIP".into(), ip.clone())));
+    }
+    if same {
+        old.get("clusterIPs").into_iter().for_each(|ip| drop(new.entry("clusterIPs").or_insert(ip.clone())));
+    } else {
+        new.insert("clusterIPs".into(), json!([given]));
+    }
+    for key in ["ipFamilies", "ipFamilyPolicy"] {
+        old.get(key).into_iter().for_each(|value| drop(new.entry(key).or_insert(value.clone())));
     }
 }
 

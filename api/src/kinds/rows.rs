@@ -76,7 +76,7 @@ pub(super) static KINDS: &[Kind] = &[
         .validate(|o| v::typed(o, v::pod::pod_template), |n, o| v::typed2(n, o, v::pod::pod_template_update)),
     Kind::new("", "v1", "ReplicationController")
         .defaults(d::apps::replication_controller)
-        .strategy(Strategy::WORKLOAD)
+        .strategy(s::workload::REPLICATION_CONTROLLER)
         .fields(f::REPLICATION_CONTROLLER)
         .table(&p::workload::REPLICATION_CONTROLLER)
         .validate(|o| v::typed(o, v::workload::replication_controller), |n, o| v::typed2(n, o, v::workload::replication_controller_update))
@@ -152,15 +152,21 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new("autoscaling", "v1", "HorizontalPodAutoscaler")
         .defaults(d::autoscaling::autoscaler_v1)
         .strategy(Strategy::STATUS)
-        .table(&p::scaling::AUTOSCALER),
+        .table(&p::scaling::AUTOSCALER)
+        .validate(|o| v::typed(o, v::autoscaling::create), |n, o| v::typed2(n, o, v::autoscaling::update))
+        .validate_status(|n, o| v::typed2(n, o, v::autoscaling::status)),
     Kind::new("autoscaling", "v2", "HorizontalPodAutoscaler")
         .defaults(d::autoscaling::autoscaler_v2)
         .strategy(Strategy::STATUS)
-        .table(&p::scaling::AUTOSCALER),
+        .table(&p::scaling::AUTOSCALER)
+        .validate(|o| v::typed(o, v::autoscaling::create), |n, o| v::typed2(n, o, v::autoscaling::update))
+        .validate_status(|n, o| v::typed2(n, o, v::autoscaling::status)),
     Kind::new("autoscaling", "v1", "Scale").table(&p::scaling::SCALE),
     Kind::new("policy", "v1", "PodDisruptionBudget")
         .strategy(Strategy::SPEC_STATUS.conditional())
-        .table(&p::scaling::DISRUPTION_BUDGET),
+        .table(&p::scaling::DISRUPTION_BUDGET)
+        .validate(|o| v::typed(o, v::policy::budget), |n, o| v::typed2(n, o, v::policy::budget_update))
+        .validate_status(|n, o| v::typed2(n, o, v::policy::budget_status)),
     // events.k8s.io, coordination.k8s.io, discovery.k8s.io, scheduling.k8s.io, node.k8s.io
     Kind::new("events.k8s.io", "v1", "Event")
         .strategy(Strategy::PLAIN.creates_on_update())
@@ -169,7 +175,8 @@ pub(super) static KINDS: &[Kind] = &[
         .validate(|o| v::typed(o, v::events::create), |n, o| v::typed2(n, o, v::events::update)),
     Kind::new("coordination.k8s.io", "v1", "Lease")
         .strategy(s::other::LEASE)
-        .table(&p::other::LEASE),
+        .table(&p::other::LEASE)
+        .validate(|o| v::typed(o, v::policy::lease), |n, o| v::typed2(n, o, v::policy::lease_update)),
     Kind::new("discovery.k8s.io", "v1", "EndpointSlice")
         .defaults(d::other::endpoint_slice)
         .strategy(s::other::ENDPOINT_SLICE)
@@ -178,17 +185,22 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new("scheduling.k8s.io", "v1", "PriorityClass")
         .defaults(d::other::priority_class)
         .strategy(Strategy::PLAIN.fixed_generation())
-        .table(&p::other::PRIORITY_CLASS),
+        .table(&p::other::PRIORITY_CLASS)
+        .validate(|o| v::typed(o, v::policy::priority_class), |n, o| v::typed2(n, o, v::policy::priority_class_update)),
     Kind::new("node.k8s.io", "v1", "RuntimeClass")
         .defaults(d::core::runtime_class)
         .strategy(Strategy::PLAIN.conditional().creates_on_update())
-        .table(&p::other::RUNTIME_CLASS),
+        .table(&p::other::RUNTIME_CLASS)
+        .validate(|o| v::typed(o, v::policy::runtime_class), |n, o| v::typed2(n, o, v::policy::runtime_class_update)),
     // authentication.k8s.io, certificates.k8s.io
     Kind::new("authentication.k8s.io", "v1", "TokenRequest").defaults(d::other::token_request),
     Kind::new("certificates.k8s.io", "v1", "CertificateSigningRequest")
         .strategy(s::other::CERTIFICATE_SIGNING_REQUEST)
         .fields(f::CERTIFICATE_SIGNING_REQUEST)
-        .table(&p::policy::CERTIFICATE_SIGNING_REQUEST),
+        .table(&p::policy::CERTIFICATE_SIGNING_REQUEST)
+        .validate(|o| v::typed(o, v::certificates::create), |n, o| v::typed2(n, o, v::certificates::update))
+        .validate_status(|n, o| v::typed2(n, o, v::certificates::status))
+        .validate_subresources(&[("approval", |n, o| v::typed2(n, o, v::certificates::approval))]),
     // networking.k8s.io
     Kind::new(NETWORKING, "v1", "IngressClass")
         .defaults(d::other::ingress_class)
@@ -229,19 +241,26 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new(STORAGE, "v1", "CSIDriver")
         .defaults(d::volume::csi_driver)
         .strategy(Strategy::SPEC.conditional())
-        .table(&p::storage::CSI_DRIVER),
-    Kind::new(STORAGE, "v1", "CSINode").strategy(Strategy::PLAIN.conditional()).table(&p::storage::CSI_NODE),
+        .table(&p::storage::CSI_DRIVER)
+        .validate(|o| v::typed(o, v::storage::driver), |n, o| v::typed2(n, o, v::storage::driver_update)),
+    Kind::new(STORAGE, "v1", "CSINode").strategy(Strategy::PLAIN.conditional()).table(&p::storage::CSI_NODE)
+        .validate(|o| v::typed(o, v::storage::node), |n, o| v::typed2(n, o, v::storage::node_update)),
     Kind::new(STORAGE, "v1", "CSIStorageCapacity")
         .strategy(Strategy::PLAIN.conditional())
-        .table(&p::storage::CSI_STORAGE_CAPACITY),
+        .table(&p::storage::CSI_STORAGE_CAPACITY)
+        .validate(|o| v::typed(o, v::storage::capacity), |n, o| v::typed2(n, o, v::storage::capacity_update)),
     Kind::new(STORAGE, "v1", "StorageClass")
         .defaults(d::volume::storage_class)
-        .table(&p::storage::STORAGE_CLASS),
+        .table(&p::storage::STORAGE_CLASS)
+        .validate(|o| v::typed(o, v::storage::class), |n, o| v::typed2(n, o, v::storage::class_update)),
     Kind::new(STORAGE, "v1", "VolumeAttachment")
         .defaults(d::volume::attachment)
         .strategy(Strategy::STATUS.conditional().status_keeps_meta())
-        .table(&p::storage::VOLUME_ATTACHMENT),
-    Kind::new(STORAGE, "v1", "VolumeAttributesClass").table(&p::storage::VOLUME_ATTRIBUTES_CLASS),
+        .table(&p::storage::VOLUME_ATTACHMENT)
+        .validate(|o| v::typed(o, v::storage::attachment), |n, o| v::typed2(n, o, v::storage::attachment_update))
+        .validate_status(|n, o| v::typed2(n, o, v::storage::attachment_status)),
+    Kind::new(STORAGE, "v1", "VolumeAttributesClass").table(&p::storage::VOLUME_ATTRIBUTES_CLASS)
+        .validate(|o| v::typed(o, v::storage::attributes_class), |n, o| v::typed2(n, o, v::storage::attributes_class_update)),
     // admissionregistration.k8s.io
     Kind::new(ADMISSION, "v1", "MutatingAdmissionPolicy")
         .defaults(d::admission::policy)

@@ -22,13 +22,21 @@ pub(crate) const SERVICE_ACCOUNT: Strategy =
     Strategy::PLAIN.create(clean_secrets).update(|new, _| clean_secrets(new));
 
 /// Nodes keep the status they are created with: the kubelet registers itself with one.
-pub(crate) const NODE: Strategy =
-    Strategy::PLAIN.update(|new, old| new.copy("status", old)).status_update(|new, old| {
-        let used = old.object("status").is_some_and(|s| !s.is_unset("config"));
-        if let Some(status) = new.object_mut("status").filter(|_| !used) {
-            status.remove("config");
-        }
-    });
+pub(crate) const NODE: Strategy = Strategy::PLAIN
+    .create(|new| drop_config(new, "spec", "configSource", None))
+    .update(|new, old| {
+        new.copy("status", old);
+        drop_config(new, "spec", "configSource", Some(old));
+    })
+    .status_update(|new, old| drop_config(new, "status", "config", Some(old)));
+
+/// Nodes are no longer configured by the server; what is set stays.
+fn drop_config(new: &mut Object, part: &str, key: &str, old: Option<&Object>) {
+    let used = old.and_then(|old| old.object(part)).is_some_and(|part| !part.is_unset(key));
+    if let Some(part) = new.object_mut(part).filter(|_| !used) {
+        part.remove(key);
+    }
+}
 
 pub(crate) const SECRET: Strategy = Strategy::PLAIN.update(|new, old| {
     if new.text("type").is_empty() {

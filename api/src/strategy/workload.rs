@@ -32,6 +32,10 @@ pub(crate) const JOB: Strategy = Strategy::WORKLOAD
     .update(|new, _| own_labels(new))
     .status_update(|new, _| own_labels(new));
 
+/// As jobs: never seen without labels.
+pub(crate) const REPLICATION_CONTROLLER: Strategy =
+    Strategy::WORKLOAD.update(|new, _| own_labels(new)).status_update(|new, _| own_labels(new));
+
 fn own_labels(job: &mut Object) {
     let has = job.object("metadata").and_then(|m| m.object("labels")).is_some_and(|labels| !labels.is_empty());
     if has {

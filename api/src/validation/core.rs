@@ -111,7 +111,7 @@ pub(crate) fn config_map(object: &ConfigMap) -> ErrorList {
         size += value.0.len();
     }
     if size > MAX_DATA {
-        errors.too_long(&Path::new(""), MAX_DATA);
+        errors.too_long(&Path::root().key(""), MAX_DATA);
     }
     errors
 }

@@ -102,12 +102,30 @@ pub fn validate_update_core(new: &ObjectMeta, old: &ObjectMeta, path: &Path) -> 
     errors
 }
 
+/// What upstream's BeforeUpdate checks of every kind before the kind's own checks.
+#[must_use]
+pub fn validate_common_update(new: &ObjectMeta, old: &ObjectMeta, namespaced: bool) -> ErrorList {
+    let path = Path::new("metadata");
+    let mut errors = validate(new, namespaced, format::name_is_path_segment, &path);
+    errors.extend(validate_update(new, old, &path));
+    errors
+}
+
 /// [`validate_update_core`] for the `metadata` of two objects.
 #[must_use]
 pub fn validate_update_value(new: &Value, old: &Value) -> ErrorList {
+    with_metadata(new, old, |new, old| validate_update_core(new, old, &Path::new("metadata")))
+}
+
+/// Runs a check on the metadata of two objects.
+pub(super) fn with_metadata(
+    new: &Value,
+    old: &Value,
+    check: impl FnOnce(&ObjectMeta, &ObjectMeta) -> ErrorList,
+) -> ErrorList {
     let read = |object: &Value| ObjectMeta::deserialize(object.get("metadata").unwrap_or(&Value::Null));
     match (read(new), read(old)) {
-        (Ok(new), Ok(old)) => validate_update_core(&new, &old, &Path::new("metadata")),
+        (Ok(new), Ok(old)) => check(&new, &old),
         (Err(error), _) | (_, Err(error)) => vec![Error::internal(&Path::new("metadata"), error.to_string())],
     }
 }
