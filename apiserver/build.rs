@@ -111,7 +111,9 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let mut lines: BTreeMap<(String, String), String> = BTreeMap::new();
     for (name, schema) in definitions() {
-        let text = |value: &Value| value["description"].as_str().map(|d| d.replace('\\', "\\\\").replace('\n', "\\n"));
+        let text = |value: &Value| {
+            value["description"].as_str().map(|d| d.replace('\\', "\\\\").replace('\n', "\\n"))
+        };
         if let Some(description) = text(&schema) {
             lines.insert((name.clone(), String::new()), description);
         }

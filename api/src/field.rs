@@ -233,7 +233,8 @@ impl Error {
             | ErrorType::TooLong
             | ErrorType::TooShort
             | ErrorType::Internal => None,
-            _ => Some(self.shown.clone().unwrap_or_else(|| show(&self.value))).filter(|shown| !shown.is_empty()),
+            _ => Some(self.shown.clone().unwrap_or_else(|| show(&self.value)))
+                .filter(|shown| !shown.is_empty()),
         };
         match (shown, self.detail.is_empty()) {
             (None, true) => words.to_owned(),

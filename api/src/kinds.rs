@@ -91,6 +91,7 @@ impl Kind {
         self
     }
 
+    #[expect(dead_code, reason = "kinds that warn are registered with it as their validation arrives")]
     pub(crate) const fn warnings(mut self, warnings: fn(&Value, Option<&Value>) -> Vec<String>) -> Self {
         self.warnings = warnings;
         self

@@ -112,7 +112,8 @@ impl Entry {
     /// Upstream's order: applies first, then by time.
     fn order(&self, other: &Self) -> Ordering {
         let key = |entry: &Self| {
-            let (operation, time, manager) = (entry.operation.clone(), entry.time.clone(), entry.manager.clone());
+            let (operation, time, manager) =
+                (entry.operation.clone(), entry.time.clone(), entry.manager.clone());
             (operation, time, manager, entry.api_version.clone(), entry.subresource.clone())
         };
         key(self).cmp(&key(other))
@@ -149,7 +150,14 @@ fn is_reset(new: &Value) -> bool {
 
 /// Records in `new` what `manager` changed since `live` (`None`: the object is new). `ignored`: what the request
 /// cannot change, whatever it says. `now`: a time in the form of metadata.
-pub fn update(ty: TypeRef<'_>, live: Option<&Value>, new: &mut Value, manager: Manager<'_>, ignored: &Set, now: &str) {
+pub fn update(
+    ty: TypeRef<'_>,
+    live: Option<&Value>,
+    new: &mut Value,
+    manager: Manager<'_>,
+    ignored: &Set,
+    now: &str,
+) {
     let zero;
     let old = match live {
         Some(live) => live,
@@ -168,7 +176,9 @@ pub fn update(ty: TypeRef<'_>, live: Option<&Value>, new: &mut Value, manager: M
         .into_iter()
         .map(|entry| Entry { fields: entry.fields.difference(&taken).difference(&found.removed), ..entry })
         .collect();
-    let own = taken.difference(&Set::of_fields(&UNOWNED)).difference(&Set::of_fields(&[&["metadata", "resourceVersion"]]));
+    let own = taken
+        .difference(&Set::of_fields(&UNOWNED))
+        .difference(&Set::of_fields(&[&["metadata", "resourceVersion"]]));
     if !own.is_empty() {
         take(&mut entries, manager, &own, now);
     }
@@ -243,10 +253,10 @@ pub fn ignore_times(new: &mut Value, old: &Value) {
             entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("time")));
         }
     }
-    if without == before {
-        if let Some(entries) = old["metadata"].get("managedFields") {
-            new["metadata"]["managedFields"] = entries.clone();
-        }
+    if without == before
+        && let Some(entries) = old["metadata"].get("managedFields")
+    {
+        new["metadata"]["managedFields"] = entries.clone();
     }
 }
 

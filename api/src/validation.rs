@@ -44,8 +44,6 @@ pub(crate) mod storage;
 pub(crate) mod volume;
 pub(crate) mod workload;
 
-pub(crate) use rules::*;
-
 /// What is wrong with a new object. Kinds without checks of their own (custom resources) have none here: the caller
 /// checks their metadata with [`meta::validate`].
 #[must_use]

@@ -47,7 +47,9 @@ fn target(path: &str) -> Option<Target> {
         _ => return None,
     };
     let (namespace, rest) = match rest {
-        ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !matches!(rest, ["status" | "finalize"]) => {
+        ["namespaces", namespace, rest @ ..]
+            if !rest.is_empty() && !matches!(rest, ["status" | "finalize"]) =>
+        {
             (*namespace, rest)
         }
         rest => ("", rest),
@@ -67,15 +69,13 @@ impl Target {
 
     /// Where an object is kept: one place for all versions of a kind.
     fn key(&self, name: &str) -> String {
-        let group = if self.resource.plural == "events" { "" } else { self.resource.group.as_ref() };
+        let group = if self.resource.plural == "events" { "" } else { self.resource.group };
         format!("{group}/{}/{}/{name}", self.resource.plural, self.namespace)
     }
 }
 
 fn refused(errors: &[field::Error]) -> Answer {
-    let cause = |e: &field::Error| {
-        json!({"field": e.field.to_string(), "message": e.message(), "reason": e.kind.reason()})
-    };
+    let cause = |e: &field::Error| json!({"field": e.field.to_string(), "message": e.message(), "reason": e.kind.reason()});
     let body = json!({"details": {"causes": errors.iter().map(cause).collect::<Vec<_>>()}});
     Answer { status: 422, body, warnings: Vec::new() }
 }
@@ -136,11 +136,14 @@ impl Server {
         defaults::apply(&asked, &mut object);
         object = convert(&asked, &gvk, object);
         {
-            let meta = object.as_object_mut()?.entry("metadata").or_insert_with(|| json!({})).as_object_mut()?;
+            let meta =
+                object.as_object_mut()?.entry("metadata").or_insert_with(|| json!({})).as_object_mut()?;
             meta.remove("managedFields");
             for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
                 match old["metadata"].get(key) {
-                    Some(value) if meta.get(key).is_none() || key != "uid" => meta.insert(key.into(), value.clone()),
+                    Some(value) if meta.get(key).is_none() || key != "uid" => {
+                        meta.insert(key.into(), value.clone())
+                    }
                     Some(_) => None,
                     None if key == "creationTimestamp" => meta.remove(key),
                     None => None,
@@ -221,7 +224,8 @@ fn admit(gvk: &GroupVersionKind, object: &mut Value) {
         _ => "",
     };
     if !finalizer.is_empty() {
-        let list = object["metadata"].as_object_mut().unwrap().entry("finalizers").or_insert_with(|| json!([]));
+        let list =
+            object["metadata"].as_object_mut().unwrap().entry("finalizers").or_insert_with(|| json!([]));
         list.as_array_mut().unwrap().push(json!(finalizer));
     }
     if gvk.kind == "Pod" {
@@ -255,12 +259,16 @@ fn keep_allocated(object: &mut Value, old: &Value) {
         old.get("clusterIP").into_iter().for_each(|ip| drop(new.insert("clusterIP".into(), ip.clone())));
     }
     if same {
-        old.get("clusterIPs").into_iter().for_each(|ip| drop(new.entry("clusterIPs").or_insert(ip.clone())));
+        old.get("clusterIPs").into_iter().for_each(|ip| {
+            new.entry("clusterIPs").or_insert(ip.clone());
+        });
     } else {
         new.insert("clusterIPs".into(), json!([given]));
     }
     for key in ["ipFamilies", "ipFamilyPolicy"] {
-        old.get(key).into_iter().for_each(|value| drop(new.entry(key).or_insert(value.clone())));
+        old.get(key).into_iter().for_each(|value| {
+            new.entry(key).or_insert(value.clone());
+        });
     }
 }
 
@@ -291,7 +299,10 @@ fn plain(gvk_kind: &str, mut object: Value) -> Value {
         let is_token = |item: &Value| item["name"].as_str().is_some_and(|n| n.starts_with("kube-api-access"));
         without(spec, "volumes", is_token);
         without(spec, "tolerations", |item| {
-            matches!(item["key"].as_str(), Some("node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable"))
+            matches!(
+                item["key"].as_str(),
+                Some("node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable")
+            )
         });
         for key in ["containers", "initContainers", "ephemeralContainers"] {
             for container in spec.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
@@ -384,15 +395,14 @@ fn compare(target: &Target, want: &Value, got: &Answer) -> Vec<String> {
     if want["body"]["kind"] == **kind {
         diff(&plain(kind, want["body"].clone()), &plain(kind, got.body.clone()), "", &mut out);
     }
-    let mut warnings: Vec<String> = got
-        .warnings
-        .iter()
-        .map(|w| format!("299 - {}", field::quote(w)))
-        .collect();
+    let mut warnings: Vec<String> =
+        got.warnings.iter().map(|w| format!("299 - {}", field::quote(w))).collect();
     warnings.sort();
     let wanted: Vec<String> =
         want["warnings"].as_array().into_iter().flatten().map(|w| w.as_str().unwrap().to_owned()).collect();
-    let ours = |w: &String| !w.contains("unknown field") && !w.contains("duplicate field") && !w.contains("is deprecated in v");
+    let ours = |w: &String| {
+        !w.contains("unknown field") && !w.contains("duplicate field") && !w.contains("is deprecated in v")
+    };
     let wanted: Vec<String> = wanted.into_iter().filter(ours).collect();
     if wanted.len() != warnings.len() || !wanted.iter().zip(&warnings).all(|(w, g)| same_text(w, g)) {
         out.push(format!("warnings want {wanted:?}"));
@@ -482,7 +492,11 @@ fn kinds_answer_as_recorded() {
                 let Some(target) = target(step["path"].as_str().unwrap()) else { continue };
                 let mut found = compare(&target, want, &got);
                 let ignored = |line: &String| {
-                    step["ignore"].as_array().into_iter().flatten().any(|p| line.contains(p.as_str().unwrap_or("?")))
+                    step["ignore"]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .any(|p| line.contains(p.as_str().unwrap_or("?")))
                 };
                 found.retain(|line| !ignored(line));
                 if found.is_empty() {
@@ -490,7 +504,10 @@ fn kinds_answer_as_recorded() {
                 } else {
                     wrong += 1;
                     println!("{folder}/{name} {id}:");
-                    found.iter().take(12).for_each(|line| println!("    {}", line.chars().take(1500).collect::<String>()));
+                    found
+                        .iter()
+                        .take(12)
+                        .for_each(|line| println!("    {}", line.chars().take(1500).collect::<String>()));
                 }
             }
         }

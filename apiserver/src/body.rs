@@ -164,7 +164,9 @@ pub async fn read_up_to(mut body: Body, limit: usize) -> Result<Bytes, ReadError
 /// Reads a whole request body; 413 beyond [`MAX_REQUEST_BYTES`].
 pub async fn read(body: Body) -> Result<Bytes, ApiError> {
     read_up_to(body, MAX_REQUEST_BYTES).await.map_err(|error| match error {
-        ReadError::TooLarge(limit) => ApiError::too_large(format!("Request entity too large: limit is {limit}")),
+        ReadError::TooLarge(limit) => {
+            ApiError::too_large(format!("Request entity too large: limit is {limit}"))
+        }
         ReadError::Broken(error) => ApiError::bad_request(format!("read request body: {error}")),
     })
 }

@@ -32,7 +32,11 @@ pub fn decode(bytes: &Bytes, encoding: Encoding, gvk: &GroupVersionKind) -> Resu
 }
 
 /// As [`decode`], of any of several kinds; the first one is meant if the body says none.
-pub fn decode_one_of(bytes: &Bytes, encoding: Encoding, kinds: &[GroupVersionKind]) -> Result<Decoded, ApiError> {
+pub fn decode_one_of(
+    bytes: &Bytes,
+    encoding: Encoding,
+    kinds: &[GroupVersionKind],
+) -> Result<Decoded, ApiError> {
     let (mut value, gvk, strict_errors) = match encoding {
         Encoding::Json => {
             let found = kind_of_json(bytes).map_err(|why| unrecognized(bytes, kinds, &why))?;
@@ -49,8 +53,8 @@ pub fn decode_one_of(bytes: &Bytes, encoding: Encoding, kinds: &[GroupVersionKin
             (decoded.value, gvk, strict)
         }
         Encoding::Protobuf => {
-            let envelope =
-                protobuf::Unknown::open(bytes).map_err(|error| unrecognized(bytes, kinds, &error.to_string()))?;
+            let envelope = protobuf::Unknown::open(bytes)
+                .map_err(|error| unrecognized(bytes, kinds, &error.to_string()))?;
             let gvk = check_kind(&(envelope.api_version.to_owned(), envelope.kind.to_owned()), kinds)?;
             let value = protobuf::decode_as(&envelope, type_of(gvk)?).map_err(|e| unusable(gvk, &e))?;
             (value, gvk, Vec::new())
@@ -81,7 +85,9 @@ fn unrecognized(body: &[u8], kinds: &[GroupVersionKind], why: &str) -> ApiError 
         Some(_) => format!("{}{more}", shown.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
     };
     let kind = kinds.first().map(|gvk| gvk.kind.as_ref()).unwrap_or_default();
-    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({summary})"))
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({summary})"
+    ))
 }
 
 fn unusable(gvk: &GroupVersionKind, why: &dyn std::fmt::Display) -> ApiError {
@@ -126,7 +132,8 @@ fn kind_of_json(bytes: &[u8]) -> Result<(String, String), String> {
     }
     match serde_json::from_slice::<TypeMeta>(bytes) {
         Ok(meta) => {
-            let text = |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            let text =
+                |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             Ok((text(meta.api_version), text(meta.kind)))
         }
         Err(error) if error.is_data() && bytes.trim_ascii_start().first() == Some(&b'{') => {
@@ -171,7 +178,8 @@ fn check_kind<'a>(
     };
     let kind = if kind.is_empty() { first.kind.to_string() } else { kind.clone() };
     let found = version.with_kind(kind);
-    let handled = format!("{} in version {:?} cannot be handled as a {}", found.kind, version.version, first.kind);
+    let handled =
+        format!("{} in version {:?} cannot be handled as a {}", found.kind, version.version, first.kind);
     let why = if schema::type_for(&found).is_none() {
         format!(
             "{handled}: no kind {:?} is registered for version {:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
@@ -185,7 +193,9 @@ fn check_kind<'a>(
             version.version, found.kind, first.kind
         )
     } else {
-        format!("the API version in the data ({version}) does not match the expected API version ({expected})")
+        format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        )
     };
     Err(ApiError::bad_request(why))
 }
@@ -222,7 +232,7 @@ pub fn value(value: &Value, accepted: Accepted) -> Result<Bytes, ApiError> {
         Encoding::Json if accepted.pretty => json::encode_pretty(value),
         Encoding::Json => json::encode(value),
         Encoding::Yaml => yaml::encode(value).into(),
-        Encoding::Protobuf => protobuf(value)?.into(),
+        Encoding::Protobuf => protobuf(value)?,
     };
     Ok(Bytes::from(bytes))
 }

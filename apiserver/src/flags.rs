@@ -111,7 +111,11 @@ pub struct Flags {
     #[arg(long)]
     kubelet_certificate_authority: Option<PathBuf>,
     /// Node address types in order of preference
-    #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
+    )]
     kubelet_preferred_address_types: Vec<String>,
     /// Longest wait for a kubelet's answer
     #[arg(long, default_value = "5s", value_parser = duration)]
@@ -195,25 +199,80 @@ pub struct Flags {
 
 /// Flags that are accepted for the sake of existing installations: what they tune does not exist here.
 pub const WITHOUT_EFFECT: &[&str] = &[
-    "admission-control-config-file", "allow-metric-labels", "apiserver-count", "audit-log-batch-buffer-size",
-    "audit-log-compress", "audit-log-format", "audit-log-maxage", "audit-log-maxbackup", "audit-log-maxsize",
-    "audit-log-mode", "audit-log-path", "audit-policy-file", "audit-webhook-config-file",
-    "authentication-token-webhook-cache-ttl", "authentication-token-webhook-version",
-    "authorization-webhook-cache-authorized-ttl", "authorization-webhook-cache-unauthorized-ttl", "cloud-config",
-    "cloud-provider", "contention-profiling", "cors-allowed-origins", "default-watch-cache-size",
-    "delete-collection-workers", "egress-selector-config-file", "emulated-version",
-    "enable-aggregator-routing", "enable-garbage-collector", "enable-logs-handler", "enable-priority-and-fairness",
-    "encryption-provider-config", "encryption-provider-config-automatic-reload", "endpoint-reconciler-type",
-    "etcd-count-metric-poll-period", "etcd-db-metric-poll-interval", "etcd-healthcheck-timeout",
-    "etcd-readycheck-timeout", "etcd-servers-overrides", "goaway-chance", "http2-max-streams-per-connection",
-    "kubelet-port", "kubelet-read-only-port", "lease-reuse-duration-seconds", "livez-grace-period",
-    "log-flush-frequency", "logging-format", "logtostderr", "master-service-namespace",
-    "max-connection-bytes-per-sec", "permit-address-sharing", "permit-port-sharing", "peer-advertise-ip",
-    "peer-advertise-port", "peer-ca-file", "profiling", "shutdown-send-retry-after", "show-hidden-metrics-for-version",
-    "storage-backend", "storage-media-type", "strict-transport-security-directives", "tls-cipher-suites",
-    "tls-min-version", "tls-sni-cert-key", "tracing-config-file", "vmodule", "watch-cache", "watch-cache-sizes",
-    "insecure-port", "insecure-bind-address", "debug-socket-path", "coordinated-leadership-lease-duration",
-    "aggregator-reject-forwarding-redirects", "alsologtostderr", "log-dir", "stderrthreshold",
+    "admission-control-config-file",
+    "allow-metric-labels",
+    "apiserver-count",
+    "audit-log-batch-buffer-size",
+    "audit-log-compress",
+    "audit-log-format",
+    "audit-log-maxage",
+    "audit-log-maxbackup",
+    "audit-log-maxsize",
+    "audit-log-mode",
+    "audit-log-path",
+    "audit-policy-file",
+    "audit-webhook-config-file",
+    "authentication-token-webhook-cache-ttl",
+    "authentication-token-webhook-version",
+    "authorization-webhook-cache-authorized-ttl",
+    "authorization-webhook-cache-unauthorized-ttl",
+    "cloud-config",
+    "cloud-provider",
+    "contention-profiling",
+    "cors-allowed-origins",
+    "default-watch-cache-size",
+    "delete-collection-workers",
+    "egress-selector-config-file",
+    "emulated-version",
+    "enable-aggregator-routing",
+    "enable-garbage-collector",
+    "enable-logs-handler",
+    "enable-priority-and-fairness",
+    "encryption-provider-config",
+    "encryption-provider-config-automatic-reload",
+    "endpoint-reconciler-type",
+    "etcd-count-metric-poll-period",
+    "etcd-db-metric-poll-interval",
+    "etcd-healthcheck-timeout",
+    "etcd-readycheck-timeout",
+    "etcd-servers-overrides",
+    "goaway-chance",
+    "http2-max-streams-per-connection",
+    "kubelet-port",
+    "kubelet-read-only-port",
+    "lease-reuse-duration-seconds",
+    "livez-grace-period",
+    "log-flush-frequency",
+    "logging-format",
+    "logtostderr",
+    "master-service-namespace",
+    "max-connection-bytes-per-sec",
+    "permit-address-sharing",
+    "permit-port-sharing",
+    "peer-advertise-ip",
+    "peer-advertise-port",
+    "peer-ca-file",
+    "profiling",
+    "shutdown-send-retry-after",
+    "show-hidden-metrics-for-version",
+    "storage-backend",
+    "storage-media-type",
+    "strict-transport-security-directives",
+    "tls-cipher-suites",
+    "tls-min-version",
+    "tls-sni-cert-key",
+    "tracing-config-file",
+    "vmodule",
+    "watch-cache",
+    "watch-cache-sizes",
+    "insecure-port",
+    "insecure-bind-address",
+    "debug-socket-path",
+    "coordinated-leadership-lease-duration",
+    "aggregator-reject-forwarding-redirects",
+    "alsologtostderr",
+    "log-dir",
+    "stderrthreshold",
 ];
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -264,9 +323,10 @@ impl Flags {
         if self.service_cluster_ip_range.len() > 2 {
             anyhow::bail!("--service-cluster-ip-range takes at most two blocks");
         }
-        for file in [&self.client_ca_file, &self.tls_cert_file, &self.tls_private_key_file, &self.token_auth_file]
-            .into_iter()
-            .flatten()
+        for file in
+            [&self.client_ca_file, &self.tls_cert_file, &self.tls_private_key_file, &self.token_auth_file]
+                .into_iter()
+                .flatten()
         {
             anyhow::ensure!(file.exists(), "{}: no such file", file.display());
         }

@@ -22,9 +22,8 @@ fn main() -> ExitCode {
     };
     client::observability::init(flags.verbosity);
     client::component::main("kube-apiserver", |token| async move {
-        let config = flags
-            .into_config()
-            .map_err(|error| client::component::BadConfiguration(format!("{error:#}")))?;
+        let config =
+            flags.into_config().map_err(|error| client::component::BadConfiguration(format!("{error:#}")))?;
         apiserver::run(config, token).await
     })
 }

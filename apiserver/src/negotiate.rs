@@ -158,12 +158,8 @@ fn options(params: &[(&str, &str)], encoding: Encoding, can: Restrictions) -> Op
 
 /// Picks the encoding of the answer; 406 if none suits.
 pub fn accept(headers: &HeaderMap, query: &Query, can: Restrictions) -> Result<Accepted, ApiError> {
-    let text = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect::<Vec<_>>()
-        .join(",");
+    let text =
+        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
     let pretty = pretty(headers, query);
     if text.trim().is_empty() {
         return Ok(Accepted { pretty, ..Accepted::default() });

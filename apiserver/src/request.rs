@@ -56,7 +56,7 @@ impl RequestInfo {
         let mut info =
             Self { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
         let all: Vec<&str> =
-            path.trim_matches('/').split('/').filter(|_| path.trim_matches('/') != "").collect();
+            path.trim_matches('/').split('/').filter(|_| !path.trim_matches('/').is_empty()).collect();
         if all.len() < 3 || !matches!(all[0], "api" | "apis") {
             return Ok(info);
         }
@@ -81,12 +81,10 @@ impl RequestInfo {
         } else {
             verb_of(method).clone_into(&mut info.verb);
         }
-        if parts[0] == "namespaces" {
-            if parts.len() > 1 {
-                parts[1].clone_into(&mut info.namespace);
-                if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2]) {
-                    parts = &parts[2..];
-                }
+        if parts[0] == "namespaces" && parts.len() > 1 {
+            parts[1].clone_into(&mut info.namespace);
+            if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2]) {
+                parts = &parts[2..];
             }
         }
         info.parts = parts.iter().map(|p| (*p).to_owned()).collect();

@@ -193,6 +193,13 @@ fn kubelet(layout: &Layout, settings: &Settings) -> Result<Vec<String>> {
         flag("cluster-domain", &settings.cluster_domain),
         flag("cgroup-driver", "cgroupfs"),
         flag("max-pods", settings.max_pods),
+        // Images are imported, not pulled: what is collected would not come back. Disks that are shared with other
+        // things are often fuller than a node's own would be.
+        flag("image-gc-high-threshold", 100),
+        flag(
+            "eviction-hard",
+            "memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi,nodefs.inodesFree<1%",
+        ),
         pki(layout, "client-ca-file", "ca.crt"),
         pki(layout, "tls-cert-file", "kubelet-server.crt"),
         pki(layout, "tls-private-key-file", "kubelet-server.key"),

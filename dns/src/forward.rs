@@ -36,11 +36,13 @@ pub enum Error {
 }
 
 type Key = (Name, RecordType, DNSClass);
+/// An answer, when it came, and for how many seconds it holds.
+type Remembered = (Arc<Message>, Instant, u32);
 
 /// Asks and remembers.
 pub struct Forwarder {
     upstreams: Vec<SocketAddr>,
-    cache: Mutex<HashMap<Key, (Arc<Message>, Instant, u32)>>,
+    cache: Mutex<HashMap<Key, Remembered>>,
     slots: Semaphore,
 }
 

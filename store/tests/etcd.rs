@@ -89,7 +89,7 @@ async fn history_is_compacted_once_per_interval() {
         loop {
             match store.range(Range { revision: Some(first), ..Range::prefix("/") }).await {
                 Ok(_) => {
-                    drop(create(&second, &format!("/b/{}", store.current_revision().await.expect("r"))).await)
+                    create(&second, &format!("/b/{}", store.current_revision().await.expect("r"))).await;
                 }
                 Err(Error::Compacted { oldest, .. }) => return oldest,
                 Err(error) => panic!("{error}"),

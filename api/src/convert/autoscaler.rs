@@ -147,7 +147,11 @@ fn rules_text(rules: Option<&Value>) -> String {
     let unset = Value::Null;
     let get = |key: &str| rules.get(key).unwrap_or(&unset);
     let policy = |p: &Value| {
-        Text::default().set("Type", &p["type"]).set("Value", &p["value"]).set("PeriodSeconds", &p["periodSeconds"]).end()
+        Text::default()
+            .set("Type", &p["type"])
+            .set("Value", &p["value"])
+            .set("PeriodSeconds", &p["periodSeconds"])
+            .end()
     };
     let policies = match get("policies").as_array() {
         Some(policies) => list(policies.iter().map(policy)),
@@ -174,8 +178,11 @@ pub(super) fn v2_to_v1(object: &mut Object) {
     if let Some(spec) = object.object_mut("spec") {
         let metrics = spec.remove("metrics").unwrap_or_default();
         let metrics = metrics.as_array().map_or(&[][..], Vec::as_slice);
-        let others: Vec<String> =
-            metrics.iter().filter(|m| is_cpu(m, "target").is_none()).map(|m| metric_text(m, "target")).collect();
+        let others: Vec<String> = metrics
+            .iter()
+            .filter(|m| is_cpu(m, "target").is_none())
+            .map(|m| metric_text(m, "target"))
+            .collect();
         if !others.is_empty() {
             annotations.push((METRICS, format!("[{}]", others.join(","))));
         }
@@ -236,7 +243,9 @@ fn drop_annotations(object: &mut Object) {
 
 /// A JSON object made of the fields that are set.
 fn fields(pairs: &[(&str, Option<&Value>)]) -> Value {
-    let set = pairs.iter().filter_map(|(key, value)| Some(((*key).to_owned(), value.filter(|v| !v.is_null())?.clone())));
+    let set = pairs
+        .iter()
+        .filter_map(|(key, value)| Some(((*key).to_owned(), value.filter(|v| !v.is_null())?.clone())));
     Value::Object(set.collect::<Map<_, _>>())
 }
 
@@ -259,11 +268,14 @@ fn metric_from(old: &Value, part: &str) -> Value {
             ("averageUtilization", utilization.as_ref()),
         ])
     };
-    let metric_of = |source: &Value, selector: &str| fields(&[("name", source.get("metricName")), ("selector", source.get(selector))]);
+    let metric_of = |source: &Value, selector: &str| {
+        fields(&[("name", source.get("metricName")), ("selector", source.get(selector))])
+    };
     let mut out = Map::new();
     out.insert("type".to_owned(), old["type"].clone());
     if let Some(source) = old.get("object").filter(|s| !s.is_null()) {
-        let (value, average) = (field(source, "Value"), source.get("averageValue").filter(|v| !v.is_null()).cloned());
+        let (value, average) =
+            (field(source, "Value"), source.get("averageValue").filter(|v| !v.is_null()).cloned());
         let always = !is_target || average.is_none();
         let kind = if average.is_none() { "Value" } else { "AverageValue" };
         let value = if always || !is_zero(value.as_ref()) { value.or(Some(zero.clone())) } else { None };
@@ -292,10 +304,14 @@ fn metric_from(old: &Value, part: &str) -> Value {
         out.insert(key.to_owned(), made);
     }
     if let Some(source) = old.get("external").filter(|s| !s.is_null()) {
-        let value = field(source, "Value").or_else(|| (!is_target).then(|| zero.clone())).filter(|v| !v.is_null());
+        let value =
+            field(source, "Value").or_else(|| (!is_target).then(|| zero.clone())).filter(|v| !v.is_null());
         let kind = if value.is_none() { "AverageValue" } else { "Value" };
         let part_value = part_of(kind, value, field(source, "AverageValue"), None);
-        out.insert("external".to_owned(), json!({"metric": metric_of(source, "metricSelector"), part: part_value}));
+        out.insert(
+            "external".to_owned(),
+            json!({"metric": metric_of(source, "metricSelector"), part: part_value}),
+        );
     }
     Value::Object(out)
 }
@@ -338,7 +354,8 @@ pub(super) fn v1_to_v2(object: &mut Object) {
     let current = many(annotation(object, CURRENT_METRICS));
     let conditions = many(annotation(object, CONDITIONS));
     if let Some(spec) = object.object_mut("spec") {
-        let mut all: Vec<Value> = metrics.unwrap_or_default().iter().map(|m| metric_from(m, "target")).collect();
+        let mut all: Vec<Value> =
+            metrics.unwrap_or_default().iter().map(|m| metric_from(m, "target")).collect();
         let percent = spec.remove("targetCPUUtilizationPercentage").filter(|p| !p.is_null());
         if percent.is_some() || all.is_empty() {
             let percent = percent.unwrap_or_else(|| json!(DEFAULT_CPU));
@@ -347,7 +364,10 @@ pub(super) fn v1_to_v2(object: &mut Object) {
         }
         spec.insert("metrics".to_owned(), all.into());
         if let Some(behavior) = behavior.as_ref() {
-            let (up, down) = (any_case(behavior, "scaleUp").map(rules_from), any_case(behavior, "scaleDown").map(rules_from));
+            let (up, down) = (
+                any_case(behavior, "scaleUp").map(rules_from),
+                any_case(behavior, "scaleDown").map(rules_from),
+            );
             if up.is_some() || down.is_some() {
                 let behavior = fields(&[("scaleUp", up.as_ref()), ("scaleDown", down.as_ref())]);
                 spec.insert("behavior".to_owned(), behavior);

@@ -20,7 +20,8 @@ const STORAGE: &str = "storage.k8s.io";
 pub(super) static KINDS: &[Kind] = &[
     // core
     Kind::new("", "v1", "ComponentStatus").table(&p::core::COMPONENT_STATUS),
-    Kind::new("", "v1", "ConfigMap").table(&p::core::CONFIG_MAP)
+    Kind::new("", "v1", "ConfigMap")
+        .table(&p::core::CONFIG_MAP)
         .validate(|o| v::typed(o, v::core::config_map), |n, o| v::typed2(n, o, v::core::config_map_update)),
     Kind::new("", "v1", "Endpoints")
         .defaults(d::core::endpoints)
@@ -32,8 +33,10 @@ pub(super) static KINDS: &[Kind] = &[
         .fields(f::EVENT)
         .table(&p::core::CORE_EVENT)
         .validate(|o| v::typed(o, v::events::core), |n, o| v::typed2(n, o, v::events::core_update)),
-    Kind::new("", "v1", "LimitRange").defaults(d::core::limit_range).strategy(s::core::LIMIT_RANGE)
-        .validate(|o| v::typed(o, v::quota::limit_range), |n, o| v::typed2(n, o, v::quota::limit_range_update)),
+    Kind::new("", "v1", "LimitRange").defaults(d::core::limit_range).strategy(s::core::LIMIT_RANGE).validate(
+        |o| v::typed(o, v::quota::limit_range),
+        |n, o| v::typed2(n, o, v::quota::limit_range_update),
+    ),
     Kind::new("", "v1", "Namespace")
         .defaults(d::core::namespace)
         .strategy(s::core::NAMESPACE)
@@ -59,7 +62,10 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::volume::persistent_volume)
         .strategy(s::claim::VOLUME)
         .table(&p::storage::PERSISTENT_VOLUME)
-        .validate(|o| v::typed(o, v::claim::persistent_volume), |n, o| v::typed2(n, o, v::claim::persistent_volume_update))
+        .validate(
+            |o| v::typed(o, v::claim::persistent_volume),
+            |n, o| v::typed2(n, o, v::claim::persistent_volume_update),
+        )
         .validate_status(|n, o| v::typed2(n, o, v::claim::persistent_volume_status)),
     Kind::new("", "v1", "Pod")
         .defaults(d::pod::pod)
@@ -68,7 +74,10 @@ pub(super) static KINDS: &[Kind] = &[
         .table(&p::pod::POD)
         .validate(|o| v::typed(o, v::pod::create), |n, o| v::typed2(n, o, v::pod::update))
         .validate_status(|n, o| v::typed2(n, o, v::pod::status))
-        .validate_subresources(&[("ephemeralcontainers", |n, o| v::typed2(n, o, v::pod::ephemeral_containers)), ("resize", |n, o| v::typed2(n, o, v::pod::resize))]),
+        .validate_subresources(&[
+            ("ephemeralcontainers", |n, o| v::typed2(n, o, v::pod::ephemeral_containers)),
+            ("resize", |n, o| v::typed2(n, o, v::pod::resize)),
+        ]),
     Kind::new("", "v1", "PodTemplate")
         .defaults(d::apps::pod_template)
         .strategy(Strategy::PLAIN.counting(&["template"]).pod_at(&["template", "spec"]))
@@ -79,7 +88,10 @@ pub(super) static KINDS: &[Kind] = &[
         .strategy(s::workload::REPLICATION_CONTROLLER)
         .fields(f::REPLICATION_CONTROLLER)
         .table(&p::workload::REPLICATION_CONTROLLER)
-        .validate(|o| v::typed(o, v::workload::replication_controller), |n, o| v::typed2(n, o, v::workload::replication_controller_update))
+        .validate(
+            |o| v::typed(o, v::workload::replication_controller),
+            |n, o| v::typed2(n, o, v::workload::replication_controller_update),
+        )
         .validate_status(|n, o| v::typed2(n, o, v::workload::replication_controller_status)),
     Kind::new("", "v1", "ResourceQuota")
         .defaults(d::core::resource_quota)
@@ -93,8 +105,13 @@ pub(super) static KINDS: &[Kind] = &[
         .fields(f::SECRET)
         .table(&p::core::SECRET)
         .validate(|o| v::typed(o, v::core::secret), |n, o| v::typed2(n, o, v::core::secret_update)),
-    Kind::new("", "v1", "ServiceAccount").strategy(s::core::SERVICE_ACCOUNT).table(&p::core::NAME_AND_AGE)
-        .validate(|o| v::typed(o, v::core::service_account), |n, o| v::typed2(n, o, v::core::service_account_update)),
+    Kind::new("", "v1", "ServiceAccount")
+        .strategy(s::core::SERVICE_ACCOUNT)
+        .table(&p::core::NAME_AND_AGE)
+        .validate(
+            |o| v::typed(o, v::core::service_account),
+            |n, o| v::typed2(n, o, v::core::service_account_update),
+        ),
     Kind::new("", "v1", "Service")
         .defaults(d::core::service)
         .strategy(s::service::STRATEGY)
@@ -111,31 +128,45 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::other::custom_resource_definition)
         .strategy(s::other::CUSTOM_RESOURCE_DEFINITION),
     // apps, batch, autoscaling
-    Kind::new(APPS, "v1", "ControllerRevision").table(&p::workload::CONTROLLER_REVISION)
-        .validate(|o| v::typed(o, v::workload::controller_revision), |n, o| v::typed2(n, o, v::workload::controller_revision_update)),
+    Kind::new(APPS, "v1", "ControllerRevision").table(&p::workload::CONTROLLER_REVISION).validate(
+        |o| v::typed(o, v::workload::controller_revision),
+        |n, o| v::typed2(n, o, v::workload::controller_revision_update),
+    ),
     Kind::new(APPS, "v1", "DaemonSet")
         .defaults(d::apps::daemon_set)
         .strategy(s::workload::DAEMON_SET)
         .table(&p::workload::DAEMON_SET)
-        .validate(|o| v::typed(o, |d| v::workload::daemon_set(d, v::has_selector(o))), |n, o| v::typed2(n, o, |d, p| v::workload::daemon_set_update(d, p, v::has_selector(n))))
+        .validate(
+            |o| v::typed(o, |d| v::workload::daemon_set(d, v::has_selector(o))),
+            |n, o| v::typed2(n, o, |d, p| v::workload::daemon_set_update(d, p, v::has_selector(n))),
+        )
         .validate_status(|n, o| v::typed2(n, o, v::workload::daemon_set_status)),
     Kind::new(APPS, "v1", "Deployment")
         .defaults(d::apps::deployment)
         .strategy(s::workload::DEPLOYMENT)
         .table(&p::workload::DEPLOYMENT)
-        .validate(|o| v::typed(o, |d| v::workload::deployment(d, v::has_selector(o))), |n, o| v::typed2(n, o, |d, p| v::workload::deployment_update(d, p, v::has_selector(n))))
+        .validate(
+            |o| v::typed(o, |d| v::workload::deployment(d, v::has_selector(o))),
+            |n, o| v::typed2(n, o, |d, p| v::workload::deployment_update(d, p, v::has_selector(n))),
+        )
         .validate_status(|n, o| v::typed2(n, o, v::workload::deployment_status)),
     Kind::new(APPS, "v1", "ReplicaSet")
         .defaults(d::apps::replica_set)
         .strategy(Strategy::WORKLOAD)
         .table(&p::workload::REPLICA_SET)
-        .validate(|o| v::typed(o, |d| v::workload::replica_set(d, v::has_selector(o))), |n, o| v::typed2(n, o, |d, p| v::workload::replica_set_update(d, p, v::has_selector(n))))
+        .validate(
+            |o| v::typed(o, |d| v::workload::replica_set(d, v::has_selector(o))),
+            |n, o| v::typed2(n, o, |d, p| v::workload::replica_set_update(d, p, v::has_selector(n))),
+        )
         .validate_status(|n, o| v::typed2(n, o, v::workload::replica_set_status)),
     Kind::new(APPS, "v1", "StatefulSet")
         .defaults(d::apps::stateful_set)
         .strategy(s::workload::STATEFUL_SET)
         .table(&p::workload::STATEFUL_SET)
-        .validate(|o| v::typed(o, |d| v::workload::stateful_set(d, v::has_selector(o))), |n, o| v::typed2(n, o, |d, p| v::workload::stateful_set_update(d, p, v::has_selector(n))))
+        .validate(
+            |o| v::typed(o, |d| v::workload::stateful_set(d, v::has_selector(o))),
+            |n, o| v::typed2(n, o, |d, p| v::workload::stateful_set_update(d, p, v::has_selector(n))),
+        )
         .validate_status(|n, o| v::typed2(n, o, v::workload::stateful_set_status)),
     Kind::new(BATCH, "v1", "CronJob")
         .defaults(d::apps::cron_job)
@@ -186,12 +217,18 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::other::priority_class)
         .strategy(Strategy::PLAIN.fixed_generation())
         .table(&p::other::PRIORITY_CLASS)
-        .validate(|o| v::typed(o, v::policy::priority_class), |n, o| v::typed2(n, o, v::policy::priority_class_update)),
+        .validate(
+            |o| v::typed(o, v::policy::priority_class),
+            |n, o| v::typed2(n, o, v::policy::priority_class_update),
+        ),
     Kind::new("node.k8s.io", "v1", "RuntimeClass")
         .defaults(d::core::runtime_class)
         .strategy(Strategy::PLAIN.conditional().creates_on_update())
         .table(&p::other::RUNTIME_CLASS)
-        .validate(|o| v::typed(o, v::policy::runtime_class), |n, o| v::typed2(n, o, v::policy::runtime_class_update)),
+        .validate(
+            |o| v::typed(o, v::policy::runtime_class),
+            |n, o| v::typed2(n, o, v::policy::runtime_class_update),
+        ),
     // authentication.k8s.io, certificates.k8s.io
     Kind::new("authentication.k8s.io", "v1", "TokenRequest").defaults(d::other::token_request),
     Kind::new("certificates.k8s.io", "v1", "CertificateSigningRequest")
@@ -207,35 +244,57 @@ pub(super) static KINDS: &[Kind] = &[
         .strategy(Strategy::SPEC)
         .table(&p::core::INGRESS_CLASS)
         .validate(|o| v::typed(o, v::networking::class), |n, o| v::typed2(n, o, v::networking::class_update)),
-    Kind::new(NETWORKING, "v1", "Ingress").strategy(Strategy::SPEC_STATUS).table(&p::core::INGRESS)
-        .validate(|o| v::typed(o, v::networking::ingress), |n, o| v::typed2(n, o, v::networking::ingress_update))
+    Kind::new(NETWORKING, "v1", "Ingress")
+        .strategy(Strategy::SPEC_STATUS)
+        .table(&p::core::INGRESS)
+        .validate(
+            |o| v::typed(o, v::networking::ingress),
+            |n, o| v::typed2(n, o, v::networking::ingress_update),
+        )
         .validate_status(|n, o| v::typed2(n, o, v::networking::ingress_status)),
-    Kind::new(NETWORKING, "v1", "IPAddress").table(&p::core::IP_ADDRESS)
-        .validate(|o| v::typed(o, v::networking::address), |n, o| v::typed2(n, o, v::networking::address_update)),
+    Kind::new(NETWORKING, "v1", "IPAddress").table(&p::core::IP_ADDRESS).validate(
+        |o| v::typed(o, v::networking::address),
+        |n, o| v::typed2(n, o, v::networking::address_update),
+    ),
     Kind::new(NETWORKING, "v1", "NetworkPolicy")
         .defaults(d::other::network_policy)
         .strategy(Strategy::SPEC)
         .table(&p::core::NETWORK_POLICY)
-        .validate(|o| v::typed(o, v::networking::policy), |n, o| v::typed2(n, o, v::networking::policy_update)),
+        .validate(
+            |o| v::typed(o, v::networking::policy),
+            |n, o| v::typed2(n, o, v::networking::policy_update),
+        ),
     Kind::new(NETWORKING, "v1", "ServiceCIDR")
         .strategy(Strategy::STATUS.status_keeps_meta())
         .table(&p::core::SERVICE_CIDR)
-        .validate(|o| v::typed(o, v::networking::service_cidr), |n, o| v::typed2(n, o, v::networking::service_cidr_update))
+        .validate(
+            |o| v::typed(o, v::networking::service_cidr),
+            |n, o| v::typed2(n, o, v::networking::service_cidr_update),
+        )
         .validate_status(|n, o| v::typed2(n, o, v::networking::service_cidr_status)),
     // rbac.authorization.k8s.io
     Kind::new(RBAC, "v1", "ClusterRoleBinding")
         .defaults(d::other::role_binding)
         .strategy(Strategy::PLAIN.creates_on_update())
         .table(&p::policy::CLUSTER_ROLE_BINDING)
-        .validate(|o| v::typed(o, v::rbac::cluster_role_binding), |n, o| v::typed2(n, o, v::rbac::cluster_role_binding_update)),
-    Kind::new(RBAC, "v1", "ClusterRole").strategy(Strategy::PLAIN.creates_on_update())
-        .validate(|o| v::typed(o, v::rbac::cluster_role), |n, o| v::typed2(n, o, v::rbac::cluster_role_update)),
+        .validate(
+            |o| v::typed(o, v::rbac::cluster_role_binding),
+            |n, o| v::typed2(n, o, v::rbac::cluster_role_binding_update),
+        ),
+    Kind::new(RBAC, "v1", "ClusterRole").strategy(Strategy::PLAIN.creates_on_update()).validate(
+        |o| v::typed(o, v::rbac::cluster_role),
+        |n, o| v::typed2(n, o, v::rbac::cluster_role_update),
+    ),
     Kind::new(RBAC, "v1", "RoleBinding")
         .defaults(d::other::role_binding)
         .strategy(Strategy::PLAIN.creates_on_update())
         .table(&p::policy::ROLE_BINDING)
-        .validate(|o| v::typed(o, v::rbac::role_binding), |n, o| v::typed2(n, o, v::rbac::role_binding_update)),
-    Kind::new(RBAC, "v1", "Role").strategy(Strategy::PLAIN.creates_on_update())
+        .validate(
+            |o| v::typed(o, v::rbac::role_binding),
+            |n, o| v::typed2(n, o, v::rbac::role_binding_update),
+        ),
+    Kind::new(RBAC, "v1", "Role")
+        .strategy(Strategy::PLAIN.creates_on_update())
         .validate(|o| v::typed(o, v::rbac::role), |n, o| v::typed2(n, o, v::rbac::role_update)),
     // storage.k8s.io
     Kind::new(STORAGE, "v1", "CSIDriver")
@@ -243,7 +302,9 @@ pub(super) static KINDS: &[Kind] = &[
         .strategy(Strategy::SPEC.conditional())
         .table(&p::storage::CSI_DRIVER)
         .validate(|o| v::typed(o, v::storage::driver), |n, o| v::typed2(n, o, v::storage::driver_update)),
-    Kind::new(STORAGE, "v1", "CSINode").strategy(Strategy::PLAIN.conditional()).table(&p::storage::CSI_NODE)
+    Kind::new(STORAGE, "v1", "CSINode")
+        .strategy(Strategy::PLAIN.conditional())
+        .table(&p::storage::CSI_NODE)
         .validate(|o| v::typed(o, v::storage::node), |n, o| v::typed2(n, o, v::storage::node_update)),
     Kind::new(STORAGE, "v1", "CSIStorageCapacity")
         .strategy(Strategy::PLAIN.conditional())
@@ -257,10 +318,15 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::volume::attachment)
         .strategy(Strategy::STATUS.conditional().status_keeps_meta())
         .table(&p::storage::VOLUME_ATTACHMENT)
-        .validate(|o| v::typed(o, v::storage::attachment), |n, o| v::typed2(n, o, v::storage::attachment_update))
+        .validate(
+            |o| v::typed(o, v::storage::attachment),
+            |n, o| v::typed2(n, o, v::storage::attachment_update),
+        )
         .validate_status(|n, o| v::typed2(n, o, v::storage::attachment_status)),
-    Kind::new(STORAGE, "v1", "VolumeAttributesClass").table(&p::storage::VOLUME_ATTRIBUTES_CLASS)
-        .validate(|o| v::typed(o, v::storage::attributes_class), |n, o| v::typed2(n, o, v::storage::attributes_class_update)),
+    Kind::new(STORAGE, "v1", "VolumeAttributesClass").table(&p::storage::VOLUME_ATTRIBUTES_CLASS).validate(
+        |o| v::typed(o, v::storage::attributes_class),
+        |n, o| v::typed2(n, o, v::storage::attributes_class_update),
+    ),
     // admissionregistration.k8s.io
     Kind::new(ADMISSION, "v1", "MutatingAdmissionPolicy")
         .defaults(d::admission::policy)

@@ -97,7 +97,11 @@ impl Walk {
             Node::List { semantics, .. } if lists(old) && lists(new) => self.list(node, semantics, old, new),
             Node::Object { .. } if maps(old) && maps(new) => {
                 if let Some(ty) = node.object() {
-                    self.object(Shape::Type(ty), old.and_then(Value::as_object), new.and_then(Value::as_object));
+                    self.object(
+                        Shape::Type(ty),
+                        old.and_then(Value::as_object),
+                        new.and_then(Value::as_object),
+                    );
                 }
             }
             Node::Map { .. } if maps(old) && maps(new) => {
@@ -115,8 +119,14 @@ impl Walk {
         }
     }
 
-    fn object(&mut self, shape: Shape<'_>, old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) {
-        let field = |map: Option<&'_ Map<String, Value>>, name: &str| map.is_some_and(|map| map.contains_key(name));
+    fn object(
+        &mut self,
+        shape: Shape<'_>,
+        old: Option<&Map<String, Value>>,
+        new: Option<&Map<String, Value>>,
+    ) {
+        let field =
+            |map: Option<&'_ Map<String, Value>>, name: &str| map.is_some_and(|map| map.contains_key(name));
         let olds = old.into_iter().flat_map(Map::keys);
         let news = new.into_iter().flat_map(Map::keys).filter(|name| !field(old, name));
         for name in olds.chain(news) {
@@ -191,7 +201,9 @@ fn key_of(item: Option<NodeRef<'_>>, keys: &[std::borrow::Cow<'static, str>], va
             match field.default.as_deref() {
                 Some(text) => serde_json::from_str(text).ok(),
                 // Names that are no pointers are never absent.
-                None if field.go == GoKind::Value && *ty.node(field).node() == Node::String => Some(Value::from("")),
+                None if field.go == GoKind::Value && *ty.node(field).node() == Node::String => {
+                    Some(Value::from(""))
+                }
                 None => None,
             }
         };

@@ -216,7 +216,10 @@ mod tests {
         let b = set(json!({"f:a": {"f:b": {}}, "f:e": {}}));
         assert_eq!(a.difference(&b).encode(), json!({"f:a": {".": {}, "f:c": {}}, "f:d": {}}));
         assert_eq!(a.intersection(&b).encode(), json!({"f:a": {"f:b": {}}}));
-        assert_eq!(a.union(&b).encode(), json!({"f:a": {".": {}, "f:b": {}, "f:c": {}}, "f:d": {}, "f:e": {}}));
+        assert_eq!(
+            a.union(&b).encode(),
+            json!({"f:a": {".": {}, "f:b": {}, "f:c": {}}, "f:d": {}, "f:e": {}})
+        );
         let whole = Set::of_fields(&[&["a"]]);
         assert_eq!(a.difference(&whole).encode(), json!({"f:a": {"f:b": {}, "f:c": {}}, "f:d": {}}));
         assert_eq!(a.recursive_difference(&whole).encode(), json!({"f:d": {}}));

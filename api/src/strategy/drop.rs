@@ -22,7 +22,7 @@ pub(super) fn pod_fields(object: &mut Object, old: Option<&Object>, path: &[&str
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 fn pod_spec(spec: &mut Object, old: Option<&Object>) {
-    if !old.is_some_and(|old| !old.is_unset("schedulingGroup")) {
+    if old.is_none_or(|old| old.is_unset("schedulingGroup")) {
         spec.remove("schedulingGroup");
     }
     for source in ["clusterTrustBundle", "podCertificate"] {
@@ -30,7 +30,8 @@ fn pod_spec(spec: &mut Object, old: Option<&Object>) {
             drop_projection(spec, source);
         }
     }
-    let has_signal = |container: &Object| container.object("lifecycle").is_some_and(|l| !l.is_unset("stopSignal"));
+    let has_signal =
+        |container: &Object| container.object("lifecycle").is_some_and(|l| !l.is_unset("stopSignal"));
     if old.is_some_and(|old| CONTAINERS.iter().any(|key| old.each(key).any(has_signal))) {
         return;
     }

@@ -6,7 +6,8 @@ use crate::json::{Object, ObjectExt, semantic_eq};
 
 use super::{Strategy, Update, bump_generation};
 
-pub(crate) const ENDPOINT_SLICE: Strategy = Strategy::PLAIN.fixed_generation().create(drop_topology).update(|new, old| {
+pub(crate) const ENDPOINT_SLICE: Strategy =
+    Strategy::PLAIN.fixed_generation().create(drop_topology).update(|new, old| {
         drop_topology(new);
         count_slice(new, old);
     });

@@ -37,7 +37,8 @@ pub(crate) const REPLICATION_CONTROLLER: Strategy =
     Strategy::WORKLOAD.update(|new, _| own_labels(new)).status_update(|new, _| own_labels(new));
 
 fn own_labels(job: &mut Object) {
-    let has = job.object("metadata").and_then(|m| m.object("labels")).is_some_and(|labels| !labels.is_empty());
+    let has =
+        job.object("metadata").and_then(|m| m.object("labels")).is_some_and(|labels| !labels.is_empty());
     if has {
         return;
     }
@@ -48,13 +49,13 @@ fn own_labels(job: &mut Object) {
 }
 
 /// How many pods may be unavailable during an update is not served.
-pub(crate) const STATEFUL_SET: Strategy =
-    Strategy::WORKLOAD.create(|new| drop_unavailable(new, None)).update(|new, old| drop_unavailable(new, Some(old)));
+pub(crate) const STATEFUL_SET: Strategy = Strategy::WORKLOAD
+    .create(|new| drop_unavailable(new, None))
+    .update(|new, old| drop_unavailable(new, Some(old)));
 
 fn drop_unavailable(new: &mut Object, old: Option<&Object>) {
-    let rolling = |object: &Object| {
-        object.object("spec")?.object("updateStrategy")?.object("rollingUpdate").cloned()
-    };
+    let rolling =
+        |object: &Object| object.object("spec")?.object("updateStrategy")?.object("rollingUpdate").cloned();
     if old.and_then(rolling).is_some_and(|r| !r.is_unset("maxUnavailable")) {
         return;
     }

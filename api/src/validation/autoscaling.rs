@@ -91,7 +91,8 @@ fn check(spec: &HorizontalPodAutoscalerSpec, options: &Options, errors: &mut Err
     }
     let scales_to_zero = metrics.iter().any(|m| matches!(m.type_.as_str(), "Object" | "External"));
     if spec.min_replicas == Some(0) && !scales_to_zero {
-        let detail = "must specify at least one Object or External metric to support scaling to zero replicas";
+        let detail =
+            "must specify at least one Object or External metric to support scaling to zero replicas";
         errors.forbidden(&at, detail);
     }
     if let Some(behavior) = &spec.behavior {

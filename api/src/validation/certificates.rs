@@ -124,7 +124,9 @@ fn bad_request(pem: &[u8]) -> Option<String> {
         return Some("PEM block type must be CERTIFICATE REQUEST".to_owned());
     };
     match X509CertificationRequest::from_der(&block.contents) {
-        Ok((_, request)) => request.verify_signature().err().map(|_| "x509: ECDSA verification failure".to_owned()),
+        Ok((_, request)) => {
+            request.verify_signature().err().map(|_| "x509: ECDSA verification failure".to_owned())
+        }
         Err(_) => Some("asn1: structure error: malformed request".to_owned()),
     }
 }

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate,
-    PersistentVolumeSpec, SecretReference, TypedLocalObjectReference, TypedObjectReference, VolumeNodeAffinity,
+    PersistentVolumeSpec, SecretReference, TypedLocalObjectReference, TypedObjectReference,
+    VolumeNodeAffinity,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -115,7 +116,14 @@ fn data_sources_agree(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mu
     }
 }
 
-fn source_reference(group: &str, kind: &str, name: &str, any_group: bool, path: &Path, errors: &mut ErrorList) {
+fn source_reference(
+    group: &str,
+    kind: &str,
+    name: &str,
+    any_group: bool,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     errors.extend(required(path, &[("name", name), ("kind", kind)]));
     if group.is_empty() && kind != "PersistentVolumeClaim" {
         errors.invalid(path, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
@@ -154,7 +162,11 @@ fn class_annotation(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.metadata.annotations.as_ref()?.get(CLASS_ANNOTATION).map(String::as_str)
 }
 
-fn storage(list: Option<&std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>) -> crate::quantity::Quantity {
+fn storage(
+    list: Option<
+        &std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+    >,
+) -> crate::quantity::Quantity {
     list.and_then(|r| r.get("storage")).map(amount).unwrap_or_default()
 }
 
@@ -188,7 +200,8 @@ pub(crate) fn claim_update(new: &PersistentVolumeClaim, old: &PersistentVolumeCl
     }
     let status = new.status.as_ref();
     if status.and_then(|s| s.phase.as_deref()) == Some("Bound") {
-        let old_size = kept.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage"));
+        let old_size =
+            kept.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage"));
         if let Some(requests) = changed.resources.as_mut().and_then(|r| r.requests.as_mut()) {
             requests.insert("storage".to_owned(), old_size.cloned().unwrap_or_default());
         }
@@ -212,7 +225,8 @@ fn claim_sizes(
     old_spec: &PersistentVolumeClaimSpec,
     errors: &mut ErrorList,
 ) {
-    let size = |spec: &PersistentVolumeClaimSpec| storage(spec.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    let size =
+        |spec: &PersistentVolumeClaimSpec| storage(spec.resources.as_ref().and_then(|r| r.requests.as_ref()));
     let actual = storage(old.status.as_ref().and_then(|s| s.capacity.as_ref()));
     if size(new_spec) < size(old_spec) && size(new_spec) <= actual {
         let at = Path::new("spec").child("resources").child("requests").child("storage");
@@ -229,7 +243,8 @@ fn claim_sizes(
             Some("") => "empty string",
             Some(_) => return,
         };
-        let detail = format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        let detail =
+            format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
         errors.forbidden(&at, detail);
     }
 }
@@ -323,7 +338,8 @@ pub(crate) fn persistent_volume_update(new: &PersistentVolume, old: &PersistentV
     }
     errors.extend(immutable(&new_spec.volume_mode, &old_spec.volume_mode, &Path::new("volumeMode")));
     if old_spec.node_affinity.is_some() {
-        errors.extend(volume_affinity_update(new_spec.node_affinity.as_ref(), old_spec.node_affinity.as_ref()));
+        errors
+            .extend(volume_affinity_update(new_spec.node_affinity.as_ref(), old_spec.node_affinity.as_ref()));
     }
     let class = |spec: &PersistentVolumeSpec| spec.volume_attributes_class_name.clone();
     if class(old_spec).is_some() && class(new_spec).is_none() {

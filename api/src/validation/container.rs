@@ -255,7 +255,11 @@ fn volume_mounts(
             errors.invalid(&own.child("mountPath"), mount.mount_path.as_str(), "must be unique");
         }
         if devices.iter().any(|d| d.name == mount.name) {
-            errors.invalid(&own.child("name"), mount.name.as_str(), "must not already exist in volumeDevices");
+            errors.invalid(
+                &own.child("name"),
+                mount.name.as_str(),
+                "must not already exist in volumeDevices",
+            );
         }
         if devices.iter().any(|d| d.device_path == mount.mount_path) {
             let detail = "must not already exist as a path in volumeDevices";
@@ -307,7 +311,12 @@ fn recursive_read_only(mount: &VolumeMount, path: &Path, errors: &mut ErrorList)
     }
 }
 
-fn volume_devices(devices: &[VolumeDevice], mounts: &[VolumeMount], context: &Context<'_>, path: &Path) -> ErrorList {
+fn volume_devices(
+    devices: &[VolumeDevice],
+    mounts: &[VolumeMount],
+    context: &Context<'_>,
+    path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
     for (i, device) in devices.iter().enumerate() {
@@ -322,7 +331,8 @@ fn volume_devices(devices: &[VolumeDevice], mounts: &[VolumeMount], context: &Co
         }
         match volume {
             Some(v) if v.persistent_volume_claim.is_none() && v.ephemeral.is_none() => {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                let detail =
+                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
                 errors.invalid(&name_at, name, detail);
             }
             Some(_) => {}
@@ -383,7 +393,9 @@ fn handlers(handlers: &Handlers<'_>, grace: Option<i64>, path: &Path) -> ErrorLi
         }
         errors
     });
-    take("httpGet", handlers.http_get.is_some(), &|path| handlers.http_get.map(|h| http_get(h, path)).unwrap_or_default());
+    take("httpGet", handlers.http_get.is_some(), &|path| {
+        handlers.http_get.map(|h| http_get(h, path)).unwrap_or_default()
+    });
     take("tcpSocket", handlers.tcp_socket.is_some(), &|path| {
         handlers.tcp_socket.map(|t| port_or_name(&t.port, &path.child("port"))).unwrap_or_default()
     });
@@ -394,7 +406,8 @@ fn handlers(handlers: &Handlers<'_>, grace: Option<i64>, path: &Path) -> ErrorLi
         let mut errors = ErrorList::new();
         let seconds = handlers.sleep.map_or(0, |s| s.seconds);
         if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&seconds)) {
-            let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+            let detail =
+                format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
             errors.invalid(path, seconds, detail);
         }
         errors

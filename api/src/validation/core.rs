@@ -61,7 +61,9 @@ pub(crate) fn namespace_status(new: &Namespace, old: &Namespace) -> ErrorList {
     match (new.metadata.deletion_timestamp.is_some(), phase) {
         (false, "Active") | (true, "Terminating") => {}
         (false, _) => errors.invalid(&path, phase, "may only be 'Active' if `deletionTimestamp` is empty"),
-        (true, _) => errors.invalid(&path, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty"),
+        (true, _) => {
+            errors.invalid(&path, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")
+        }
     }
     errors
 }
@@ -182,7 +184,10 @@ fn docker(key: &str, data: Option<&ByteString>, path: &Path, errors: &mut ErrorL
     let why = match json::decode(&data.0) {
         Ok(value) if value.is_object() || value.is_null() => return,
         Ok(value) => {
-            format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", json::kind_of(&value))
+            format!(
+                "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                json::kind_of(&value)
+            )
         }
         Err(why) => why,
     };

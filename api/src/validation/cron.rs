@@ -30,7 +30,9 @@ fn parse(schedule: &str) -> Result<(), String> {
     }
     let mut spec = schedule;
     if spec.starts_with("TZ=") || spec.starts_with("CRON_TZ=") {
-        let (zone, rest) = spec.split_once(' ').ok_or("invalid schedule format: runtime error: slice bounds out of range [:-1]")?;
+        let (zone, rest) = spec
+            .split_once(' ')
+            .ok_or("invalid schedule format: runtime error: slice bounds out of range [:-1]")?;
         let name = zone.split_once('=').map_or("", |(_, name)| name);
         if !is_time_zone(name) {
             return Err(format!("provided bad location {name}: unknown time zone {name}"));
@@ -77,7 +79,8 @@ fn is_duration(text: &str) -> bool {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (digits, tail) = rest.split_at(number);
         let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        if digits.parse::<f64>().is_err() || !["ns", "us", "µs", "ms", "s", "m", "h"].contains(&&tail[..unit]) {
+        if digits.parse::<f64>().is_err() || !["ns", "us", "µs", "ms", "s", "m", "h"].contains(&&tail[..unit])
+        {
             return false;
         }
         rest = &tail[unit..];
@@ -138,11 +141,13 @@ fn int(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let quoted = crate::field::quote(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(format!("failed to parse int from {text}: strconv.Atoi: parsing {quoted}: invalid syntax"));
+        return Err(format!(
+            "failed to parse int from {text}: strconv.Atoi: parsing {quoted}: invalid syntax"
+        ));
     }
-    let number: i64 = text
-        .parse()
-        .map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing {quoted}: value out of range"))?;
+    let number: i64 = text.parse().map_err(|_| {
+        format!("failed to parse int from {text}: strconv.Atoi: parsing {quoted}: value out of range")
+    })?;
     u32::try_from(number).map_err(|_| format!("negative number ({number}) not allowed: {text}"))
 }
 

@@ -148,7 +148,8 @@ fn full_name(name: &str, path: &Path) -> ErrorList {
 fn hints(hints: &EndpointHints, path: &Path, errors: &mut ErrorList) {
     let zones: Vec<&str> = list(&hints.for_zones).iter().map(|z| z.name.as_str()).collect();
     let nodes: Vec<&str> = list(&hints.for_nodes).iter().map(|n| n.name.as_str()).collect();
-    let rules: [(&str, &[&str], fn(&str) -> Vec<String>); 2] =
+    type Rule = fn(&str) -> Vec<String>;
+    let rules: [(&str, &[&str], Rule); 2] =
         [("forZones", &zones, format::label_value), ("forNodes", &nodes, format::dns1123_subdomain)];
     for (key, names, rule) in rules {
         let path = path.child(key);

@@ -137,7 +137,9 @@ fn field_value(field: &Field, value: &Value) -> Option<Shaped> {
         ('q', Value::Null) => zero("\"0\""),
         ('p' | 'l' | 'm' | 'z' | 'y', _) if is_empty => zero("null"),
         ('t' | 'p', value) => Some(shape(field.element, value)),
-        ('l', Value::Array(list)) => Some(Shaped::List(list.iter().map(|v| shape(field.element, v)).collect())),
+        ('l', Value::Array(list)) => {
+            Some(Shaped::List(list.iter().map(|v| shape(field.element, v)).collect()))
+        }
         ('m', Value::Object(map)) => {
             Some(Shaped::Object(map.iter().map(|(key, v)| (key.clone(), shape(field.element, v))).collect()))
         }
@@ -205,7 +207,10 @@ mod tests {
     #[test]
     fn internal_types_show_all_fields() {
         let taint = json!({"key": "a", "effect": "NoSchedule"});
-        assert_eq!(show("core.Taint", &taint), r#"{"Key":"a","Value":"","Effect":"NoSchedule","TimeAdded":null}"#);
+        assert_eq!(
+            show("core.Taint", &taint),
+            r#"{"Key":"a","Value":"","Effect":"NoSchedule","TimeAdded":null}"#
+        );
         let selector = json!({"matchLabels": {"a": "b"}});
         assert_eq!(show("metav1.LabelSelector", &selector), r#"{"matchLabels":{"a":"b"}}"#);
     }

@@ -12,12 +12,12 @@ use crate::format;
 use crate::selector::LabelSelector as Selector;
 
 use super::claim::same;
+use super::cron;
 use super::golang;
 use super::meta::{self, label_selector};
 use super::pod;
 use super::rules::{IMMUTABLE, list, non_negative, qualified_name, text, to_value};
 use super::workload::{restart_policy, show_selector};
-use super::cron;
 
 mod status;
 
@@ -85,7 +85,11 @@ fn generated_selector(object: &Job, prefixed: bool, errors: &mut ErrorList) {
         wanted.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     if Selector::from_meta(Some(selector)).is_ok_and(|s| !s.matches(&expected)) {
         let at = Path::new("spec").child("selector");
-        errors.push(Error::invalid_shown(&at, show_selector(Some(selector)), "`selector` not auto-generated"));
+        errors.push(Error::invalid_shown(
+            &at,
+            show_selector(Some(selector)),
+            "`selector` not auto-generated",
+        ));
     }
 }
 
@@ -176,7 +180,9 @@ fn completion_mode(spec: &JobSpec, path: &Path, errors: &mut ErrorList) {
             let detail = "must be less than or equal to 100000 when completion mode is Indexed";
             errors.invalid(&parallel_at, parallelism, detail);
         }
-        if let Some(failed) = spec.max_failed_indexes.filter(|f| spec.completions.is_some() && *f > completions) {
+        if let Some(failed) =
+            spec.max_failed_indexes.filter(|f| spec.completions.is_some() && *f > completions)
+        {
             errors.invalid(&failed_at, failed, "must be less than or equal to completions");
         }
         if let Some(failed) = spec.max_failed_indexes.filter(|f| *f > 100_000) {
@@ -242,7 +248,8 @@ fn failure_rule(
     if let Some(codes) = &rule.on_exit_codes {
         let path = path.child("onExitCodes");
         match codes.operator.as_str() {
-            "" => errors.required(&path.child("operator"), format!("valid values: {}", quoted(&["In", "NotIn"]))),
+            "" => errors
+                .required(&path.child("operator"), format!("valid values: {}", quoted(&["In", "NotIn"]))),
             operator => errors.one_of(&path.child("operator"), operator, &["In", "NotIn"]),
         }
         if let Some(name) = codes.container_name.as_ref().filter(|n| !names.contains(*n)) {
@@ -453,7 +460,8 @@ fn template_update(new: &JobSpec, old: &JobSpec, old_job: &Job, path: &Path, err
         }
         return;
     }
-    let (now, mut kept) = (new.template.spec.clone().unwrap_or_default(), before.spec.clone().unwrap_or_default());
+    let (now, mut kept) =
+        (new.template.spec.clone().unwrap_or_default(), before.spec.clone().unwrap_or_default());
     if now.containers.len() == kept.containers.len() {
         for (kept, now) in kept.containers.iter_mut().zip(&now.containers).filter(|(k, n)| k.name == n.name) {
             kept.resources.clone_from(&now.resources);
@@ -461,7 +469,9 @@ fn template_update(new: &JobSpec, old: &JobSpec, old_job: &Job, path: &Path, err
     }
     let init = list(&now.init_containers);
     if init.len() == list(&kept.init_containers).len() {
-        for (kept, now) in kept.init_containers.iter_mut().flatten().zip(init).filter(|(k, n)| k.name == n.name) {
+        for (kept, now) in
+            kept.init_containers.iter_mut().flatten().zip(init).filter(|(k, n)| k.name == n.name)
+        {
             kept.resources.clone_from(&now.resources);
         }
     }
@@ -472,7 +482,8 @@ fn template_update(new: &JobSpec, old: &JobSpec, old_job: &Job, path: &Path, err
 }
 
 fn take_directives(before: &mut PodTemplateSpec, now: &PodTemplateSpec) {
-    let (meta, now_meta) = (before.metadata.get_or_insert_default(), now.metadata.clone().unwrap_or_default());
+    let (meta, now_meta) =
+        (before.metadata.get_or_insert_default(), now.metadata.clone().unwrap_or_default());
     (meta.annotations, meta.labels) = (now_meta.annotations, now_meta.labels);
     if now.metadata.is_none() && *meta == Default::default() {
         before.metadata = None;

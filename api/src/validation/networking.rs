@@ -68,7 +68,8 @@ fn policy_spec(spec: &NetworkPolicySpec, allow_invalid: bool, known: &[String], 
     let ingress = list(&spec.ingress).iter().map(|rule| (list(&rule.ports), list(&rule.from)));
     let egress = list(&spec.egress).iter().map(|rule| (list(&rule.ports), list(&rule.to)));
     let rules = ingress.enumerate().map(|(i, rule)| ("ingress", "from", i, rule));
-    for (key, side, i, (ports, peers)) in rules.chain(egress.enumerate().map(|(i, r)| ("egress", "to", i, r))) {
+    for (key, side, i, (ports, peers)) in rules.chain(egress.enumerate().map(|(i, r)| ("egress", "to", i, r)))
+    {
         let path = path.child(key).index(i);
         for (j, port) in ports.iter().enumerate() {
             policy_port(port, &path.child("ports").index(j), &mut errors);
@@ -257,7 +258,8 @@ fn ingress_spec(spec: &IngressSpec, old: Option<&IngressSpec>) -> ErrorList {
 }
 
 fn host_name(host: &str, path: &Path) -> ErrorList {
-    let rule = if host.contains('*') { format::wildcard_dns1123_subdomain } else { format::dns1123_subdomain };
+    let rule =
+        if host.contains('*') { format::wildcard_dns1123_subdomain } else { format::dns1123_subdomain };
     check(path, host, rule(host))
 }
 
@@ -388,8 +390,9 @@ fn class_parameters(parameters: &IngressClassParametersReference, path: &Path, e
 /// A changed ingress class.
 pub(crate) fn class_update(new: &IngressClass, old: &IngressClass) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &metadata());
-    let controller =
-        |object: &IngressClass| object.spec.as_ref().map(|s| text(&s.controller).to_owned()).unwrap_or_default();
+    let controller = |object: &IngressClass| {
+        object.spec.as_ref().map(|s| text(&s.controller).to_owned()).unwrap_or_default()
+    };
     if controller(new) != controller(old) {
         errors.invalid(&spec_path().child("controller"), controller(new), IMMUTABLE);
     }
@@ -466,7 +469,8 @@ fn cidrs(spec: &ServiceCIDRSpec) -> ErrorList {
         && let (Some((a, _)), Some((b, _))) = (parse_cidr_sloppy(a), parse_cidr_sloppy(b))
         && a.is_ipv4() == b.is_ipv4()
     {
-        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        let detail =
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         errors.invalid(&path, cidrs.to_vec(), detail);
     }
     errors

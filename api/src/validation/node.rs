@@ -71,11 +71,13 @@ fn declared_features(features: &[String], errors: &mut ErrorList) {
     let path = Path::new("status").child("declaredFeatures");
     for (i, feature) in features.iter().enumerate() {
         let is_part = |part: &str| {
-            part.starts_with(|c: char| c.is_ascii_alphabetic()) && part.bytes().all(|b| b.is_ascii_alphanumeric())
+            part.starts_with(|c: char| c.is_ascii_alphabetic())
+                && part.bytes().all(|b| b.is_ascii_alphanumeric())
         };
         let good = feature.starts_with(|c: char| c.is_ascii_uppercase()) && feature.split('/').all(is_part);
         if feature.len() > 253 {
-            let detail = format!("invalid feature name {}: must be no more than 253 characters", quote(feature));
+            let detail =
+                format!("invalid feature name {}: must be no more than 253 characters", quote(feature));
             errors.invalid(&path.index(i), feature.as_str(), detail);
         } else if !good {
             let detail = format!(
@@ -132,8 +134,11 @@ pub(crate) fn update(new: &Node, old: &Node) -> ErrorList {
     }
     if let Some(config) = &status.config {
         let at = Path::new("status").child("config");
-        let sources =
-            [("assigned", &config.assigned), ("active", &config.active), ("lastKnownGood", &config.last_known_good)];
+        let sources = [
+            ("assigned", &config.assigned),
+            ("active", &config.active),
+            ("lastKnownGood", &config.last_known_good),
+        ];
         for (key, source) in sources {
             if let Some(source) = source {
                 config_source(source, true, &at.child(key), &mut errors);
@@ -169,7 +174,8 @@ fn config_map(source: &ConfigMapNodeConfigSource, in_status: bool, path: &Path, 
             errors.forbidden(&path.child(key), format!("{key} must not be set in spec"));
         }
     }
-    let fields: [(&str, &str, fn(&str) -> Vec<String>); 3] = [
+    type Rule = fn(&str) -> Vec<String>;
+    let fields: [(&str, &str, Rule); 3] = [
         ("namespace", &source.namespace, format::dns1123_label),
         ("name", &source.name, format::dns1123_subdomain),
         ("kubeletConfigKey", &source.kubelet_config_key, format::config_map_key),

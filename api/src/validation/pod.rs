@@ -38,7 +38,8 @@ pub(crate) fn create(pod: &Pod) -> ErrorList {
         errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
     }
     if !text(&spec.node_name).is_empty() && !list(&spec.scheduling_gates).is_empty() {
-        errors.forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
+        errors
+            .forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
     let annotations = pod.metadata.annotations.clone().unwrap_or_default();
     errors.extend(security::profiles_agree(&annotations, spec, &path));
@@ -63,7 +64,9 @@ fn metadata_and_spec(pod: &Pod) -> ErrorList {
             }
         }
     }
-    for (key, containers) in [("containers", spec.containers.as_slice()), ("initContainers", list(&spec.init_containers))] {
+    for (key, containers) in
+        [("containers", spec.containers.as_slice()), ("initContainers", list(&spec.init_containers))]
+    {
         for (i, container) in containers.iter().enumerate() {
             errors.extend(image_whitespace(container, &path.child(key).index(i)));
         }
@@ -83,7 +86,9 @@ fn pod_annotations(meta: &ObjectMeta, spec: &PodSpec, path: &Path) -> ErrorList 
         errors.invalid(&path.key(MIRROR), value.as_str(), detail);
     }
     if let Some(cost) = annotations.get("controller.kubernetes.io/pod-deletion-cost") {
-        let canonical = cost.parse::<i32>().is_ok() && !cost.starts_with('+') && (cost == "0" || !cost.trim_start_matches('-').starts_with('0'));
+        let canonical = cost.parse::<i32>().is_ok()
+            && !cost.starts_with('+')
+            && (cost == "0" || !cost.trim_start_matches('-').starts_with('0'));
         if !canonical {
             let at = path.key("controller.kubernetes.io/pod-deletion-cost");
             errors.invalid(&at, cost.as_str(), "must be a 32bit integer");
@@ -270,7 +275,8 @@ fn pod_resources(spec: &PodSpec, claims: &BTreeSet<String>, path: &Path) -> Erro
         errors.forbidden(&path.child("claims"), detail);
     }
     errors.extend(requirements(resources, pod_resource_name, claims, path));
-    let (requests, limits) = (rules::read(resources.requests.as_ref()), rules::read(resources.limits.as_ref()));
+    let (requests, limits) =
+        (rules::read(resources.requests.as_ref()), rules::read(resources.limits.as_ref()));
     for (name, sum) in rules::aggregate_container_requests(spec) {
         if let Some(own) = requests.get(&name).filter(|own| sum > **own) {
             let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
@@ -433,8 +439,10 @@ pub(crate) fn pod_template_update(new: &PodTemplate, old: &PodTemplate) -> Error
 fn annotation_updates(new: &Pod, old: &Pod, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let empty = std::collections::BTreeMap::new();
-    let (new_all, old_all) =
-        (new.metadata.annotations.as_ref().unwrap_or(&empty), old.metadata.annotations.as_ref().unwrap_or(&empty));
+    let (new_all, old_all) = (
+        new.metadata.annotations.as_ref().unwrap_or(&empty),
+        old.metadata.annotations.as_ref().unwrap_or(&empty),
+    );
     for (key, value) in old_all.iter().filter(|(key, value)| new_all.get(*key) != Some(*value)) {
         let _ = value;
         if key.starts_with(security::APP_ARMOR) {
@@ -537,7 +545,9 @@ fn spec_update(new: &PodSpec, old: &PodSpec, path: &Path, errors: &mut ErrorList
     munged.active_deadline_seconds = old.active_deadline_seconds;
     munged.scheduling_gates.clone_from(&old.scheduling_gates);
     munged.tolerations.clone_from(&old.tolerations);
-    if old.termination_grace_period_seconds.is_some_and(|s| s < 0) && munged.termination_grace_period_seconds == Some(1) {
+    if old.termination_grace_period_seconds.is_some_and(|s| s < 0)
+        && munged.termination_grace_period_seconds == Some(1)
+    {
         munged.termination_grace_period_seconds = old.termination_grace_period_seconds;
     }
     if !list(&old.scheduling_gates).is_empty() {
@@ -588,7 +598,9 @@ fn gated_update(munged: &mut PodSpec, old: &PodSpec, path: &Path, errors: &mut E
         }
     }
     match (&mut munged.affinity, old_affinity) {
-        (Some(own), None) if own.pod_affinity.is_none() && own.pod_anti_affinity.is_none() && old.affinity.is_none() => {
+        (Some(own), None)
+            if own.pod_affinity.is_none() && own.pod_anti_affinity.is_none() && old.affinity.is_none() =>
+        {
             munged.affinity = None;
         }
         (Some(own), before) => own.node_affinity = before,
@@ -660,7 +672,12 @@ pub(crate) fn status(new: &Pod, old: &Pod) -> ErrorList {
     errors.extend(immutable(&class(&now.qos_class), &class(&before.qos_class), &path.child("qosClass")));
     let transitions = [
         ("containerStatuses", list(&now.container_statuses), list(&before.container_statuses), Kind::App),
-        ("initContainerStatuses", list(&now.init_container_statuses), list(&before.init_container_statuses), Kind::Init),
+        (
+            "initContainerStatuses",
+            list(&now.init_container_statuses),
+            list(&before.init_container_statuses),
+            Kind::Init,
+        ),
         (
             "ephemeralContainerStatuses",
             list(&now.ephemeral_container_statuses),
@@ -696,7 +713,9 @@ fn addresses(
     errors: &mut ErrorList,
 ) {
     let path = Path::new("status").child("podIPs");
-    let ips = |s: &k8s_openapi::api::core::v1::PodStatus| -> Vec<String> { list(&s.pod_ips).iter().map(|ip| ip.ip.clone()).collect() };
+    let ips = |s: &k8s_openapi::api::core::v1::PodStatus| -> Vec<String> {
+        list(&s.pod_ips).iter().map(|ip| ip.ip.clone()).collect()
+    };
     let (own, old) = (ips(now), ips(before));
     let shown = |list: &[String], kind: &str| {
         let all: Vec<_> = list.iter().map(|ip| serde_json::json!({"ip": ip})).collect();
@@ -715,7 +734,9 @@ fn addresses(
         }
     };
     many(&own, &old, &path, "core.PodIP");
-    let ips = |s: &k8s_openapi::api::core::v1::PodStatus| -> Vec<String> { list(&s.host_ips).iter().map(|ip| ip.ip.clone()).collect() };
+    let ips = |s: &k8s_openapi::api::core::v1::PodStatus| -> Vec<String> {
+        list(&s.host_ips).iter().map(|ip| ip.ip.clone()).collect()
+    };
     let (own, old) = (ips(now), ips(before));
     let path = Path::new("status").child("hostIPs");
     if own.first().is_some_and(|first| first != text(&now.host_ip)) {
@@ -752,9 +773,9 @@ fn state_transitions(
     }
     for (i, old) in before.iter().enumerate() {
         let Some(ended) = old.state.as_ref().and_then(|s| s.terminated.as_ref()) else { continue };
-        let back = now.iter().find(|n| {
-            n.name == old.name && n.state.as_ref().is_none_or(|s| s.terminated.is_none())
-        });
+        let back = now
+            .iter()
+            .find(|n| n.name == old.name && n.state.as_ref().is_none_or(|s| s.terminated.is_none()));
         if back.is_none() {
             continue;
         }

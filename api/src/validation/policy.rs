@@ -18,7 +18,8 @@ use super::meta::{self, has_invalid_values, label_selector};
 use super::pod::preemption_policy;
 use super::resources;
 use super::rules::{
-    IMMUTABLE, check, list, non_negative, non_negative_int_or_percent, not_more_than_100_percent, text, to_value,
+    IMMUTABLE, check, list, non_negative, non_negative_int_or_percent, not_more_than_100_percent, text,
+    to_value,
 };
 use super::workload::show_selector;
 
@@ -98,8 +99,9 @@ pub(crate) fn priority_class(object: &PriorityClass) -> ErrorList {
             _ => Some(format!("{name} is not a known system priority class")),
         };
         if let Some(why) = why {
-            let detail =
-                format!("priority class names with 'system-' prefix are reserved for system use only. error: {why}");
+            let detail = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {why}"
+            );
             errors.forbidden(&metadata().child("name"), detail);
         }
     } else if object.value.unwrap_or(0) > MAX_PRIORITY {
@@ -117,7 +119,10 @@ fn system_class(object: &PriorityClass, value: i32) -> Option<String> {
     if object.value.unwrap_or(0) != value {
         return Some(format!("value of {name} PriorityClass must be {value}"));
     }
-    object.global_default.unwrap_or(false).then(|| format!("globalDefault of {name} PriorityClass must be false"))
+    object
+        .global_default
+        .unwrap_or(false)
+        .then(|| format!("globalDefault of {name} PriorityClass must be false"))
 }
 
 /// A changed priority class.
@@ -141,9 +146,15 @@ pub(crate) fn runtime_class(object: &RuntimeClass) -> ErrorList {
         handler => errors.extend(check(&path, handler, format::dns1123_label(handler))),
     }
     if let Some(overhead) = &object.overhead {
-        let limits = ResourceRequirements { limits: overhead.pod_fixed.clone(), ..ResourceRequirements::default() };
+        let limits =
+            ResourceRequirements { limits: overhead.pod_fixed.clone(), ..ResourceRequirements::default() };
         let path = Path::new("overhead");
-        errors.extend(resources::requirements(&limits, resources::container_resource_name, &BTreeSet::new(), &path));
+        errors.extend(resources::requirements(
+            &limits,
+            resources::container_resource_name,
+            &BTreeSet::new(),
+            &path,
+        ));
     }
     if let Some(scheduling) = &object.scheduling {
         let path = Path::new("scheduling");

@@ -94,14 +94,15 @@ fn compare(limit: &LimitRangeItem, key: &str, is_pod: bool, path: &Path, errors:
     let default = get(&limit.default).filter(|_| !is_pod);
     let request = get(&limit.default_request).filter(|_| !is_pod);
     let ratio = get(&limit.max_limit_request_ratio);
-    let mut above = |a: (&Option<Quantity>, &str), b: (&Option<Quantity>, &str), field: &str, bad: &Option<Quantity>| {
-        if let (Some(low), Some(high), Some(bad)) = (a.0, b.0, bad)
-            && low > high
-        {
-            let detail = format!("{} value {low} is greater than {} value {high}", a.1, b.1);
-            errors.invalid(&path.child(field).key(key), bad.to_string(), detail);
-        }
-    };
+    let mut above =
+        |a: (&Option<Quantity>, &str), b: (&Option<Quantity>, &str), field: &str, bad: &Option<Quantity>| {
+            if let (Some(low), Some(high), Some(bad)) = (a.0, b.0, bad)
+                && low > high
+            {
+                let detail = format!("{} value {low} is greater than {} value {high}", a.1, b.1);
+                errors.invalid(&path.child(field).key(key), bad.to_string(), detail);
+            }
+        };
     above((&min, "min"), (&max, "max"), "min", &min);
     above((&min, "min"), (&request, "default request"), "defaultRequest", &request);
     above((&request, "default request"), (&max, "max"), "defaultRequest", &request);
@@ -212,9 +213,11 @@ const POD_COMPUTE: [&str; 6] =
 
 fn applies(scope: &str, resource: &str) -> bool {
     match scope {
-        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
-            resource == "pods" || POD_COMPUTE.contains(&resource)
-        }
+        "Terminating"
+        | "NotTerminating"
+        | "NotBestEffort"
+        | "PriorityClass"
+        | "CrossNamespacePodAffinity" => resource == "pods" || POD_COMPUTE.contains(&resource),
         "BestEffort" => resource == "pods",
         "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
         _ => true,
@@ -277,11 +280,13 @@ fn scope_selector(spec: &ResourceQuotaSpec, selector: &ScopeSelector, path: &Pat
         }
         match operator {
             "In" | "NotIn" if values.is_empty() => {
-                let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                let detail =
+                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
                 errors.required(&path.child("values"), detail);
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                let detail =
+                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
                 errors.invalid(&path.child("values"), values.to_vec(), detail);
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}

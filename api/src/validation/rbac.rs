@@ -1,6 +1,8 @@
 //! `rbac.authorization.k8s.io`.
 
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::field::{Error, ErrorList, Path, Report};
@@ -100,7 +102,13 @@ fn rules(rules: &[PolicyRule], namespaced: bool, errors: &mut ErrorList) {
     }
 }
 
-fn binding(reference: &RoleRef, kinds: &[&str], subjects: &[Subject], namespaced: bool, errors: &mut ErrorList) {
+fn binding(
+    reference: &RoleRef,
+    kinds: &[&str],
+    subjects: &[Subject],
+    namespaced: bool,
+    errors: &mut ErrorList,
+) {
     let path = Path::new("roleRef");
     errors.one_of(&path.child("apiGroup"), text(&reference.api_group), &[GROUP]);
     errors.one_of(&path.child("kind"), &reference.kind, kinds);

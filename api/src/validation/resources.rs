@@ -30,7 +30,9 @@ pub(crate) fn is_overcommit_allowed(name: &str) -> bool {
 }
 
 pub(crate) fn is_extended(name: &str) -> bool {
-    !is_native(name) && !name.starts_with("requests.") && format::label_key(&format!("requests.{name}")).is_empty()
+    !is_native(name)
+        && !name.starts_with("requests.")
+        && format::label_key(&format!("requests.{name}")).is_empty()
 }
 
 const COUNTED: [&str; 9] = [
@@ -230,14 +232,16 @@ fn claim_names(claims: &[ResourceClaim], known: &BTreeSet<String>, path: &Path) 
             if names.contains(&key) {
                 errors.duplicate(&path, key.as_str());
             } else if request.is_empty() {
-                let twice = names.iter().filter(|n| n.split_once('/').is_some_and(|(n, _)| n == name)).count();
+                let twice =
+                    names.iter().filter(|n| n.split_once('/').is_some_and(|(n, _)| n == name)).count();
                 (0..twice).for_each(|_| errors.duplicate(&path, name));
             }
             names.insert(key);
         }
         if !known.contains(name) {
             let all: Vec<&str> = known.iter().map(String::as_str).collect();
-            let tail = if all.is_empty() { " which is empty".to_owned() } else { format!(": {}", all.join(", ")) };
+            let tail =
+                if all.is_empty() { " which is empty".to_owned() } else { format!(": {}", all.join(", ")) };
             let detail = format!("must be one of the names in pod.spec.resourceClaims{tail}");
             errors.push(Error { detail, ..Error::not_found(&path, name) });
         }

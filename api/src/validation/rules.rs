@@ -110,6 +110,7 @@ pub(crate) fn percentage(value: &IntOrString) -> Option<i64> {
 }
 
 /// The number of a value, 0 for percentages.
+#[expect(dead_code, reason = "kinds that warn are registered with it as their validation arrives")]
 pub(crate) fn int_of(value: Option<&IntOrString>) -> i64 {
     match value {
         Some(IntOrString::Int(number)) => i64::from(*number),

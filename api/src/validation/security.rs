@@ -90,7 +90,8 @@ pub(crate) fn container(context: &SecurityContext, host_users: bool, path: &Path
         }
         let added = context.capabilities.as_ref().map(|c| list(&c.add)).unwrap_or_default();
         for _ in added.iter().filter(|c| *c == "CAP_SYS_ADMIN") {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+            let detail =
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.push(Error::invalid_shown(path, shown(), detail));
         }
     }
@@ -252,7 +253,8 @@ pub(crate) fn each_container(spec: &PodSpec, path: &Path, mut visit: impl FnMut(
 /// Host processes of Windows: all containers or none.
 pub(crate) fn host_processes(spec: &PodSpec, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
-    let pod = spec.security_context.as_ref().and_then(|c| c.windows_options.as_ref()).and_then(|w| w.host_process);
+    let pod =
+        spec.security_context.as_ref().and_then(|c| c.windows_options.as_ref()).and_then(|w| w.host_process);
     let (mut all, mut host) = (0, 0);
     each_container(spec, path, |container, path| {
         all += 1;
@@ -271,7 +273,8 @@ pub(crate) fn host_processes(spec: &PodSpec, path: &Path) -> ErrorList {
         return errors;
     }
     if host != all {
-        let detail = "If pod contains any hostProcess containers then all containers must be HostProcess containers";
+        let detail =
+            "If pod contains any hostProcess containers then all containers must be HostProcess containers";
         errors.invalid(path, "", detail);
     }
     if spec.host_network != Some(true) {
@@ -428,7 +431,15 @@ pub(crate) fn profiles_agree(annotations: &Annotations, spec: &PodSpec, path: &P
 
 fn seccomp_agrees(annotation: &str, profile: &SeccompProfile, path: &Path, errors: &mut ErrorList) {
     let local = profile.localhost_profile.as_deref();
-    agrees("seccomp", annotation, &profile.type_, local, &["runtime/default", "docker/default"], path, errors);
+    agrees(
+        "seccomp",
+        annotation,
+        &profile.type_,
+        local,
+        &["runtime/default", "docker/default"],
+        path,
+        errors,
+    );
 }
 
 fn agrees(
@@ -453,4 +464,3 @@ fn agrees(
         errors.forbidden(&path.child("localhostProfile"), detail);
     }
 }
-

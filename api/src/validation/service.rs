@@ -467,7 +467,8 @@ fn traffic(spec: &ServiceSpec, kind: &str, path: &Path, errors: &mut ErrorList) 
     match (needs_health_check(spec), spec.health_check_node_port.unwrap_or(0)) {
         (false, 0) => {}
         (false, port) => {
-            let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            let detail =
+                "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
             errors.invalid(&at, port, detail);
         }
         (true, 0) => errors.required(&at, ""),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::{
-    AWSElasticBlockStoreVolumeSource, AzureDiskVolumeSource, CSIVolumeSource, CinderVolumeSource, FCVolumeSource,
-    FlockerVolumeSource, GCEPersistentDiskVolumeSource, GitRepoVolumeSource, HostPathVolumeSource,
-    ISCSIVolumeSource, NFSVolumeSource, QuobyteVolumeSource, StorageOSVolumeSource,
+    AWSElasticBlockStoreVolumeSource, AzureDiskVolumeSource, CSIVolumeSource, CinderVolumeSource,
+    FCVolumeSource, FlockerVolumeSource, GCEPersistentDiskVolumeSource, GitRepoVolumeSource,
+    HostPathVolumeSource, ISCSIVolumeSource, NFSVolumeSource, QuobyteVolumeSource, StorageOSVolumeSource,
 };
 use regex::Regex;
 
@@ -128,14 +128,15 @@ pub(crate) fn iscsi_common(source: &Iscsi<'_>, path: &Path) -> ErrorList {
     errors
 }
 
-static IQN: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"iqn\.\d{4}-\d{2}\.([[:alnum:]\-.]+)(:[^,;*&$|\s]+)$").ok()
-});
+static IQN: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"iqn\.\d{4}-\d{2}\.([[:alnum:]\-.]+)(:[^,;*&$|\s]+)$").ok());
 
 fn iscsi_name(name: &str, unknown: &str, path: &Path, errors: &mut ErrorList) {
     let coded = |rest: &str, length: usize| {
         let mut chars = rest.chars();
-        chars.next().is_some() && rest.chars().count() == length + 1 && chars.all(|c| c.is_ascii_alphanumeric())
+        chars.next().is_some()
+            && rest.chars().count() == length + 1
+            && chars.all(|c| c.is_ascii_alphanumeric())
     };
     let good = match name.get(..3) {
         Some("iqn") => IQN.as_ref().is_some_and(|regex| regex.is_match(name)),
@@ -253,7 +254,8 @@ pub(crate) fn azure_disk(source: &AzureDiskVolumeSource, path: &Path) -> ErrorLi
     let Some(kind) = source.kind.as_deref() else { return errors };
     errors.one_of(&path.child("kind"), kind, &["Dedicated", "Managed", "Shared"]);
     let uri = source.disk_uri.as_str();
-    let managed = "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
+    let managed =
+        "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
     let blob = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd";
     if kind == "Managed" && !uri.starts_with("/subscriptions/") {
         errors.not_supported(&path.child("diskURI"), uri, &[managed]);

@@ -190,7 +190,8 @@ fn attachment_source(source: &VolumeAttachmentSource, path: &Path, errors: &mut 
         (None, None) => errors.required(path, exactly),
         (Some(_), Some(_)) => errors.forbidden(path, exactly),
         (None, Some(name)) if name.is_empty() => {
-            errors.required(&path.child("persistentVolumeName"), "must specify non empty persistentVolumeName");
+            errors
+                .required(&path.child("persistentVolumeName"), "must specify non empty persistentVolumeName");
         }
         (None, Some(_)) => {}
         (Some(spec), None) => errors.extend(volume_spec(spec, "", true, &path.child("inlineVolumeSpec"))),

@@ -21,7 +21,11 @@ const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive"
 pub(crate) type Volumes<'a> = BTreeMap<&'a str, &'a Volume>;
 
 /// All volumes; those without fault are returned by name.
-pub(crate) fn volumes<'a>(volumes: &'a [Volume], pod: Option<&ObjectMeta>, path: &Path) -> (Volumes<'a>, ErrorList) {
+pub(crate) fn volumes<'a>(
+    volumes: &'a [Volume],
+    pod: Option<&ObjectMeta>,
+    path: &Path,
+) -> (Volumes<'a>, ErrorList) {
     let mut errors = ErrorList::new();
     let mut good = Volumes::new();
     let pod_name = pod.map(|m| text(&m.name)).unwrap_or_default();
@@ -45,7 +49,8 @@ pub(crate) fn volumes<'a>(volumes: &'a [Volume], pod: Option<&ObjectMeta>, path:
             good.insert(&volume.name, volume);
         }
         errors.extend(found);
-        if let Some(claim) = volume.persistent_volume_claim.as_ref().filter(|c| made.contains(&c.claim_name)) {
+        if let Some(claim) = volume.persistent_volume_claim.as_ref().filter(|c| made.contains(&c.claim_name))
+        {
             let detail = "must not reference a PVC that gets created for an ephemeral volume";
             let path = path.child("persistentVolumeClaim").child("claimName");
             errors.invalid(&path, claim.claim_name.as_str(), detail);

@@ -7,7 +7,8 @@ use k8s_openapi::api::apps::v1::{
     DeploymentStrategy, ReplicaSet, ReplicaSetSpec, StatefulSet, StatefulSetSpec,
 };
 use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaimVolumeSource, PodTemplateSpec, ReplicationController, ReplicationControllerSpec, Volume,
+    PersistentVolumeClaimVolumeSource, PodTemplateSpec, ReplicationController, ReplicationControllerSpec,
+    Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -61,7 +62,8 @@ fn selector(selector: &LabelSelector, given: bool, path: &Path, kind: &str, erro
 }
 
 fn is_empty(selector: &LabelSelector) -> bool {
-    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && list(&selector.match_expressions).is_empty()
+    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)
+        && list(&selector.match_expressions).is_empty()
 }
 
 /// Templates must be selected and run for ever.
@@ -157,7 +159,13 @@ fn required_selector(
     match Selector::from_meta(given.then_some(own)) {
         Err(_) => errors.push(invalid_selector(&at, Some(own), "invalid label selector")),
         Ok(selector) => {
-            errors.extend(selected_template(template, &selector, owner, &path.child("template"), pod::template));
+            errors.extend(selected_template(
+                template,
+                &selector,
+                owner,
+                &path.child("template"),
+                pod::template,
+            ));
         }
     }
 }
@@ -241,7 +249,8 @@ pub(crate) fn deployment_status(new: &Deployment, old: &Deployment) -> ErrorList
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let path = Path::new("status");
     let (status, before) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
-    let (replicas, ready, available) = (n(status.replicas), n(status.ready_replicas), n(status.available_replicas));
+    let (replicas, ready, available) =
+        (n(status.replicas), n(status.ready_replicas), n(status.available_replicas));
     let fields = [
         ("observedGeneration", status.observed_generation.unwrap_or(0)),
         ("replicas", replicas),
@@ -335,14 +344,23 @@ fn controller_spec(spec: &ReplicationControllerSpec, path: &Path) -> ErrorList {
         None => errors.required(&at, ""),
         Some(template) => {
             let selector = Selector::from_set(labels);
-            errors.extend(selected_template(template, &selector, "ReplicationController", &at, pod::template));
+            errors.extend(selected_template(
+                template,
+                &selector,
+                "ReplicationController",
+                &at,
+                pod::template,
+            ));
         }
     }
     errors
 }
 
 /// A changed replication controller.
-pub(crate) fn replication_controller_update(new: &ReplicationController, old: &ReplicationController) -> ErrorList {
+pub(crate) fn replication_controller_update(
+    new: &ReplicationController,
+    old: &ReplicationController,
+) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     if let Some(spec) = &new.spec {
         errors.extend(controller_spec(spec, &Path::new("spec")));
@@ -351,7 +369,10 @@ pub(crate) fn replication_controller_update(new: &ReplicationController, old: &R
 }
 
 /// A replication controller changed by its status.
-pub(crate) fn replication_controller_status(new: &ReplicationController, old: &ReplicationController) -> ErrorList {
+pub(crate) fn replication_controller_status(
+    new: &ReplicationController,
+    old: &ReplicationController,
+) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let status = new.status.clone().unwrap_or_default();
     let fields = [
@@ -463,7 +484,12 @@ pub(crate) fn stateful_set(object: &StatefulSet, given: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_label, &path);
     let empty = StatefulSetSpec::default();
-    errors.extend(stateful_set_spec(object.spec.as_ref().unwrap_or(&empty), given, false, &Path::new("spec")));
+    errors.extend(stateful_set_spec(
+        object.spec.as_ref().unwrap_or(&empty),
+        given,
+        false,
+        &Path::new("spec"),
+    ));
     errors
 }
 
@@ -532,7 +558,10 @@ fn with_claims(spec: &StatefulSetSpec) -> PodTemplateSpec {
         .map(|claim| {
             let name = text(&claim.metadata.name);
             let source = PersistentVolumeClaimVolumeSource { claim_name: name.to_owned(), read_only: None };
-            (name, Volume { name: name.to_owned(), persistent_volume_claim: Some(source), ..Volume::default() })
+            (
+                name,
+                Volume { name: name.to_owned(), persistent_volume_claim: Some(source), ..Volume::default() },
+            )
         })
         .collect();
     let others = pod.volumes.take().unwrap_or_default();

@@ -34,7 +34,10 @@ pub enum Error {
 
 impl RequestHeaders {
     /// `authorities`: the certificates of `--requestheader-client-ca-file`.
-    pub fn new(authorities: Vec<CertificateDer<'static>>, config: RequestHeaderConfig) -> Result<Self, Error> {
+    pub fn new(
+        authorities: Vec<CertificateDer<'static>>,
+        config: RequestHeaderConfig,
+    ) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         for authority in authorities {
             roots.add(authority)?;
@@ -52,7 +55,8 @@ impl RequestHeaders {
         }
         let allowed = &self.config.allowed_names;
         let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
-        let name = leaf.subject().iter_common_name().filter_map(|a| a.as_str().ok()).last().unwrap_or_default();
+        let name =
+            leaf.subject().iter_common_name().filter_map(|a| a.as_str().ok()).last().unwrap_or_default();
         allowed.is_empty() || allowed.iter().any(|other| other == name)
     }
 

@@ -134,7 +134,8 @@ fn requests(config: &AuthenticationConfig) -> Result<Vec<Arc<dyn Authenticator>>
         let error = |source| Error::Certificates { path: path.clone(), source };
         let authorities = CertificateDer::pem_file_iter(path).map_err(error)?;
         let authorities = authorities.collect::<Result<Vec<_>, _>>().map_err(error)?;
-        requests.push(Arc::new(request_header::RequestHeaders::new(authorities, config.request_header.clone())?));
+        requests
+            .push(Arc::new(request_header::RequestHeaders::new(authorities, config.request_header.clone())?));
     }
     requests.push(Arc::new(x509::ClientCertificates));
     Ok(requests)
@@ -172,7 +173,8 @@ fn issuer(
     client: &Client,
 ) -> Result<Option<Arc<Issuer>>, Error> {
     let Some(path) = &config.service_account_signing_key_file else { return Ok(None) };
-    let key = SigningKey::from_pem(&read(path)?).map_err(|source| Error::Key { path: path.clone(), source })?;
+    let key =
+        SigningKey::from_pem(&read(path)?).map_err(|source| Error::Key { path: path.clone(), source })?;
     let issuer = config.service_account_issuers.first().cloned().ok_or(Error::NoIssuer)?;
     let longest = config.service_account_max_token_expiration;
     let extend = config.service_account_extend_token_expiration;

@@ -91,7 +91,8 @@ mod tests {
         let leaf = certificate("jane", Some(ExtendedKeyUsagePurpose::ClientAuth)).into();
         let certificates = std::sync::Arc::new(vec![leaf]);
         for trusted in [true, false] {
-            let credentials = Credentials { certificates: certificates.clone(), trusted, ..Credentials::default() };
+            let credentials =
+                Credentials { certificates: certificates.clone(), trusted, ..Credentials::default() };
             let user = ClientCertificates.authenticate(&credentials).await.expect("no error");
             assert_eq!(user.is_some(), trusted);
         }

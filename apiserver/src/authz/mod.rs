@@ -175,7 +175,10 @@ pub struct UnknownMode(pub String);
 
 /// The authorizers of `--authorization-mode`, after the one for superusers. RBAC is given too, for those who resolve
 /// rules; it is there whether or not it decides.
-pub fn setup(modes: &[String], informers: &client::SharedInformerFactory) -> Result<(Union, Arc<rbac::Rbac>), UnknownMode> {
+pub fn setup(
+    modes: &[String],
+    informers: &client::SharedInformerFactory,
+) -> Result<(Union, Arc<rbac::Rbac>), UnknownMode> {
     let rbac = rbac::Rbac::new(informers);
     let mut authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Superusers)];
     for mode in modes {

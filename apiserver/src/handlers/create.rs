@@ -15,7 +15,11 @@ use crate::registry::write::Write;
 use crate::server::Context;
 
 /// Makes an object.
-pub async fn create(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn create(
+    cx: &Context,
+    resource: &Resource,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
     let (object, options) = read(cx, request, &resource.gvk, "CreateOptions").await?;
     let write = Write { options, ..Write::new(cx, resource) };

@@ -26,7 +26,11 @@ const FOREGROUND: &str = "foregroundDeletion";
 const PARALLEL: usize = 16;
 
 /// Deletes one object.
-pub async fn delete(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn delete(
+    cx: &Context,
+    resource: &Resource,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
     let options = read_options(cx, resource, request).await?;
     let write = writer(cx, resource, &options);
@@ -39,7 +43,8 @@ pub async fn delete(cx: &Context, resource: &Resource, request: Request<Body>) -
         Outcome::Gone(value) => success(resource, name, meta_text(&value, "uid")),
         Outcome::Pending(value) => write.to_served(value)?,
     };
-    let accepted = Accepted { transform: accepted.transform.filter(|(t, _)| *t != Transform::Table), ..accepted };
+    let accepted =
+        Accepted { transform: accepted.transform.filter(|(t, _)| *t != Transform::Table), ..accepted };
     response::object(status, accepted, &shaped(value, accepted), &cx.headers)
 }
 
@@ -70,14 +75,17 @@ pub async fn read_options(
     let encoding = negotiate::content_encoding(&cx.headers)?;
     let meta = GroupVersionKind::new("meta.k8s.io", "v1", "DeleteOptions");
     let core = GroupVersionKind::new("", "v1", "DeleteOptions");
-    let own = GroupVersionKind::new(resource.gvk.group.clone(), resource.gvk.version.clone(), "DeleteOptions");
+    let own =
+        GroupVersionKind::new(resource.gvk.group.clone(), resource.gvk.version.clone(), "DeleteOptions");
     let decoded = codec::decode_one_of(&bytes, encoding, &[meta, core, own]).map_err(wrong_options)?;
     DeleteOptions::parse(Some(decoded.value), &cx.query)
 }
 
 /// A body of another kind is refused by a scheme that knows nothing but options.
 fn wrong_options(error: ApiError) -> ApiError {
-    let Some((found, _)) = error.message().split_once(" cannot be handled as a DeleteOptions: ") else { return error };
+    let Some((found, _)) = error.message().split_once(" cannot be handled as a DeleteOptions: ") else {
+        return error;
+    };
     let Some((kind, version)) = found.split_once(" in version ") else { return error };
     ApiError::bad_request(format!(
         "no kind {kind:?} is registered for version {version} in scheme \
@@ -126,7 +134,9 @@ impl Change for DeleteChange<'_> {
     async fn next(&mut self, current: Option<&Current>) -> Result<Next, ApiError> {
         let (write, name) = (self.write, self.name);
         let resource = write.resource;
-        let Some(current) = current else { return Err(ApiError::not_found(&resource.group_resource(), name)) };
+        let Some(current) = current else {
+            return Err(ApiError::not_found(&resource.group_resource(), name));
+        };
         let old = &current.value;
         check_preconditions(resource, name, &self.options, old)?;
         write.admit(Operation::Delete, name, &mut Value::Null, Some(old)).await?;
@@ -187,11 +197,15 @@ pub fn check_preconditions(
     let kind = api::names::GroupResource::new(resource.gvk.group.clone(), resource.gvk.kind.clone());
     let (uid, version) = (meta_text(old, "uid"), meta_text(old, "resourceVersion"));
     if let Some(asked) = options.uid.as_deref().filter(|asked| *asked != uid) {
-        let why = format!("the UID in the precondition ({asked}) does not match the UID in record ({uid}). The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the precondition ({asked}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+        );
         return Err(ApiError::conflict(&kind, name, &why));
     }
     if let Some(asked) = options.resource_version.as_deref().filter(|asked| *asked != version) {
-        let why = format!("the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record ({version}). The object might have been modified");
+        let why = format!(
+            "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record ({version}). The object might have been modified"
+        );
         return Err(ApiError::conflict(&kind, name, &why));
     }
     Ok(())
@@ -334,8 +348,10 @@ fn returns_object(resource: &Resource) -> bool {
                 | "podtemplates"
                 | "resourcequotas"
                 | "serviceaccounts"
-        ) | ("storage.k8s.io", "csidrivers" | "csinodes" | "storageclasses" | "volumeattachments" | "volumeattributesclasses")
-            | ("resource.k8s.io", _)
+        ) | (
+            "storage.k8s.io",
+            "csidrivers" | "csinodes" | "storageclasses" | "volumeattachments" | "volumeattributesclasses"
+        ) | ("resource.k8s.io", _)
     )
 }
 

@@ -60,13 +60,18 @@ fn api_versions(cx: &Context) -> Value {
 }
 
 fn group_list(table: &Table) -> Value {
-    let groups: Vec<Value> =
-        table.groups.iter().filter(|group| !group.name.is_empty()).map(|group| group_value(group, false)).collect();
+    let groups: Vec<Value> = table
+        .groups
+        .iter()
+        .filter(|group| !group.name.is_empty())
+        .map(|group| group_value(group, false))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 fn group_value(group: &Group, alone: bool) -> Value {
-    let version = |version: &String| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
+    let version =
+        |version: &String| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
     let mut value = json!({"name": group.name, "preferredVersion": versions.first(), "versions": versions});
     if alone {
@@ -146,7 +151,9 @@ fn aggregated_version(cx: &Context) -> Option<&'static str> {
         }
         match (media.param("as"), media.param("g"), media.param("v")) {
             (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => return Some("v2"),
-            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => return Some("v2beta1"),
+            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => {
+                return Some("v2beta1");
+            }
             (None, _, _) => return None,
             _ => {}
         }
@@ -176,7 +183,8 @@ fn aggregated(cx: &Context, table: &Table, core: bool, version: &'static str) ->
     };
     let headers = answer.headers_mut();
     let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-    if let (Ok(content_type), Ok(etag)) = (HeaderValue::from_str(&content_type), HeaderValue::from_str(&etag)) {
+    if let (Ok(content_type), Ok(etag)) = (HeaderValue::from_str(&content_type), HeaderValue::from_str(&etag))
+    {
         headers.insert(CONTENT_TYPE, content_type);
         headers.insert(ETAG, etag);
     }
@@ -186,8 +194,11 @@ fn aggregated(cx: &Context, table: &Table, core: bool, version: &'static str) ->
 
 fn aggregated_group(table: &Table, group: &Group) -> Value {
     let version = |version: &String| {
-        let resources: Vec<Value> =
-            table.resources(&group.name, version).into_iter().map(|resource| aggregated_resource(resource)).collect();
+        let resources: Vec<Value> = table
+            .resources(&group.name, version)
+            .into_iter()
+            .map(|resource| aggregated_resource(resource))
+            .collect();
         json!({"version": version, "resources": resources, "freshness": "Current"})
     };
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
@@ -217,9 +228,7 @@ fn aggregated_resource(resource: &Resource) -> Value {
     if !resource.categories.is_empty() {
         value["categories"] = json!(resource.categories);
     }
-    let subresource = |sub: &Subresource| {
-        json!({"subresource": sub.name, "responseKind": kind_value(&sub.kind), "verbs": sub.verbs})
-    };
+    let subresource = |sub: &Subresource| json!({"subresource": sub.name, "responseKind": kind_value(&sub.kind), "verbs": sub.verbs});
     if !resource.subresources.is_empty() {
         value["subresources"] = resource.subresources.iter().map(subresource).collect::<Vec<_>>().into();
     }

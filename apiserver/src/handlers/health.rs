@@ -42,9 +42,15 @@ impl Probe {
     fn checks(self) -> &'static [&'static str] {
         match self {
             Self::Healthz | Self::Livez => &["ping", "log", "etcd", "poststarthook/bootstrap"],
-            Self::Readyz => {
-                &["ping", "log", "etcd", "etcd-readiness", "informer-sync", "poststarthook/bootstrap", "shutdown"]
-            }
+            Self::Readyz => &[
+                "ping",
+                "log",
+                "etcd",
+                "etcd-readiness",
+                "informer-sync",
+                "poststarthook/bootstrap",
+                "shutdown",
+            ],
         }
     }
 }
@@ -76,7 +82,11 @@ pub async fn serve(cx: &Context, probe: Probe, only: &str) -> Response<Body> {
         return if run(&cx.server, probe, only).await {
             response::bytes(StatusCode::OK, TEXT, "ok")
         } else {
-            response::bytes(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "internal server error: reason withheld\n")
+            response::bytes(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                "internal server error: reason withheld\n",
+            )
         };
     }
     let excluded: Vec<&str> = cx.query.all("exclude").collect();

@@ -30,7 +30,8 @@ pub async fn list(cx: &Context, resource: &Resource, _: Request<Body>) -> Result
     if let Some((Transform::PartialObjectMetadata, _)) = accepted.transform {
         let message = format!(
             "you requested PartialObjectMetadata, but the requested object is a list (*{}.{}List)",
-            super::read::internal_package(&resource.stored_as.group), resource.gvk.kind
+            super::read::internal_package(&resource.stored_as.group),
+            resource.gvk.kind
         );
         return Err(ApiError::new(406, "NotAcceptable", message));
     }
@@ -70,7 +71,9 @@ fn read_at(options: &ListOptions) -> Result<(ReadAt, Option<String>), ApiError> 
     if !options.token.is_empty() {
         let token = decode_token(&options.token)?;
         if !matches!(options.resource_version.as_str(), "" | "0") {
-            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let at = u64::try_from(token.rv).map_or(ReadAt::Latest, |rv| ReadAt::Exact(Revision(rv)));
         return Ok((at, Some(token.start)));
@@ -97,7 +100,11 @@ pub fn filter(resource: &Resource, namespace: &str, options: &ListOptions) -> Fi
     Filter {
         namespace: in_namespace.map(str::to_owned),
         name: options.name(),
-        node_name: options.fields.requires_exact_match("spec.nodeName").filter(|n| !n.is_empty()).map(str::to_owned),
+        node_name: options
+            .fields
+            .requires_exact_match("spec.nodeName")
+            .filter(|n| !n.is_empty())
+            .map(str::to_owned),
         matches: matcher(&options.labels, &options.fields),
     }
 }
@@ -177,10 +184,13 @@ fn encode_token_at(start: &str, rv: i64) -> String {
 }
 
 /// As Go reads base64: bits left over at the end do not matter.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 fn decode_token(text: &str) -> Result<Token, ApiError> {
-    let bad = |why: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+    let bad = |why: String| {
+        ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+    };
     let data = LENIENT.decode(text).map_err(|error| {
         let at = match error {
             base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
@@ -188,8 +198,8 @@ fn decode_token(text: &str) -> Result<Token, ApiError> {
         };
         bad(format!("illegal base64 data at input byte {at}"))
     })?;
-    let token: Token = serde_json::from_slice(&data)
-        .map_err(|error| bad(api::codec::json::syntax_error(&data, &error)))?;
+    let token: Token =
+        serde_json::from_slice(&data).map_err(|error| bad(api::codec::json::syntax_error(&data, &error)))?;
     if token.v != TOKEN_VERSION {
         return Err(bad(format!("server does not recognize this encoded version {}", token.v)));
     }

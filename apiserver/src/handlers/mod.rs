@@ -29,7 +29,10 @@ use crate::server::service::page_not_found;
 use crate::streaming::Streaming;
 
 /// Answers a request. Boxed: the states of the handlers are large, and a request is in one of them only.
-pub fn handle<'a>(cx: &'a Context, request: Request<Body>) -> BoxFuture<'a, Result<Response<Body>, ApiError>> {
+pub fn handle<'a>(
+    cx: &'a Context,
+    request: Request<Body>,
+) -> BoxFuture<'a, Result<Response<Body>, ApiError>> {
     Box::pin(dispatch(cx, request))
 }
 
@@ -47,13 +50,19 @@ async fn dispatch(cx: &Context, request: Request<Body>) -> Result<Response<Body>
     };
     check_place(cx, &resource)?;
     check_names(cx)?;
-    if info.subresource.is_empty() { whole(cx, &resource, request).await } else { part(cx, &resource, request).await }
+    if info.subresource.is_empty() {
+        whole(cx, &resource, request).await
+    } else {
+        part(cx, &resource, request).await
+    }
 }
 
 /// What is said to everybody who uses a resource that is on its way out.
 fn deprecation(resource: &Resource) -> Option<&'static str> {
     match (&*resource.gvr.group, &*resource.gvr.resource) {
-        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
         ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
         _ => None,
     }
@@ -94,7 +103,11 @@ fn check_names(cx: &Context) -> Result<(), ApiError> {
 }
 
 /// The resource itself.
-async fn whole(cx: &Context, resource: &Arc<Resource>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+async fn whole(
+    cx: &Context,
+    resource: &Arc<Resource>,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let named = cx.info.parts.len() > 1;
     let verb = match (&cx.method, named) {
         (&Method::GET | &Method::HEAD, _) if cx.info.verb == "watch" => "watch",
@@ -127,7 +140,11 @@ async fn whole(cx: &Context, resource: &Arc<Resource>, request: Request<Body>) -
 }
 
 /// A subresource.
-async fn part(cx: &Context, resource: &Arc<Resource>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+async fn part(
+    cx: &Context,
+    resource: &Arc<Resource>,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let Some(subresource) = resource.subresource(&cx.info.subresource) else {
         return Err(ApiError::no_such_resource());
     };

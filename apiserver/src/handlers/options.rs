@@ -97,8 +97,7 @@ impl DeleteOptions {
             None => Self::from_query(query)?,
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        let dry_run: Vec<String> =
-            raw["dryRun"].as_array().into_iter().flatten().filter_map(text).collect();
+        let dry_run: Vec<String> = raw["dryRun"].as_array().into_iter().flatten().filter_map(text).collect();
         let options = Self {
             grace_period: raw["gracePeriodSeconds"].as_i64(),
             uid: text(&raw["preconditions"]["uid"]),
@@ -182,8 +181,7 @@ impl ListOptions {
         let query = &cx.query;
         let text = |name: &str| query.first(name).unwrap_or_default().to_owned();
         let options = Self {
-            labels: LabelSelector::parse(&text("labelSelector"))
-                .map_err(ApiError::bad_request)?,
+            labels: LabelSelector::parse(&text("labelSelector")).map_err(ApiError::bad_request)?,
             fields: parse_fields(resource, &text("fieldSelector"))?,
             watch,
             bookmarks: query.bool("allowWatchBookmarks").unwrap_or(false),

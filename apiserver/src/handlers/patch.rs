@@ -35,7 +35,11 @@ const TYPES: [(&str, PatchType); 3] = [
 ];
 
 /// Patches an object, or the part of it that a subresource stands for.
-pub async fn patch(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn patch(
+    cx: &Context,
+    resource: &Resource,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
     let (mut patch, options) = read(cx, request, &resource.gvk).await?;
     let write = Write { options, ..Write::new(cx, resource) };
@@ -67,7 +71,10 @@ fn unusable(patched: &Value, error: &ApiError) -> ApiError {
     let mut shown = patched.clone();
     object::set_meta(&mut shown, "managedFields", None);
     let why = error.message();
-    let why = why.split_once(" cannot be handled as a ").and_then(|(_, rest)| rest.split_once(": ")).map_or(why, |(_, w)| w);
+    let why = why
+        .split_once(" cannot be handled as a ")
+        .and_then(|(_, rest)| rest.split_once(": "))
+        .map_or(why, |(_, w)| w);
     let invalid = field::Error::invalid(&field::Path::new("patch"), shown.to_string(), why);
     ApiError::invalid(&GroupVersionKind::new("", "", ""), "", &[invalid])
 }
@@ -85,7 +92,8 @@ impl Patch<'_> {
     /// The patched object, checked against its type.
     pub fn apply(&self, old: &Value) -> Result<Value, ApiError> {
         let (patched, mut strict_errors) = codec::patch(self.kind, &self.gvk, old, &self.bytes)?;
-        let decoded = codec::decode_value(patched.clone(), &self.gvk).map_err(|error| unusable(&patched, &error))?;
+        let decoded =
+            codec::decode_value(patched.clone(), &self.gvk).map_err(|error| unusable(&patched, &error))?;
         strict_errors.extend(decoded.strict_errors);
         codec::enforce(self.cx, self.validation, &self.gvk, &strict_errors)
             .map_err(|error| unusable(&patched, &error))?;

@@ -62,7 +62,8 @@ pub fn one(
     if let Some((Transform::PartialObjectMetadataList, _)) = accepted.transform {
         let message = format!(
             "you requested PartialObjectMetadataList, but the requested object is not a list (*{}.{})",
-            internal_package(&resource.stored_as.group), resource.gvk.kind
+            internal_package(&resource.stored_as.group),
+            resource.gvk.kind
         );
         return Err(ApiError::new(406, "NotAcceptable", message));
     }

@@ -83,20 +83,25 @@ pub fn item(resource: &Resource, object: &CachedObject, accepted: Accepted) -> R
                 Ok(Bytes::from(bytes).slice(1..))
             })
         }
-        Encoding::Protobuf => object.try_form(form(resource, accepted.encoding, Shape::Item, partial), |object| {
-            let value = shaped(resource, object, partial)?;
-            let gvk = partial.map_or_else(|| resource.gvk.clone(), partial_kind);
-            let ty = schema::type_for(&gvk).ok_or_else(|| ApiError::internal(format!("no schema for {gvk}")))?;
-            let mut message = Vec::with_capacity(512);
-            api::codec::protobuf::encode_message(&mut message, &value, ty).map_err(ApiError::internal)?;
-            Ok(Bytes::from(message))
-        }),
+        Encoding::Protobuf => {
+            object.try_form(form(resource, accepted.encoding, Shape::Item, partial), |object| {
+                let value = shaped(resource, object, partial)?;
+                let gvk = partial.map_or_else(|| resource.gvk.clone(), partial_kind);
+                let ty = schema::type_for(&gvk)
+                    .ok_or_else(|| ApiError::internal(format!("no schema for {gvk}")))?;
+                let mut message = Vec::with_capacity(512);
+                api::codec::protobuf::encode_message(&mut message, &value, ty).map_err(ApiError::internal)?;
+                Ok(Bytes::from(message))
+            })
+        }
     }
 }
 
 fn partial_version(accepted: Accepted) -> Option<MetaVersion> {
     match accepted.transform {
-        Some((Transform::PartialObjectMetadata | Transform::PartialObjectMetadataList, version)) => Some(version),
+        Some((Transform::PartialObjectMetadata | Transform::PartialObjectMetadataList, version)) => {
+            Some(version)
+        }
         _ => None,
     }
 }
@@ -109,7 +114,11 @@ fn partial_kind(version: MetaVersion) -> GroupVersionKind {
     GroupVersionKind::new("meta.k8s.io", version, "PartialObjectMetadata")
 }
 
-fn shaped(resource: &Resource, object: &CachedObject, partial: Option<MetaVersion>) -> Result<Value, ApiError> {
+fn shaped(
+    resource: &Resource,
+    object: &CachedObject,
+    partial: Option<MetaVersion>,
+) -> Result<Value, ApiError> {
     let value = served(resource, object)?;
     Ok(match partial {
         None => value,
@@ -188,8 +197,13 @@ fn json_list(
     static NEXT: Bytes = Bytes::from_static(b",{");
     let (api_version, kind) = list_kind(resource, accepted);
     let mut head = String::with_capacity(256);
-    let _ = write!(head, "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
-        Value::from(kind), Value::from(api_version), meta.to_value());
+    let _ = write!(
+        head,
+        "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
+        Value::from(kind),
+        Value::from(api_version),
+        meta.to_value()
+    );
     let mut pieces = Vec::with_capacity(2 * items.len() + 2);
     pieces.push(Bytes::from(head));
     for (index, object) in items.iter().enumerate() {

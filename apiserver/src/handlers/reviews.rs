@@ -20,7 +20,11 @@ use crate::registry::write::{match_namespace, record_managers};
 use crate::server::{Context, response};
 
 /// Answers the creation of such an object.
-pub async fn create(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn create(
+    cx: &Context,
+    resource: &Resource,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     if resource.gvr.resource == "bindings" {
         let pods = cx.server.registry.find("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?;
         return subresources::create_binding(cx, &pods, request).await;
@@ -37,14 +41,20 @@ pub async fn create(cx: &Context, resource: &Resource, request: Request<Body>) -
         match_namespace(namespace, true, &mut body)?;
     }
     let mut answer = match &*resource.gvk.kind {
-        "TokenReview" => encode(authn::token_review(decode(body)?, &security.tokens, &security.audiences).await?)?,
+        "TokenReview" => {
+            encode(authn::token_review(decode(body)?, &security.tokens, &security.audiences).await?)?
+        }
         "SelfSubjectReview" => encode(authn::self_subject_review(decode(body)?, &cx.user))?,
         "SubjectAccessReview" => encode(authz::subject_access_review(decode(body)?, authorizer)?)?,
         "LocalSubjectAccessReview" => {
             encode(authz::local_subject_access_review(decode(body)?, namespace, authorizer)?)?
         }
-        "SelfSubjectAccessReview" => encode(authz::self_subject_access_review(decode(body)?, &cx.user, authorizer)?)?,
-        "SelfSubjectRulesReview" => encode(authz::self_subject_rules_review(&decode(body)?, &cx.user, authorizer)?)?,
+        "SelfSubjectAccessReview" => {
+            encode(authz::self_subject_access_review(decode(body)?, &cx.user, authorizer)?)?
+        }
+        "SelfSubjectRulesReview" => {
+            encode(authz::self_subject_rules_review(&decode(body)?, &cx.user, authorizer)?)?
+        }
         _ => return Err(ApiError::no_such_resource()),
     };
     object::set_kind(&mut answer, &resource.gvk);

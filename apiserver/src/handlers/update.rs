@@ -15,7 +15,11 @@ use crate::registry::write::{Source, Write, match_namespace};
 use crate::server::{Context, response};
 
 /// Replaces an object, or the part of it that a subresource stands for.
-pub async fn update(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn update(
+    cx: &Context,
+    resource: &Resource,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
     let (mut object, options) = read(cx, request, &resource.gvk, "UpdateOptions").await?;
     let namespace = if resource.namespaced { cx.info.namespace.as_str() } else { "" };
@@ -50,7 +54,11 @@ pub fn check_name(cx: &Context, object: &Value) -> Result<(), ApiError> {
             "the name of the object ({own}) does not match the name on the URL ({name})"
         )));
     }
-    if cx.info.resource != "namespaces" && !namespace.is_empty() && !own_namespace.is_empty() && own_namespace != namespace {
+    if cx.info.resource != "namespaces"
+        && !namespace.is_empty()
+        && !own_namespace.is_empty()
+        && own_namespace != namespace
+    {
         return Err(ApiError::bad_request(format!(
             "the namespace of the object ({own_namespace}) does not match the namespace on the request ({namespace})"
         )));

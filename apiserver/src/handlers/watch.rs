@@ -54,7 +54,9 @@ pub async fn watch(cx: &Context, resource: &Arc<Resource>) -> Result<Response<Bo
     let watcher = match cache.watch(watch).await {
         Ok(watcher) => Ok(watcher),
         // An old version is told by the first event, so that clients find it where they look for it.
-        Err(error @ (cacher::Error::Expired { .. } | cacher::Error::Future { .. })) => Err(cache_error(&error)),
+        Err(error @ (cacher::Error::Expired { .. } | cacher::Error::Future { .. })) => {
+            Err(cache_error(&error))
+        }
         Err(error) => return Err(cache_error(&error)),
     };
     let render = Render { resource: Arc::clone(resource), accepted, include, columns_sent: false };
@@ -85,7 +87,9 @@ fn start(options: &ListOptions) -> Result<WatchStart, ApiError> {
     Ok(match (options.send_initial_events, at) {
         (Some(true), at) if options.bookmarks => WatchStart::InitialWithBookmark(at),
         (Some(true), at) => WatchStart::Initial(at),
-        (Some(false), ReadAt::AtLeast(revision)) | (None, ReadAt::AtLeast(revision)) => WatchStart::After(revision),
+        (Some(false), ReadAt::AtLeast(revision)) | (None, ReadAt::AtLeast(revision)) => {
+            WatchStart::After(revision)
+        }
         (Some(false), at) => WatchStart::Now(at),
         (None, at) => WatchStart::Initial(at),
     })

@@ -99,7 +99,11 @@ impl Resource {
     /// What the JSON of every stored object begins with: kind and version, so that lists can leave them out.
     #[must_use]
     pub fn json_prefix(&self) -> String {
-        format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", self.stored_as.kind, self.stored_as.group_version())
+        format!(
+            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",",
+            self.stored_as.kind,
+            self.stored_as.group_version()
+        )
     }
 
     /// How the resource is cached.

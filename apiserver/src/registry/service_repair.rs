@@ -81,7 +81,9 @@ impl ServiceRepair {
             match self.ips.allocate(&key.namespace, &key.name, address, false).await {
                 Ok(()) => tracing::info!(service = %key, %address, "cluster IP was not allocated, repaired"),
                 Err(Error::Allocated) => {}
-                Err(error) => tracing::warn!(service = %key, %address, %error, "cluster IP cannot be allocated"),
+                Err(error) => {
+                    tracing::warn!(service = %key, %address, %error, "cluster IP cannot be allocated")
+                }
             }
         }
         self.ips.release(&plan.orphans).await;
@@ -100,7 +102,8 @@ fn plan_release(leaked: &mut HashMap<i32, u32>, stray: &[i32]) -> Vec<i32> {
     for port in stray {
         *leaked.entry(*port).or_default() += 1;
     }
-    let mut release: Vec<i32> = leaked.iter().filter(|(_, rounds)| **rounds >= ROUNDS).map(|(port, _)| *port).collect();
+    let mut release: Vec<i32> =
+        leaked.iter().filter(|(_, rounds)| **rounds >= ROUNDS).map(|(port, _)| *port).collect();
     release.sort_unstable();
     leaked.retain(|port, _| !release.contains(port));
     release
@@ -130,7 +133,9 @@ fn plan_ips(services: &[Arc<Service>], addresses: &[Arc<IPAddress>], now: Timest
         }
     }
     for object in addresses {
-        let Some(ip) = object.metadata.name.as_deref().and_then(|name| name.parse::<IpAddr>().ok()) else { continue };
+        let Some(ip) = object.metadata.name.as_deref().and_then(|name| name.parse::<IpAddr>().ok()) else {
+            continue;
+        };
         let labels = object.metadata.labels.as_ref();
         let ours = labels.and_then(|labels| labels.get(super::service_ip::MANAGED_BY_LABEL));
         let young = object.metadata.creation_timestamp.as_ref().is_none_or(|made| made.0 + GRACE > now);

@@ -118,7 +118,13 @@ impl Storage<'_> {
         }
     }
 
-    fn written(&self, key: String, bytes: Bytes, revision: Revision, created: bool) -> Result<Written, ApiError> {
+    fn written(
+        &self,
+        key: String,
+        bytes: Bytes,
+        revision: Revision,
+        created: bool,
+    ) -> Result<Written, ApiError> {
         let kv = KeyValue { key, value: bytes, created: revision, modified: revision };
         let object = cacher::ingest(&self.resource.cache_spec(), kv).map_err(|error| cache_error(&error))?;
         Ok(Written { object: Arc::new(object), created })
@@ -252,7 +258,8 @@ fn same_object(a: &Value, b: &Value) -> bool {
     };
     a.len() == b.len()
         && a.iter().all(|(key, value)| {
-            b.get(key).is_some_and(|other| if key == "metadata" { same_meta(value, other) } else { value == other })
+            b.get(key)
+                .is_some_and(|other| if key == "metadata" { same_meta(value, other) } else { value == other })
         })
 }
 
@@ -316,9 +323,7 @@ pub fn cache_error(error: &cacher::Error) -> ApiError {
             ApiError::expired(format!("too old resource version: {requested} ({oldest})"))
         }
         cacher::Error::Future { requested, current } => too_large_version(requested.0, current.0),
-        cacher::Error::NotReady => {
-            ApiError::too_many_requests("storage is (re)initializing", 1)
-        }
+        cacher::Error::NotReady => ApiError::too_many_requests("storage is (re)initializing", 1),
         cacher::Error::Store(error) => store_error(error),
         other => ApiError::internal(other),
     }
@@ -344,7 +349,8 @@ mod tests {
 
     #[test]
     fn stored_bytes_carry_no_version() {
-        let object = json!({"kind": "A", "metadata": {"name": "x", "resourceVersion": "7"}, "spec": {"a": [1]}});
+        let object =
+            json!({"kind": "A", "metadata": {"name": "x", "resourceVersion": "7"}, "spec": {"a": [1]}});
         assert_eq!(encode(&object), r#"{"kind":"A","metadata":{"name":"x"},"spec":{"a":[1]}}"#);
     }
 }

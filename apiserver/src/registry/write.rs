@@ -55,7 +55,12 @@ impl<'a> Write<'a> {
         Storage { store: self.cx.server.cacher.store(), resource: self.resource, dry_run: self.dry_run }
     }
 
-    fn attributes<'b>(&'b self, operation: Operation, name: &'b str, gvr: &'b GroupVersionResource) -> Attributes<'b> {
+    fn attributes<'b>(
+        &'b self,
+        operation: Operation,
+        name: &'b str,
+        gvr: &'b GroupVersionResource,
+    ) -> Attributes<'b> {
         Attributes {
             operation,
             kind: &self.kind,
@@ -145,8 +150,12 @@ impl<'a> Write<'a> {
         let user = &self.cx.user;
         let spec = &mut object["spec"];
         spec["username"] = user.name.clone().into();
-        let lists = [("groups", json!(user.groups), user.groups.is_empty()), ("extra", json!(user.extra), user.extra.is_empty())];
-        for (field, value, empty) in lists.into_iter().chain([("uid", json!(user.uid), user.uid.is_empty())]) {
+        let lists = [
+            ("groups", json!(user.groups), user.groups.is_empty()),
+            ("extra", json!(user.extra), user.extra.is_empty()),
+        ];
+        for (field, value, empty) in lists.into_iter().chain([("uid", json!(user.uid), user.uid.is_empty())])
+        {
             match spec.as_object_mut() {
                 Some(spec) if empty => drop(spec.remove(field)),
                 Some(spec) => drop(spec.insert(field.to_owned(), value)),
@@ -236,9 +245,15 @@ impl<'a> Write<'a> {
     }
 
     /// Addresses and ports for a Service.
-    async fn reserve(&self, object: &mut Value, old: Option<&Value>) -> Result<Option<Reservation>, ApiError> {
+    async fn reserve(
+        &self,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Option<Reservation>, ApiError> {
         let service = self.resource.gvr.group.is_empty() && self.resource.gvr.resource == "services";
-        let Some(allocators) = self.cx.server.security().map(|security| &security.services) else { return Ok(None) };
+        let Some(allocators) = self.cx.server.security().map(|security| &security.services) else {
+            return Ok(None);
+        };
         if !service || !self.subresource.is_empty() {
             return Ok(None);
         }
@@ -346,7 +361,8 @@ impl UpdateChange<'_, '_> {
     /// The object does not exist: makes it if the resource (or the source) allows that.
     async fn made(&mut self) -> Result<Next, ApiError> {
         let (write, name) = (self.write, self.name);
-        let allowed = write.subresource.is_empty() && strategy::allow_create_on_update(&write.resource.stored_as);
+        let allowed =
+            write.subresource.is_empty() && strategy::allow_create_on_update(&write.resource.stored_as);
         if !allowed && !self.source.may_create() {
             return Err(ApiError::not_found(&write.resource.group_resource(), name));
         }
@@ -425,7 +441,11 @@ impl UpdateChange<'_, '_> {
                 Err(ApiError::invalid(
                     &resource.gvk,
                     self.name,
-                    &[field::Error::invalid(&field::Path::new("metadata").child("resourceVersion"), asked, why)],
+                    &[field::Error::invalid(
+                        &field::Path::new("metadata").child("resourceVersion"),
+                        asked,
+                        why,
+                    )],
                 ))
             }
         }
@@ -481,7 +501,9 @@ fn reset_fields(resource: &Resource, part: &str) -> managed_fields::Set {
         "approval" => &[&["spec"], &["status", "certificate"]],
         "status" => match plural {
             ("apps", "deployments") => &[&["spec"], &["metadata", "labels"]],
-            ("", "pods") => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
+            ("", "pods") => {
+                &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]
+            }
             ("networking.k8s.io", "servicecidrs") | ("resource.k8s.io", _) => &[&["spec"], &["metadata"]],
             _ if csr => &[&["spec"], &["status", "conditions"]],
             _ => &[&["spec"]],
@@ -494,7 +516,9 @@ fn reset_fields(resource: &Resource, part: &str) -> managed_fields::Set {
 /// Takes away what only the server may set (upstream `WipeObjectMetaSystemFields`).
 pub fn wipe_system_metadata(object: &mut Value) {
     if let Some(meta) = object::meta_mut(object) {
-        for field in ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        for field in
+            ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"]
+        {
             meta.remove(field);
         }
     }
@@ -525,7 +549,9 @@ pub fn match_namespace(expected: &str, namespaced: bool, object: &mut Value) -> 
         object::set_meta(object, "namespace", None);
         return Ok(());
     }
-    Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+    Err(ApiError::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
 }
 
 /// The error after all generated names were taken (upstream `CheckGeneratedNameError`).
@@ -535,8 +561,10 @@ fn name_taken(error: &ApiError, resource: &Resource, name: &str) -> ApiError {
     ApiError::new(
         409,
         "AlreadyExists",
-        format!("{} {name:?} already exists, the server was not able to generate a unique name for the object",
-            resource.group_resource()),
+        format!(
+            "{} {name:?} already exists, the server was not able to generate a unique name for the object",
+            resource.group_resource()
+        ),
     )
     .with_details(group, plural, name)
     .with_retry_after(1)

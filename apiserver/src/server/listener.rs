@@ -19,9 +19,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Server;
 use super::service;
 use super::tls::ClientCa;
-use super::Server;
 
 /// Who is at the other end of a connection. An extension of every request that came over the network.
 #[derive(Clone, Debug)]
@@ -56,7 +56,8 @@ impl Listener {
         tls: rustls::ServerConfig,
         client_ca: Option<ClientCa>,
     ) -> anyhow::Result<Self> {
-        let socket = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let socket =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         Ok(Self { socket, tls: TlsAcceptor::from(Arc::new(tls)), client_ca })
     }
 

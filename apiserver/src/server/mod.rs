@@ -154,7 +154,8 @@ impl Running {
 
     /// Waits until caches are loaded and the default objects exist; what `/readyz` says.
     pub async fn ready(&self) {
-        while !(self.server.is_bootstrapped() && self.server.is_loaded()) && !self.server.token.is_cancelled() {
+        let done = || self.server.is_bootstrapped() && self.server.is_loaded();
+        while !done() && !self.server.token.is_cancelled() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -175,8 +176,11 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let tasks = Tasks::child_of(&token);
     let store = storage::open(&config.storage).await?;
     let prefix = config.storage_prefix.trim_end_matches('/').to_owned();
-    let cache_config = crate::cacher::Config { prefix: format!("{prefix}/"), ..crate::cacher::Config::default() };
-    let cacher = Cacher::start(Arc::clone(&store), cache_config, tasks.token()).await.context("start the watch cache")?;
+    let cache_config =
+        crate::cacher::Config { prefix: format!("{prefix}/"), ..crate::cacher::Config::default() };
+    let cacher = Cacher::start(Arc::clone(&store), cache_config, tasks.token())
+        .await
+        .context("start the watch cache")?;
     let registry = Registry::built_in(&cacher, &prefix, config.event_ttl);
     let server = Arc::new(Server::new(config, cacher, registry, tasks.token()));
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
@@ -243,7 +247,8 @@ fn facts(config: &Config, address: SocketAddr) -> anyhow::Result<Facts> {
         let Some(path) = path else { return Ok(None) };
         std::fs::read_to_string(path).map(Some).with_context(|| format!("read {}", path.display()))
     };
-    let range = config.service_cluster_ip_ranges.first().context("no block of Service addresses is configured")?;
+    let range =
+        config.service_cluster_ip_ranges.first().context("no block of Service addresses is configured")?;
     Ok(Facts {
         service_ip: range.nth(1),
         port: address.port(),
@@ -253,7 +258,13 @@ fn facts(config: &Config, address: SocketAddr) -> anyhow::Result<Facts> {
 }
 
 /// Makes the default objects, then keeps them until the token is cancelled.
-async fn look_after(server: Arc<Server>, own: Client, facts: Facts, member: Member, token: CancellationToken) {
+async fn look_after(
+    server: Arc<Server>,
+    own: Client,
+    facts: Facts,
+    member: Member,
+    token: CancellationToken,
+) {
     let mut wait = Duration::from_millis(50);
     loop {
         let made = tokio::select! {
@@ -280,7 +291,10 @@ async fn look_after(server: Arc<Server>, own: Client, facts: Facts, member: Memb
 #[must_use]
 pub fn advertise_address(config: &Config) -> IpAddr {
     let bound = config.bind_address.ip();
-    config.advertise_address.or_else(|| (!bound.is_unspecified()).then_some(bound)).unwrap_or_else(outward_address)
+    config
+        .advertise_address
+        .or_else(|| (!bound.is_unspecified()).then_some(bound))
+        .unwrap_or_else(outward_address)
 }
 
 /// The address of the interface with the default route. No packet is sent.

@@ -8,12 +8,12 @@ use client::{Client, SharedInformerFactory};
 
 use super::{Server, own_directory, tls};
 use crate::admission::{self, Plugin};
+use crate::authn::Authenticator;
 use crate::authn::discovery::Documents;
 use crate::authn::impersonation::Impersonation;
 use crate::authn::setup::{Authentication, setup};
 use crate::authn::token_request::Issuer;
 use crate::authn::union::Tokens;
-use crate::authn::Authenticator;
 use crate::authz::escalation::Escalation;
 use crate::authz::{self, Authorizer};
 use crate::config::{AuthenticationConfig, Config};
@@ -66,7 +66,8 @@ impl Security {
         let (authorizer, rbac) = authz::setup(&config.authorization_modes, informers)?;
         let authorizer: Arc<dyn Authorizer> = Arc::new(authorizer);
         let escalation = Escalation::new(rbac, Arc::clone(&authorizer), own.clone());
-        let deps = admission::Deps { client: own.clone(), informers, authorizer: Arc::clone(&authorizer), config };
+        let deps =
+            admission::Deps { client: own.clone(), informers, authorizer: Arc::clone(&authorizer), config };
         let (admission, unknown) = admission::chain(&deps);
         if !unknown.is_empty() {
             anyhow::bail!("unknown admission plugins: {}", unknown.join(", "));

@@ -52,7 +52,8 @@ pub async fn serve(server: Arc<Server>, request: Request<Body>) -> Response<Body
         Ok(Err(error)) => response::error(&error, &headers, &query),
         Err(_) => {
             tracing::error!(path, "a handler panicked");
-            let error = ApiError::internal("This request caused apiserver to panic. Look in the logs for details.");
+            let error =
+                ApiError::internal("This request caused apiserver to panic. Look in the logs for details.");
             response::error(&error, &headers, &query)
         }
     };
@@ -97,8 +98,9 @@ async fn limited(
 fn time_limit(server: &Server, query: &Query) -> Result<Duration, ApiError> {
     let most = server.config.request_timeout;
     let Some(text) = query.first("timeout").filter(|text| !text.is_empty()) else { return Ok(most) };
-    let asked = parse_duration(text)
-        .map_err(|why| ApiError::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
+    let asked = parse_duration(text).map_err(|why| {
+        ApiError::bad_request(format!("invalid timeout specified in the request URL - {why}"))
+    })?;
     Ok(if asked.is_zero() { most } else { asked.min(most) })
 }
 

@@ -161,7 +161,9 @@ fn accepts_text(headers: &HeaderMap) -> bool {
         "application/vnd.kubernetes.protobuf",
     ];
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut types = values.flat_map(|value| value.split(',')).map(|part| part.split(';').next().unwrap_or_default().trim());
+    let mut types = values
+        .flat_map(|value| value.split(','))
+        .map(|part| part.split(';').next().unwrap_or_default().trim());
     !headers.contains_key(ACCEPT) || types.any(|media| media.is_empty() || REPRESENTATIONS.contains(&media))
 }
 
@@ -234,7 +236,9 @@ mod tests {
 
     #[test]
     fn whoever_takes_no_text_gets_none() {
-        for (accept, expected) in [("text/html", false), ("text/html, */*;q=0.1", true), ("application/json", true)] {
+        for (accept, expected) in
+            [("text/html", false), ("text/html, */*;q=0.1", true), ("application/json", true)]
+        {
             let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
             assert_eq!(accepts_text(&headers), expected, "{accept}");
         }
@@ -247,7 +251,7 @@ mod tests {
             ("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
             ("limitBytes=0", "limitBytes: Invalid value: 0: must be greater than 0"),
             ("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
-("stream=Stdout", "stream: Forbidden: may not be specified"),
+            ("stream=Stdout", "stream: Forbidden: may not be specified"),
         ] {
             let errors = Options::parse(&Query::parse(query)).expect("readable").validate();
             assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);

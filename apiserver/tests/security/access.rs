@@ -19,15 +19,16 @@ async fn client_certificates() {
     let (status, alice) = cluster.with_certificate(&ca.client("alice", &["dev", "ops"])).whoami().await;
     assert_eq!((status, alice["username"].as_str()), (201, Some("alice")));
     assert_eq!(groups(&alice), ["dev", "ops", "system:authenticated"]);
-    let credential = alice["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap_or_default();
+    let credential =
+        alice["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap_or_default();
     assert!(credential.starts_with("X509SHA256="), "{alice}");
 
     let expired = ca.issue("alice", &[], |params| {
         params.not_before = rcgen::date_time_ymd(2001, 1, 1);
         params.not_after = rcgen::date_time_ymd(2002, 1, 1);
     });
-    let for_servers =
-        ca.issue("alice", &[], |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    let for_servers = ca
+        .issue("alice", &[], |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
     let of_others = Authority::new("others").client("alice", &["system:masters"]);
     for (what, identity) in [("expired", expired), ("for servers", for_servers), ("of others", of_others)] {
         let (status, answer) = cluster.with_certificate(&identity).get("/api/v1/namespaces").await;
@@ -78,7 +79,10 @@ async fn a_front_proxy_speaks_for_others() {
     let cluster = Cluster::start().await;
     let ask = |identity: Identity| {
         let asker = cluster.with_certificate(&identity);
-        asker.header("X-Remote-User", "carol").header("X-Remote-Group", "dev").header("X-Remote-Extra-Via", "proxy")
+        asker
+            .header("X-Remote-User", "carol")
+            .header("X-Remote-Group", "dev")
+            .header("X-Remote-Extra-Via", "proxy")
     };
     let (status, carol) = ask(cluster.front_proxy.client("aggregator", &[])).whoami().await;
     assert_eq!((status, carol["username"].as_str()), (201, Some("carol")));
@@ -99,7 +103,8 @@ async fn service_account_tokens() {
     let account = json!({"metadata": {"name": "robot"}});
     let accounts = "/api/v1/namespaces/shop/serviceaccounts";
     let uid = admin.create(accounts, &account).await["metadata"]["uid"].clone();
-    let request = |spec: Value| json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+    let request =
+        |spec: Value| json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
     let tokens = format!("{accounts}/robot/token");
     let issue = async |spec: Value| {
         let answer = admin.create(&tokens, &request(spec)).await;
@@ -108,10 +113,14 @@ async fn service_account_tokens() {
 
     let token = issue(json!({})).await;
     let robot = cluster.with_token(&token);
-    let known = eventually("the account is known", || robot.whoami(), |(status, _): &Answer| *status == 201).await.1;
+    let known =
+        eventually("the account is known", || robot.whoami(), |(status, _): &Answer| *status == 201).await.1;
     assert_eq!(known["username"], "system:serviceaccount:shop:robot");
     assert_eq!(known["uid"], uid);
-    assert_eq!(groups(&known), ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"]);
+    assert_eq!(
+        groups(&known),
+        ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"]
+    );
     assert!(known["extra"]["authentication.kubernetes.io/credential-id"][0].is_string(), "{known}");
 
     // Tokens for others are no tokens for this server, but can be reviewed.
@@ -136,9 +145,11 @@ async fn service_account_tokens() {
     let (status, refusal) = admin.post(&tokens, &request(spec.clone())).await;
     assert_eq!(status, 400, "{refusal}");
     let own = format!("{accounts}/default/token");
-    let bound = admin.create(&own, &request(spec)).await["status"]["token"].as_str().unwrap_or_default().to_owned();
+    let bound =
+        admin.create(&own, &request(spec)).await["status"]["token"].as_str().unwrap_or_default().to_owned();
     let of_pod = cluster.with_token(&bound);
-    let known = eventually("the pod is known", || of_pod.whoami(), |(status, _): &Answer| *status == 201).await.1;
+    let known =
+        eventually("the pod is known", || of_pod.whoami(), |(status, _): &Answer| *status == 201).await.1;
     assert_eq!(known["extra"]["authentication.kubernetes.io/pod-name"], json!(["web"]));
     admin.delete("/api/v1/namespaces/shop/pods/web?gracePeriodSeconds=0").await;
     eventually("the pod is gone", || of_pod.whoami(), |(status, _): &Answer| *status == 401).await;
@@ -189,9 +200,13 @@ async fn bootstrap_tokens() {
     let secrets = "/api/v1/namespaces/kube-system/secrets";
     admin.create(secrets, &secret).await;
     let joiner = cluster.with_token("abcdef.0123456789abcdef");
-    let known = eventually("the token is known", || joiner.whoami(), |(status, _): &Answer| *status == 201).await.1;
+    let known =
+        eventually("the token is known", || joiner.whoami(), |(status, _): &Answer| *status == 201).await.1;
     assert_eq!(known["username"], "system:bootstrap:abcdef");
-    assert_eq!(groups(&known), ["system:bootstrappers", "system:bootstrappers:workers", "system:authenticated"]);
+    assert_eq!(
+        groups(&known),
+        ["system:bootstrappers", "system:bootstrappers:workers", "system:authenticated"]
+    );
     assert_eq!(cluster.with_token("abcdef.0123456789abcdeX").whoami().await.0, 401);
     admin.delete(&format!("{secrets}/bootstrap-token-abcdef")).await;
     eventually("the token is gone", || joiner.whoami(), |(status, _): &Answer| *status == 401).await;
@@ -239,7 +254,8 @@ async fn roles_give_and_take() {
     admin.create(&format!("{rbac}/rolebindings"), &owners).await;
     let roles = format!("{rbac}/roles");
     // The rules of `maker` hold verb "*", which is no leave to escalate unless it says so for roles: here it does.
-    eventually("the owners' role is given", || owner.get(&roles), |(status, _): &Answer| *status == 200).await;
+    eventually("the owners' role is given", || owner.get(&roles), |(status, _): &Answer| *status == 200)
+        .await;
     assert_eq!(owner.post(&roles, &given(&["delete"])).await.0, 201);
     let mut narrow = maker.clone();
     narrow["rules"][0]["verbs"] = json!(["get", "list", "create", "update"]);
@@ -252,7 +268,8 @@ async fn roles_give_and_take() {
         let (owner, roles) = (owner.clone(), roles.clone());
         async move { owner.post(&roles, &role).await }
     };
-    let refusal = eventually("escalation is refused", &mut attempt, |(status, _): &Answer| *status == 403).await;
+    let refusal =
+        eventually("escalation is refused", &mut attempt, |(status, _): &Answer| *status == 403).await;
     assert!(
         message(&refusal).contains(
             "user \"olga\" (groups=[\"dev\" \"owners\" \"system:authenticated\"]) is attempting to grant RBAC \
@@ -260,7 +277,11 @@ async fn roles_give_and_take() {
         ),
         "{refusal:?}"
     );
-    assert_eq!(owner.post(&roles, &given(&["get"])).await.0, 409, "what one has one may give, but the name is taken");
+    assert_eq!(
+        owner.post(&roles, &given(&["get"])).await.0,
+        409,
+        "what one has one may give, but the name is taken"
+    );
 
     admin.delete(&format!("{rbac}/rolebindings/dev-read")).await;
     eventually("the role is taken", || dave.get(pods), |(status, _): &Answer| *status == 403).await;
@@ -330,14 +351,20 @@ async fn default_roles_come_back() {
     let admin = cluster.admin();
     let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
     let (_, list) = admin.get(path).await;
-    let names: Vec<&str> =
-        list["items"].as_array().into_iter().flatten().filter_map(|role| role["metadata"]["name"].as_str()).collect();
-    for name in ["cluster-admin", "admin", "edit", "view", "system:node", "system:controller:job-controller"] {
+    let names: Vec<&str> = list["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|role| role["metadata"]["name"].as_str())
+        .collect();
+    for name in ["cluster-admin", "admin", "edit", "view", "system:node", "system:controller:job-controller"]
+    {
         assert!(names.contains(&name), "{name} is missing from {names:?}");
     }
     let (_, service) = admin.get("/api/v1/namespaces/default/services/kubernetes").await;
     assert_eq!(service["spec"]["clusterIP"], "10.0.0.1", "{service}");
-    let (_, slice) = admin.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await;
+    let (_, slice) =
+        admin.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await;
     assert_eq!(slice["endpoints"][0]["addresses"], json!(["127.0.0.1"]), "{slice}");
     assert_eq!(slice["ports"][0]["port"], cluster.running.address().port());
     // Whoever may read the configuration is told apart by the loopback's user.

@@ -15,7 +15,8 @@ async fn a_plain_pod_is_completed() {
     assert_eq!(spec["serviceAccountName"], "default");
     assert_eq!(spec["priority"], 0);
     assert_eq!(spec["preemptionPolicy"], "PreemptLowerPriority");
-    let keys: Vec<_> = spec["tolerations"].as_array().into_iter().flatten().map(|each| each["key"].clone()).collect();
+    let keys: Vec<_> =
+        spec["tolerations"].as_array().into_iter().flatten().map(|each| each["key"].clone()).collect();
     assert_eq!(keys, ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
     let volume = &spec["volumes"][0];
     assert!(volume["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access-")), "{spec}");
@@ -29,7 +30,8 @@ async fn a_plain_pod_is_completed() {
 async fn what_is_missing_is_named() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
-    let nowhere = admin.post("/api/v1/namespaces/nowhere/configmaps", &json!({"metadata": {"name": "a"}})).await;
+    let nowhere =
+        admin.post("/api/v1/namespaces/nowhere/configmaps", &json!({"metadata": {"name": "a"}})).await;
     assert_eq!((nowhere.0, message(&nowhere)), (404, "namespaces \"nowhere\" not found"));
 
     namespace(&admin, "shop").await;
@@ -60,7 +62,10 @@ async fn what_is_missing_is_named() {
     }
     let answer = admin.delete("/api/v1/namespaces/kube-system").await;
     assert_eq!(answer.0, 403);
-    assert_eq!(message(&answer), "namespaces \"kube-system\" is forbidden: this namespace may not be deleted");
+    assert_eq!(
+        message(&answer),
+        "namespaces \"kube-system\" is forbidden: this namespace may not be deleted"
+    );
     cluster.stop().await;
 }
 
@@ -98,7 +103,8 @@ async fn a_quota_holds_when_all_come_at_once() {
     // The plugin reads quotas from a cache, which must have heard of this one.
     let body = json!({"metadata": {"name": "probe"}});
     let probe = || admin.post("/api/v1/namespaces/shop/secrets?dryRun=All", &body);
-    eventually("the quota is seen", probe, |answer: &Answer| message(answer).contains("exceeded quota")).await;
+    eventually("the quota is seen", probe, |answer: &Answer| message(answer).contains("exceeded quota"))
+        .await;
 
     let bodies: Vec<Value> = (0..12).map(|i| json!({"metadata": {"name": format!("m{i}")}})).collect();
     let answers = join_all(bodies.iter().map(|body| admin.post(maps, body))).await;
@@ -153,14 +159,18 @@ async fn limits_and_levels() {
     let answer = admin.post(pods, &bold).await;
     assert_eq!(
         (answer.0, message(&answer)),
-        (403, "pods \"bold\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)")
+        (
+            403,
+            "pods \"bold\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
+        )
     );
     cluster.stop().await;
 }
 
 #[tokio::test]
 async fn a_node_keeps_to_itself() {
-    let cluster = Cluster::with(|config, _| config.enable_admission_plugins = vec!["NodeRestriction".into()]).await;
+    let cluster =
+        Cluster::with(|config, _| config.enable_admission_plugins = vec!["NodeRestriction".into()]).await;
     let admin = cluster.admin();
     let node = cluster.user("system:node:n1", &["system:nodes"]);
     let made = node.create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await;

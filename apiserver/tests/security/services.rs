@@ -57,11 +57,14 @@ async fn an_address_belongs_to_one_service() {
 async fn all_at_once_get_addresses_of_their_own() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
-    let bodies: Vec<Value> = (0..40).map(|i| service(&format!("s{i}"), json!({"type": "NodePort"}))).collect();
+    let bodies: Vec<Value> =
+        (0..40).map(|i| service(&format!("s{i}"), json!({"type": "NodePort"}))).collect();
     let answers = join_all(bodies.iter().map(|body| admin.post(SERVICES, body))).await;
-    let made: Vec<&Value> = answers.iter().inspect(|(status, body)| assert_eq!(*status, 201, "{body}")).map(|a| &a.1).collect();
+    let made: Vec<&Value> =
+        answers.iter().inspect(|(status, body)| assert_eq!(*status, 201, "{body}")).map(|a| &a.1).collect();
     let ips: BTreeSet<_> = made.iter().map(|service| service["spec"]["clusterIP"].to_string()).collect();
-    let ports: BTreeSet<_> = made.iter().map(|service| service["spec"]["ports"][0]["nodePort"].to_string()).collect();
+    let ports: BTreeSet<_> =
+        made.iter().map(|service| service["spec"]["ports"][0]["nodePort"].to_string()).collect();
     assert_eq!((ips.len(), ports.len()), (40, 40));
     cluster.stop().await;
 }
@@ -152,14 +155,16 @@ async fn addresses_run_out() {
     assert!(message(&full).contains("range is full"), "{full:?}");
     admin.delete(&format!("{SERVICES}/s0")).await;
     let body = service("more", json!({}));
-    eventually("an address is free", || admin.post(SERVICES, &body), |(status, _): &Answer| *status == 201).await;
+    eventually("an address is free", || admin.post(SERVICES, &body), |(status, _): &Answer| *status == 201)
+        .await;
     cluster.stop().await;
 }
 
 #[tokio::test]
 async fn two_families() {
     let cluster = Cluster::with(|config, _| {
-        config.service_cluster_ip_ranges = vec!["10.9.0.0/24".parse().unwrap(), "fd00:9::/112".parse().unwrap()];
+        config.service_cluster_ip_ranges =
+            vec!["10.9.0.0/24".parse().unwrap(), "fd00:9::/112".parse().unwrap()];
     })
     .await;
     let admin = cluster.admin();
@@ -167,7 +172,11 @@ async fn two_families() {
     assert_eq!(single["spec"]["ipFamilies"], json!(["IPv4"]));
     let both = admin.create(SERVICES, &service("both", json!({"ipFamilyPolicy": "RequireDualStack"}))).await;
     assert_eq!(both["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
-    let ips: Vec<&str> = both["spec"]["clusterIPs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    assert!(matches!(ips.as_slice(), [four, six] if four.starts_with("10.9.0.") && six.starts_with("fd00:9::")), "{both}");
+    let ips: Vec<&str> =
+        both["spec"]["clusterIPs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert!(
+        matches!(ips.as_slice(), [four, six] if four.starts_with("10.9.0.") && six.starts_with("fd00:9::")),
+        "{both}"
+    );
     cluster.stop().await;
 }

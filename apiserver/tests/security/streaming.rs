@@ -49,8 +49,10 @@ impl Kubelet {
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
         let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-        let config =
-            rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

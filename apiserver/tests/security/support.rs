@@ -12,7 +12,8 @@ use base64::Engine;
 use client::Client;
 use http::Request;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -47,13 +48,19 @@ impl Authority {
         self.issue(user, groups, |_| {})
     }
 
-    pub fn issue(&self, user: &str, groups: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
+    pub fn issue(
+        &self,
+        user: &str,
+        groups: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, user);
         // rcgen keeps one value of a type: further ones go by the number of the type.
         for (i, group) in groups.iter().enumerate() {
-            let kind = if i == 0 { DnType::OrganizationName } else { DnType::CustomDnType(vec![2, 5, 4, 10]) };
+            let kind =
+                if i == 0 { DnType::OrganizationName } else { DnType::CustomDnType(vec![2, 5, 4, 10]) };
             params.distinguished_name.push(kind, *group);
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -106,8 +113,10 @@ impl Cluster {
         config.authentication.request_header.username_headers = vec!["X-Remote-User".to_owned()];
         config.authentication.request_header.group_headers = vec!["X-Remote-Group".to_owned()];
         config.authentication.request_header.extra_headers_prefix = vec!["X-Remote-Extra-".to_owned()];
-        config.authentication.token_auth_file =
-            Some(file("tokens.csv", "secret-of-bob,bob,4711,\"dev,ops\"\nsecret-of-root,root,0,system:masters\n"));
+        config.authentication.token_auth_file = Some(file(
+            "tokens.csv",
+            "secret-of-bob,bob,4711,\"dev,ops\"\nsecret-of-root,root,0,system:masters\n",
+        ));
         config.authentication.bootstrap_tokens = true;
         change(&mut config, directory.path());
         let token = CancellationToken::new();
@@ -209,17 +218,6 @@ impl Asker {
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
         let (status, answer) = self.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).await;
         if status == 201 { (status, answer["status"]["userInfo"].clone()) } else { (status, answer) }
-    }
-}
-
-trait Collect {
-    async fn collect_bytes(self) -> Result<Vec<u8>, kube::Error>;
-}
-
-impl Collect for kube::client::Body {
-    async fn collect_bytes(self) -> Result<Vec<u8>, kube::Error> {
-        use http_body_util::BodyExt;
-        Ok(self.collect().await?.to_bytes().to_vec())
     }
 }
 

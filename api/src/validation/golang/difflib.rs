@@ -97,7 +97,8 @@ fn groups(codes: &[Opcode]) -> Vec<Vec<Opcode>> {
         }
         group.push(code);
     }
-    if !group.is_empty() && !(group.len() == 1 && group[0].equal) {
+    let only_equal = group.len() == 1 && group[0].equal;
+    if !group.is_empty() && !only_equal {
         groups.push(group);
     }
     groups

@@ -68,7 +68,8 @@ impl Check<'_> {
         let (complete, failed) = (self.changed("Complete"), self.changed("Failed"));
         let both = self.is("Complete") && self.is("Failed") && (complete || failed);
         self.conditions(errors, both, "cannot set Complete=True and Failed=true conditions");
-        let target = self.is("Complete") && self.is("FailureTarget") && (complete || self.changed("FailureTarget"));
+        let target =
+            self.is("Complete") && self.is("FailureTarget") && (complete || self.changed("FailureTarget"));
         self.conditions(errors, target, "cannot set Complete=True and FailureTarget=true conditions");
         self.times(errors);
         let failed_indexes = status.failed_indexes != self.before.failed_indexes;
@@ -152,7 +153,8 @@ impl Check<'_> {
         let left = pods(status).filter(|p| !list(&p.failed).is_empty() || !list(&p.succeeded).is_empty());
         let relevant = changed || !same(&pods(status), &pods(before));
         if let Some(left) = left.filter(|_| finished && relevant) {
-            let shown = format!("{{\"Succeeded\":{},\"Failed\":{}}}", json(&left.succeeded), json(&left.failed));
+            let shown =
+                format!("{{\"Succeeded\":{},\"Failed\":{}}}", json(&left.succeeded), json(&left.failed));
             let at = self.path.child("uncountedTerminatedPods");
             errors.push(Error::invalid_shown(&at, shown, "must be empty for finished job"));
         }
@@ -164,7 +166,8 @@ impl Check<'_> {
         let (completed, failed) = (text(&status.completed_indexes), status.failed_indexes.as_deref());
         let completed_moved = completed != text(&before.completed_indexes);
         let failed_moved = failed != before.failed_indexes.as_deref();
-        let (completed_at, failed_at) = (self.path.child("completedIndexes"), self.path.child("failedIndexes"));
+        let (completed_at, failed_at) =
+            (self.path.child("completedIndexes"), self.path.child("failedIndexes"));
         if let Some(completions) = spec.completions {
             if let Err(why) = indexes_of(completed, completions)
                 && completed_moved
@@ -216,10 +219,15 @@ impl Check<'_> {
         }
         let count = |value: Option<i32>| value.unwrap_or(0);
         if count(status.failed) < count(before.failed) {
-            errors.invalid(&self.path.child("failed"), count(status.failed), "cannot decrease the failed counter");
+            errors.invalid(
+                &self.path.child("failed"),
+                count(status.failed),
+                "cannot decrease the failed counter",
+            );
         }
         let spec = self.job.spec.clone().unwrap_or_default();
-        let elastic = spec.completion_mode.as_deref() == Some("Indexed") && spec.completions == spec.parallelism;
+        let elastic =
+            spec.completion_mode.as_deref() == Some("Indexed") && spec.completions == spec.parallelism;
         if !elastic && count(status.succeeded) < count(before.succeeded) {
             let detail = "cannot decrease the succeeded counter";
             errors.invalid(&self.path.child("succeeded"), count(status.succeeded), detail);
@@ -241,7 +249,8 @@ impl Check<'_> {
         }
         let lost = is(before, "SuccessCriteriaMet") && !self.is("SuccessCriteriaMet");
         self.conditions(errors, lost, "cannot disable the SuccessCriteriaMet=True condition");
-        let late = is(before, "Complete") && !is(before, "SuccessCriteriaMet") && self.is("SuccessCriteriaMet");
+        let late =
+            is(before, "Complete") && !is(before, "SuccessCriteriaMet") && self.is("SuccessCriteriaMet");
         let detail = "cannot set SuccessCriteriaMet=True for Job already has Complete=true conditions";
         self.conditions(errors, late, detail);
     }

@@ -173,7 +173,8 @@ fn only_cpu_and_memory(munged: &mut PodSpec, old: &PodSpec, path: &Path, errors:
         if changed && !rules::is_sidecar(container) {
             let policies = list(&container.resize_policy).iter();
             for _ in policies.filter(|p| p.restart_policy == "RestartContainer") {
-                let detail = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+                let detail =
+                    "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
                 errors.forbidden(&at, detail);
             }
         }

@@ -21,14 +21,16 @@ fn kind() -> GroupVersionKind {
 }
 
 /// Binds a pod: `POST pods/NAME/binding`, or `POST bindings` with the name in the body.
-pub async fn create(cx: &Context, pods: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn create(
+    cx: &Context,
+    pods: &Resource,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
     let (mut binding, options) = read(cx, request, &kind(), "CreateOptions").await?;
     let name = if cx.info.name.is_empty() { meta_text(&binding, "name") } else { &cx.info.name }.to_owned();
     if meta_text(&binding, "name") != name {
-        return Err(ApiError::bad_request(format!(
-            "name in URL does not match name in Binding object"
-        )));
+        return Err(ApiError::bad_request("name in URL does not match name in Binding object".to_string()));
     }
     let mut write = Write { options, kind: kind(), ..Write::new(cx, pods) };
     crate::registry::write::match_namespace(write.namespace, true, &mut binding)?;
@@ -69,7 +71,9 @@ impl Bind<'_> {
         for (field, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
             let (asked, found) = (meta_text(self.binding, field), meta_text(pod, field));
             if !asked.is_empty() && asked != found {
-                let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}");
+                let why = format!(
+                    "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}"
+                );
                 return Err(ApiError::conflict(&GroupResource::new("", "pods"), name, &why));
             }
         }

@@ -31,7 +31,11 @@ fn kind() -> GroupVersionKind {
 }
 
 /// Evicts a pod.
-pub async fn create(cx: &Context, pods: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn create(
+    cx: &Context,
+    pods: &Resource,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
     let kinds = [kind(), GroupVersionKind::new("policy", "v1beta1", "Eviction")];
     let (mut eviction, options) = read_one_of(cx, request, &kinds, "CreateOptions").await?;
@@ -47,7 +51,8 @@ pub async fn create(cx: &Context, pods: &Resource, request: Request<Body>) -> Re
     write.admit(Operation::Create, name, &mut eviction, None).await?;
     write.admission_validate(Operation::Create, name, &eviction, None).await?;
     evict(&write, name, &mut delete).await?;
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     value(cx, accepted, StatusCode::CREATED, &status)
 }
 
@@ -72,7 +77,9 @@ async fn evict(write: &Write<'_>, name: &str, delete: &mut DeleteOptions) -> Res
     }
     let outcome = delete_marked(write, name, delete).await;
     match outcome {
-        Err(error) if error.reason() == "Conflict" && pinned && !own_precondition => Err(still_processed(&budget_name)),
+        Err(error) if error.reason() == "Conflict" && pinned && !own_precondition => {
+            Err(still_processed(&budget_name))
+        }
         other => other,
     }
 }
@@ -95,7 +102,9 @@ async fn delete_marked(write: &Write<'_>, name: &str, delete: &mut DeleteOptions
             *version = written.object.revision.to_string();
         }
     }
-    remove(&Write { subresource: "", part: "", ..Write::new(write.cx, write.resource) }, name, delete).await.map(drop)
+    remove(&Write { subresource: "", part: "", ..Write::new(write.cx, write.resource) }, name, delete)
+        .await
+        .map(drop)
 }
 
 struct Mark<'a> {
@@ -116,7 +125,9 @@ impl Change for Mark<'_> {
             "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
             "message": "Eviction API: evicting", "lastProbeTime": null, "lastTransitionTime": object::now(),
         });
-        let same = |c: &Value| c["type"] == condition["type"] && c["status"] == "True" && c["reason"] == condition["reason"];
+        let same = |c: &Value| {
+            c["type"] == condition["type"] && c["status"] == "True" && c["reason"] == condition["reason"]
+        };
         if !pod["status"]["conditions"].is_array() {
             pod["status"]["conditions"] = json!([]);
         }
@@ -148,8 +159,7 @@ async fn budget_of(write: &Write<'_>, pod: &Value) -> Result<Option<PodDisruptio
         }
     }
     if found.len() > 1 {
-        let message =
-            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
         return Err(ApiError::new(500, "", message));
     }
     Ok(found.pop())
@@ -243,7 +253,8 @@ fn still_processed(budget: &str) -> ApiError {
 }
 
 fn refused(retry_after: i32, message: String) -> ApiError {
-    let cause = StatusCause { reason: Some("DisruptionBudget".to_owned()), message: Some(message), field: None };
+    let cause =
+        StatusCause { reason: Some("DisruptionBudget".to_owned()), message: Some(message), field: None };
     let mut error = ApiError::too_many_requests(REFUSED, retry_after).with_causes(vec![cause]);
     if let Some(details) = error.status.details.as_mut().filter(|_| retry_after == 0) {
         details.retry_after_seconds = None;
@@ -256,7 +267,8 @@ fn check(budget: &PodDisruptionBudget, name: &str) -> Result<(), ApiError> {
     let status = budget.status.clone().unwrap_or_default();
     let allowed = status.disruptions_allowed.unwrap_or(0);
     let (desired, healthy) = (status.desired_healthy.unwrap_or(0), status.current_healthy.unwrap_or(0));
-    let forbidden = |why: &str| Err(ApiError::forbidden(&GroupResource::new("policy", "poddisruptionbudget"), name, why));
+    let forbidden =
+        |why: &str| Err(ApiError::forbidden(&GroupResource::new("policy", "poddisruptionbudget"), name, why));
     if status.observed_generation.unwrap_or(0) < budget.metadata.generation.unwrap_or(0) {
         return Err(still_processed(name));
     }

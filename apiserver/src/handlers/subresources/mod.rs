@@ -44,11 +44,17 @@ pub async fn handle(
 
 /// 201 with nothing to say but that it is done.
 fn done(cx: &Context, accepted: Accepted) -> Result<Response<Body>, ApiError> {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     response::object(StatusCode::CREATED, Accepted { transform: None, ..accepted }, &status, &cx.headers)
 }
 
 /// An answer of a value that is no stored object.
-fn value(cx: &Context, accepted: Accepted, status: StatusCode, value: &Value) -> Result<Response<Body>, ApiError> {
+fn value(
+    cx: &Context,
+    accepted: Accepted,
+    status: StatusCode,
+    value: &Value,
+) -> Result<Response<Body>, ApiError> {
     response::object(status, Accepted { transform: None, ..accepted }, value, &cx.headers)
 }

@@ -29,13 +29,18 @@ pub async fn get(cx: &Context, resource: &Resource) -> Result<Response<Body>, Ap
     let accepted = cx.accept()?;
     let name = cx.info.name.as_str();
     let cache = resource.cache.as_ref().ok_or_else(ApiError::no_such_resource)?;
-    let (found, _) = cache.get(ReadAt::Latest, &cx.info.namespace, name).await.map_err(|e| cache_error(&e))?;
+    let (found, _) =
+        cache.get(ReadAt::Latest, &cx.info.namespace, name).await.map_err(|e| cache_error(&e))?;
     let Some(found) = found else { return Err(ApiError::not_found(&resource.group_resource(), name)) };
     value(cx, accepted, StatusCode::OK, &scale_of(&render::served(resource, &found)?)?)
 }
 
 /// Writes the scale of an object.
-pub async fn update(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn update(
+    cx: &Context,
+    resource: &Resource,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let (mut scale, options) = read(cx, request, &kind(), "UpdateOptions").await?;
     match_namespace(&cx.info.namespace, true, &mut scale)?;
     update::check_name(cx, &scale)?;
@@ -43,7 +48,11 @@ pub async fn update(cx: &Context, resource: &Resource, request: Request<Body>) -
 }
 
 /// Patches the scale of an object.
-pub async fn patch(cx: &Context, resource: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn patch(
+    cx: &Context,
+    resource: &Resource,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let (patch, options) = patch::read(cx, request, &kind()).await?;
     write(cx, resource, options, New::Patch(patch)).await
 }
@@ -118,7 +127,9 @@ fn scale_of(object: &Value) -> Result<Value, ApiError> {
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
-    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+    Ok(
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
+    )
 }
 
 /// A selector as text: of a workload, or the plain labels of a ReplicationController.
@@ -132,7 +143,8 @@ fn selector_text(selector: &Value) -> Result<String, ApiError> {
     if selector.is_null() {
         return Ok(String::new());
     }
-    let selector: meta::LabelSelector = serde_json::from_value(selector.clone()).map_err(ApiError::internal)?;
+    let selector: meta::LabelSelector =
+        serde_json::from_value(selector.clone()).map_err(ApiError::internal)?;
     LabelSelector::from_meta(Some(&selector)).map(|s| s.to_string()).map_err(ApiError::internal)
 }
 
