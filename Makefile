@@ -30,7 +30,7 @@ unit:
 
 e2e:
 	$(CARGO) build --workspace --bins
-	$(CARGO) test -p e2e
+	COXSWAIN_E2E=$${COXSWAIN_E2E:-embedded} $(CARGO) test -p e2e
 
 bench: packages
 	$(CARGO) build --release --bins

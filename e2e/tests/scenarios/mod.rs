@@ -47,7 +47,6 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(samples::deployment_serves_behind_its_service),
     scenario!(samples::string_service_of_replication_controllers_answers),
     scenario!(samples::string_service_of_deployments_answers),
-    scenario!(samples::consumer_gets_what_the_producer_queued),
     scenario!(workloads::deleted_pod_is_replaced_and_scaling_scales),
     scenario!(workloads::rolling_update_loses_no_request),
     scenario!(workloads::memory_hog_is_killed_and_restarted),

@@ -69,15 +69,3 @@ async fn ask(server: SocketAddr, line: &str) -> Result<String> {
     ensure!(!answer.is_empty(), "no answer");
     Ok(answer)
 }
-
-pub async fn consumer_gets_what_the_producer_queued(env: Arc<Env>) -> Result<()> {
-    let kubectl = env.namespace("queue").await?;
-    kubectl.run(&format!("apply -f {}", sample("queue/queue.yaml"))).await?;
-    let consumer = ready_pods(&kubectl, "app=consumer", 1).await?;
-    wait::until("the consumer consumes", || async {
-        let log = kubectl.run(&format!("logs {}", consumer[0])).await?;
-        Ok(log.contains("consumed job-3").then_some(()))
-    })
-    .await?;
-    env.done(&kubectl).await
-}
