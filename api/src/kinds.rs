@@ -13,6 +13,7 @@ use crate::names::GroupVersionKind;
 use crate::printers::Table;
 use crate::selector::FieldSelectors;
 use crate::strategy::Strategy;
+use crate::strategy::warnings::Warnings;
 
 mod rows;
 
@@ -35,7 +36,9 @@ pub(crate) struct Kind {
     pub(crate) status_update: Option<ValidateUpdate>,
     pub(crate) subresource_updates: &'static [(&'static str, ValidateUpdate)],
     /// What to tell the client although all is well.
-    pub(crate) warnings: fn(new: &Value, old: Option<&Value>) -> Vec<String>,
+    pub(crate) warnings: Warnings,
+    /// The same for a changed status.
+    pub(crate) status_warnings: Warnings,
     pub(crate) table: Option<&'static Table>,
 }
 
@@ -53,6 +56,7 @@ impl Kind {
             status_update: None,
             subresource_updates: &[],
             warnings: |_, _| Vec::new(),
+            status_warnings: |_, _| Vec::new(),
             table: None,
         }
     }
@@ -91,9 +95,13 @@ impl Kind {
         self
     }
 
-    #[expect(dead_code, reason = "kinds that warn are registered with it as their validation arrives")]
-    pub(crate) const fn warnings(mut self, warnings: fn(&Value, Option<&Value>) -> Vec<String>) -> Self {
+    pub(crate) const fn warnings(mut self, warnings: Warnings) -> Self {
         self.warnings = warnings;
+        self
+    }
+
+    pub(crate) const fn status_warnings(mut self, warnings: Warnings) -> Self {
+        self.status_warnings = warnings;
         self
     }
 

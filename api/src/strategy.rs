@@ -16,6 +16,7 @@ mod drop;
 pub(crate) mod other;
 pub(crate) mod pod;
 pub(crate) mod service;
+pub(crate) mod warnings;
 pub(crate) mod workload;
 
 /// What counts for `metadata.generation`.
@@ -27,6 +28,8 @@ pub(crate) enum Generation {
     Fixed,
     /// It starts at 1 and grows when one of these top-level fields changes.
     Counts(&'static [&'static str]),
+    /// As `Counts`, but a new object has none.
+    CountsChanges(&'static [&'static str]),
 }
 
 /// Changes the new object, seeing the old one.
@@ -160,7 +163,7 @@ pub fn prepare_for_create(gvk: &GroupVersionKind, object: &mut Value) {
     if !strategy.pod_spec.is_empty() {
         drop::pod_fields(object, None, strategy.pod_spec);
     }
-    if !matches!(strategy.generation, Generation::None) {
+    if matches!(strategy.generation, Generation::Fixed | Generation::Counts(_)) {
         set_meta(object, "generation", Some(json!(1)));
     }
     (strategy.create)(object);
@@ -178,7 +181,7 @@ pub fn prepare_for_update(gvk: &GroupVersionKind, new: &mut Value, old: &Value) 
         drop::pod_fields(new, Some(old), strategy.pod_spec);
     }
     (strategy.update)(new, old);
-    if let Generation::Counts(fields) = strategy.generation
+    if let Generation::Counts(fields) | Generation::CountsChanges(fields) = strategy.generation
         && fields.iter().any(|field| !same_field(new, old, field))
     {
         bump_generation(new, old);
@@ -226,6 +229,20 @@ pub fn prepare_for_subresource_update(
 #[must_use]
 pub fn warnings(gvk: &GroupVersionKind, new: &Value, old: Option<&Value>) -> Vec<String> {
     kinds::find(gvk).map(|kind| (kind.warnings)(new, old)).unwrap_or_default()
+}
+
+/// Warnings for an object changed by a subresource (after preparation).
+#[must_use]
+pub fn subresource_warnings(
+    gvk: &GroupVersionKind,
+    subresource: &str,
+    new: &Value,
+    old: &Value,
+) -> Vec<String> {
+    match (subresource, kinds::find(gvk)) {
+        ("status", Some(kind)) => (kind.status_warnings)(new, Some(old)),
+        _ => Vec::new(),
+    }
 }
 
 fn same_field(new: &Object, old: &Object, field: &str) -> bool {

@@ -16,6 +16,7 @@ use crate::kinds;
 use crate::names::GroupVersionKind;
 use crate::registry;
 
+pub(crate) mod admission;
 pub(crate) mod affinity;
 pub(crate) mod autoscaling;
 pub(crate) mod certificates;
@@ -23,8 +24,10 @@ pub(crate) mod claim;
 pub(crate) mod container;
 pub(crate) mod core;
 pub(crate) mod cron;
+pub(crate) mod devices;
 pub(crate) mod discovery;
 pub(crate) mod events;
+pub(crate) mod flowcontrol;
 pub(crate) mod golang;
 pub(crate) mod ip;
 pub(crate) mod job;
@@ -43,6 +46,8 @@ pub(crate) mod source;
 pub(crate) mod storage;
 pub(crate) mod volume;
 pub(crate) mod workload;
+
+pub(crate) use rules::*;
 
 /// What is wrong with a new object. Kinds without checks of their own (custom resources) have none here: the caller
 /// checks their metadata with [`meta::validate`].

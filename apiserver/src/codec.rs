@@ -42,7 +42,11 @@ pub fn decode_one_of(
             let found = kind_of_json(bytes).map_err(|why| unrecognized(bytes, kinds, &why))?;
             let gvk = check_kind(&found, kinds)?;
             let decoded = type_of(gvk)?.decode_slice(bytes).map_err(|e| unusable(gvk, &e))?;
-            (decoded.value, gvk, decoded.strict_errors)
+            let mut value = decoded.value;
+            if forgets_managers(bytes) {
+                object::set_meta(&mut value, "managedFields", Some(Value::Array(Vec::new())));
+            }
+            (value, gvk, decoded.strict_errors)
         }
         Encoding::Yaml => {
             let raw = yaml::load(bytes).map_err(|error| unrecognized(bytes, kinds, &error.to_string()))?;
@@ -63,6 +67,23 @@ pub fn decode_one_of(
     object::set_kind(&mut value, gvk);
     api::defaults::apply(gvk, &mut value);
     Ok(Decoded { value, strict_errors })
+}
+
+/// Whether the body says `managedFields: []`. Decoding drops empty lists, but this one is a wish.
+fn forgets_managers(bytes: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Meta {
+        #[serde(rename = "managedFields")]
+        managed_fields: Option<Vec<serde::de::IgnoredAny>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Object {
+        metadata: Meta,
+    }
+    let mentioned = bytes.windows(15).any(|window| window == b"\"managedFields\"");
+    mentioned
+        && serde_json::from_slice::<Object>(bytes)
+            .is_ok_and(|object| object.metadata.managed_fields.is_some_and(|list| list.is_empty()))
 }
 
 /// A value as an object of `gvk`: pruned, normalised and defaulted.

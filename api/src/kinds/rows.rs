@@ -3,7 +3,7 @@
 use crate::defaults as d;
 use crate::printers as p;
 use crate::selector::kinds as f;
-use crate::strategy::{self as s, Strategy};
+use crate::strategy::{self as s, Strategy, warnings as w};
 use crate::validation as v;
 
 use super::Kind;
@@ -27,6 +27,7 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::core::endpoints)
         .strategy(Strategy::PLAIN.creates_on_update())
         .table(&p::core::ENDPOINTS)
+        .warnings(w::endpoints)
         .validate(|o| v::typed(o, v::core::endpoints), |n, o| v::typed2(n, o, v::core::endpoints_update)),
     Kind::new("", "v1", "Event")
         .strategy(Strategy::PLAIN.creates_on_update())
@@ -50,18 +51,21 @@ pub(super) static KINDS: &[Kind] = &[
         .strategy(s::core::NODE)
         .fields(f::NODE)
         .table(&p::core::NODE)
+        .warnings(w::node)
         .validate(|o| v::typed(o, v::node::create), |n, o| v::typed2(n, o, v::node::update))
         .validate_status(|n, o| v::typed2(n, o, v::node::update)),
     Kind::new("", "v1", "PersistentVolumeClaim")
         .defaults(d::volume::claim)
         .strategy(s::claim::CLAIM)
         .table(&p::storage::CLAIM)
+        .warnings(w::volume::claim)
         .validate(|o| v::typed(o, v::claim::claim), |n, o| v::typed2(n, o, v::claim::claim_update))
         .validate_status(|n, o| v::typed2(n, o, v::claim::claim_status)),
     Kind::new("", "v1", "PersistentVolume")
         .defaults(d::volume::persistent_volume)
         .strategy(s::claim::VOLUME)
         .table(&p::storage::PERSISTENT_VOLUME)
+        .warnings(w::volume::persistent_volume)
         .validate(
             |o| v::typed(o, v::claim::persistent_volume),
             |n, o| v::typed2(n, o, v::claim::persistent_volume_update),
@@ -72,6 +76,8 @@ pub(super) static KINDS: &[Kind] = &[
         .strategy(s::pod::STRATEGY)
         .fields(f::POD)
         .table(&p::pod::POD)
+        .warnings(w::pod::pod)
+        .status_warnings(w::pod::pod_status)
         .validate(|o| v::typed(o, v::pod::create), |n, o| v::typed2(n, o, v::pod::update))
         .validate_status(|n, o| v::typed2(n, o, v::pod::status))
         .validate_subresources(&[
@@ -82,12 +88,14 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::apps::pod_template)
         .strategy(Strategy::PLAIN.counting(&["template"]).pod_at(&["template", "spec"]))
         .table(&p::pod::POD_TEMPLATE)
+        .warnings(w::pod::pod_template)
         .validate(|o| v::typed(o, v::pod::pod_template), |n, o| v::typed2(n, o, v::pod::pod_template_update)),
     Kind::new("", "v1", "ReplicationController")
         .defaults(d::apps::replication_controller)
         .strategy(s::workload::REPLICATION_CONTROLLER)
         .fields(f::REPLICATION_CONTROLLER)
         .table(&p::workload::REPLICATION_CONTROLLER)
+        .warnings(w::pod::named_workload)
         .validate(
             |o| v::typed(o, v::workload::replication_controller),
             |n, o| v::typed2(n, o, v::workload::replication_controller_update),
@@ -104,10 +112,12 @@ pub(super) static KINDS: &[Kind] = &[
         .strategy(s::core::SECRET)
         .fields(f::SECRET)
         .table(&p::core::SECRET)
+        .warnings(w::secret)
         .validate(|o| v::typed(o, v::core::secret), |n, o| v::typed2(n, o, v::core::secret_update)),
     Kind::new("", "v1", "ServiceAccount")
         .strategy(s::core::SERVICE_ACCOUNT)
         .table(&p::core::NAME_AND_AGE)
+        .warnings(w::service_account)
         .validate(
             |o| v::typed(o, v::core::service_account),
             |n, o| v::typed2(n, o, v::core::service_account_update),
@@ -117,6 +127,8 @@ pub(super) static KINDS: &[Kind] = &[
         .strategy(s::service::STRATEGY)
         .fields(f::SERVICE)
         .table(&p::core::SERVICE)
+        .warnings(w::service)
+        .status_warnings(w::load_balancer)
         .validate(|o| v::typed(o, v::service::create), |n, o| v::typed2(n, o, v::service::update))
         .validate_status(|n, o| v::typed2(n, o, v::service::status)),
     // apiregistration.k8s.io, apiextensions.k8s.io
@@ -136,6 +148,7 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::apps::daemon_set)
         .strategy(s::workload::DAEMON_SET)
         .table(&p::workload::DAEMON_SET)
+        .warnings(w::pod::daemon_set)
         .validate(
             |o| v::typed(o, |d| v::workload::daemon_set(d, v::has_selector(o))),
             |n, o| v::typed2(n, o, |d, p| v::workload::daemon_set_update(d, p, v::has_selector(n))),
@@ -145,6 +158,7 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::apps::deployment)
         .strategy(s::workload::DEPLOYMENT)
         .table(&p::workload::DEPLOYMENT)
+        .warnings(w::pod::named_workload)
         .validate(
             |o| v::typed(o, |d| v::workload::deployment(d, v::has_selector(o))),
             |n, o| v::typed2(n, o, |d, p| v::workload::deployment_update(d, p, v::has_selector(n))),
@@ -154,6 +168,7 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::apps::replica_set)
         .strategy(Strategy::WORKLOAD)
         .table(&p::workload::REPLICA_SET)
+        .warnings(w::pod::named_workload)
         .validate(
             |o| v::typed(o, |d| v::workload::replica_set(d, v::has_selector(o))),
             |n, o| v::typed2(n, o, |d, p| v::workload::replica_set_update(d, p, v::has_selector(n))),
@@ -163,6 +178,7 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::apps::stateful_set)
         .strategy(s::workload::STATEFUL_SET)
         .table(&p::workload::STATEFUL_SET)
+        .warnings(w::pod::stateful_set)
         .validate(
             |o| v::typed(o, |d| v::workload::stateful_set(d, v::has_selector(o))),
             |n, o| v::typed2(n, o, |d, p| v::workload::stateful_set_update(d, p, v::has_selector(n))),
@@ -172,12 +188,14 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::apps::cron_job)
         .strategy(Strategy::SPEC_STATUS.pod_at(&["spec", "jobTemplate", "spec", "template", "spec"]))
         .table(&p::workload::CRON_JOB)
+        .warnings(w::pod::cron_job)
         .validate(|o| v::typed(o, v::job::cron_job), |n, o| v::typed2(n, o, v::job::cron_job_update)),
     Kind::new(BATCH, "v1", "Job")
         .defaults(d::apps::job)
         .strategy(s::workload::JOB)
         .fields(f::JOB)
         .table(&p::workload::JOB)
+        .warnings(w::pod::job)
         .validate(|o| v::typed(o, v::job::job), |n, o| v::typed2(n, o, v::job::job_update))
         .validate_status(|n, o| v::typed2(n, o, v::job::status)),
     Kind::new("autoscaling", "v1", "HorizontalPodAutoscaler")
@@ -212,6 +230,7 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::other::endpoint_slice)
         .strategy(s::other::ENDPOINT_SLICE)
         .table(&p::core::ENDPOINT_SLICE)
+        .warnings(w::endpoint_slice)
         .validate(|o| v::typed(o, v::discovery::create), |n, o| v::typed2(n, o, v::discovery::update)),
     Kind::new("scheduling.k8s.io", "v1", "PriorityClass")
         .defaults(d::other::priority_class)
@@ -225,6 +244,7 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::core::runtime_class)
         .strategy(Strategy::PLAIN.conditional().creates_on_update())
         .table(&p::other::RUNTIME_CLASS)
+        .warnings(w::runtime_class)
         .validate(
             |o| v::typed(o, v::policy::runtime_class),
             |n, o| v::typed2(n, o, v::policy::runtime_class_update),
@@ -247,6 +267,8 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new(NETWORKING, "v1", "Ingress")
         .strategy(Strategy::SPEC_STATUS)
         .table(&p::core::INGRESS)
+        .warnings(w::ingress)
+        .status_warnings(w::load_balancer)
         .validate(
             |o| v::typed(o, v::networking::ingress),
             |n, o| v::typed2(n, o, v::networking::ingress_update),
@@ -260,6 +282,7 @@ pub(super) static KINDS: &[Kind] = &[
         .defaults(d::other::network_policy)
         .strategy(Strategy::SPEC)
         .table(&p::core::NETWORK_POLICY)
+        .warnings(w::network_policy)
         .validate(
             |o| v::typed(o, v::networking::policy),
             |n, o| v::typed2(n, o, v::networking::policy_update),
@@ -299,8 +322,9 @@ pub(super) static KINDS: &[Kind] = &[
     // storage.k8s.io
     Kind::new(STORAGE, "v1", "CSIDriver")
         .defaults(d::volume::csi_driver)
-        .strategy(Strategy::SPEC.conditional())
+        .strategy(s::claim::CSI_DRIVER)
         .table(&p::storage::CSI_DRIVER)
+        .warnings(w::volume::driver)
         .validate(|o| v::typed(o, v::storage::driver), |n, o| v::typed2(n, o, v::storage::driver_update)),
     Kind::new(STORAGE, "v1", "CSINode")
         .strategy(Strategy::PLAIN.conditional())
@@ -308,11 +332,12 @@ pub(super) static KINDS: &[Kind] = &[
         .validate(|o| v::typed(o, v::storage::node), |n, o| v::typed2(n, o, v::storage::node_update)),
     Kind::new(STORAGE, "v1", "CSIStorageCapacity")
         .strategy(Strategy::PLAIN.conditional())
-        .table(&p::storage::CSI_STORAGE_CAPACITY)
+        .warnings(w::volume::capacity)
         .validate(|o| v::typed(o, v::storage::capacity), |n, o| v::typed2(n, o, v::storage::capacity_update)),
     Kind::new(STORAGE, "v1", "StorageClass")
         .defaults(d::volume::storage_class)
         .table(&p::storage::STORAGE_CLASS)
+        .warnings(w::volume::storage_class)
         .validate(|o| v::typed(o, v::storage::class), |n, o| v::typed2(n, o, v::storage::class_update)),
     Kind::new(STORAGE, "v1", "VolumeAttachment")
         .defaults(d::volume::attachment)
@@ -331,48 +356,94 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new(ADMISSION, "v1", "MutatingAdmissionPolicy")
         .defaults(d::admission::policy)
         .strategy(Strategy::SPEC.conditional())
-        .table(&p::policy::MUTATING_POLICY),
+        .table(&p::policy::MUTATING_POLICY)
+        .validate(
+            |o| v::typed(o, v::admission::policy::mutating),
+            |n, o| v::typed2(n, o, v::admission::policy::mutating_update),
+        ),
     Kind::new(ADMISSION, "v1", "MutatingAdmissionPolicyBinding")
         .defaults(d::admission::policy_binding)
         .strategy(Strategy::SPEC.conditional())
-        .table(&p::policy::POLICY_BINDING),
+        .table(&p::policy::POLICY_BINDING)
+        .validate(
+            |o| v::typed(o, v::admission::policy::mutating_binding),
+            |n, o| v::typed2(n, o, v::admission::policy::mutating_binding_update),
+        ),
     Kind::new(ADMISSION, "v1", "MutatingWebhookConfiguration")
         .defaults(d::admission::mutating_webhooks)
         .strategy(Strategy::PLAIN.counting(&["webhooks"]).conditional())
-        .table(&p::policy::WEBHOOK_CONFIGURATION),
+        .table(&p::policy::WEBHOOK_CONFIGURATION)
+        .validate(
+            |o| v::typed(o, v::admission::mutating),
+            |n, o| v::typed2(n, o, v::admission::mutating_update),
+        ),
     Kind::new(ADMISSION, "v1", "ValidatingAdmissionPolicy")
         .defaults(d::admission::policy)
         .strategy(Strategy::SPEC_STATUS.conditional().status_keeps_meta())
-        .table(&p::policy::VALIDATING_POLICY),
+        .table(&p::policy::VALIDATING_POLICY)
+        .validate(
+            |o| v::typed(o, v::admission::policy::validating),
+            |n, o| v::typed2(n, o, v::admission::policy::validating_update),
+        )
+        .validate_status(|n, o| v::typed2(n, o, v::admission::policy::validating_status)),
     Kind::new(ADMISSION, "v1", "ValidatingAdmissionPolicyBinding")
         .defaults(d::admission::policy_binding)
         .strategy(Strategy::SPEC.conditional())
-        .table(&p::policy::POLICY_BINDING),
+        .table(&p::policy::POLICY_BINDING)
+        .validate(
+            |o| v::typed(o, v::admission::policy::validating_binding),
+            |n, o| v::typed2(n, o, v::admission::policy::validating_binding_update),
+        ),
     Kind::new(ADMISSION, "v1", "ValidatingWebhookConfiguration")
         .defaults(d::admission::validating_webhooks)
         .strategy(Strategy::PLAIN.counting(&["webhooks"]).conditional())
-        .table(&p::policy::WEBHOOK_CONFIGURATION),
+        .table(&p::policy::WEBHOOK_CONFIGURATION)
+        .validate(
+            |o| v::typed(o, v::admission::validating),
+            |n, o| v::typed2(n, o, v::admission::validating_update),
+        ),
     // resource.k8s.io
-    Kind::new(RESOURCE, "v1", "DeviceClass").strategy(Strategy::SPEC).table(&p::core::NAME_AND_AGE),
+    Kind::new(RESOURCE, "v1", "DeviceClass")
+        .strategy(Strategy::SPEC)
+        .table(&p::core::NAME_AND_AGE)
+        .validate(|o| v::typed(o, v::devices::class), |n, o| v::typed2(n, o, v::devices::class_update)),
     Kind::new(RESOURCE, "v1", "ResourceClaim")
         .defaults(d::other::resource_claim)
         .strategy(Strategy::STATUS.status_keeps_meta())
-        .table(&p::other::RESOURCE_CLAIM),
+        .table(&p::other::RESOURCE_CLAIM)
+        .validate(|o| v::typed(o, v::devices::claim), |n, o| v::typed2(n, o, v::devices::claim_update))
+        .validate_status(|n, o| v::typed2(n, o, v::devices::claim_status)),
     Kind::new(RESOURCE, "v1", "ResourceClaimTemplate")
         .defaults(d::other::resource_claim_template)
-        .table(&p::core::NAME_AND_AGE),
+        .table(&p::core::NAME_AND_AGE)
+        .validate(|o| v::typed(o, v::devices::template), |n, o| v::typed2(n, o, v::devices::template_update)),
     Kind::new(RESOURCE, "v1", "ResourceSlice")
         .defaults(d::other::resource_slice)
         .strategy(Strategy::SPEC)
         .fields(f::RESOURCE_SLICE)
-        .table(&p::other::RESOURCE_SLICE),
+        .table(&p::other::RESOURCE_SLICE)
+        .warnings(w::resource_slice)
+        .validate(
+            |o| v::typed(o, v::devices::slice::create),
+            |n, o| v::typed2(n, o, v::devices::slice::update),
+        ),
     // flowcontrol.apiserver.k8s.io
     Kind::new(FLOW, "v1", "FlowSchema")
         .defaults(d::other::flow_schema)
         .strategy(Strategy::SPEC_STATUS.status_keeps_meta())
-        .table(&p::other::FLOW_SCHEMA),
+        .table(&p::other::FLOW_SCHEMA)
+        .validate(
+            |o| v::typed(o, v::flowcontrol::schema),
+            |n, o| v::typed2(n, o, v::flowcontrol::schema_update),
+        )
+        .validate_status(|n, o| v::typed2(n, o, v::flowcontrol::schema_status)),
     Kind::new(FLOW, "v1", "PriorityLevelConfiguration")
         .defaults(d::other::priority_level)
         .strategy(Strategy::SPEC_STATUS.status_keeps_meta())
-        .table(&p::other::PRIORITY_LEVEL),
+        .table(&p::other::PRIORITY_LEVEL)
+        .validate(
+            |o| v::typed(o, v::flowcontrol::level),
+            |n, o| v::typed2(n, o, v::flowcontrol::level_update),
+        )
+        .validate_status(|n, o| v::typed2(n, o, v::flowcontrol::level_status)),
 ];

@@ -153,16 +153,19 @@ fn binding(object: &Object, now: jiff::Timestamp) -> Vec<Value> {
 
 const CSR_SPEC: &str = "io.k8s.api.certificates.v1.CertificateSigningRequestSpec";
 
+/// Upstream describes these columns with the texts of an older version of the kind.
+const SIGNER_TEXT: &str = "Requested signer for the request. It is a qualified name in the form: `scope-hostname.io/name`. If empty, it will be defaulted:\n 1. If it's a kubelet client certificate, it is assigned\n    \"kubernetes.io/kube-apiserver-client-kubelet\".\n 2. If it's a kubelet serving certificate, it is assigned\n    \"kubernetes.io/kubelet-serving\".\n 3. Otherwise, it is assigned \"kubernetes.io/legacy-unknown\".\nDistribution of trust for signers happens out of band. You can select on this field using `spec.signerName`.";
+
 pub(crate) static CERTIFICATE_SIGNING_REQUEST: Table = Table::new(
     &[
         NAME,
         AGE,
-        Column::string("SignerName", Doc::Field(CSR_SPEC, "signerName")),
-        Column::string("Requestor", Doc::Field(CSR_SPEC, "request")),
+        Column::string("SignerName", Doc::Text(SIGNER_TEXT)),
+        Column::string("Requestor", Doc::Text("Base64-encoded PKCS#10 CSR data")),
         Column::string("RequestedDuration", Doc::Field(CSR_SPEC, "expirationSeconds")),
         Column::string(
             "Condition",
-            Doc::Field("io.k8s.api.certificates.v1.CertificateSigningRequestStatus", "conditions"),
+            Doc::Text("Conditions applied to the request, such as approval or denial."),
         ),
     ],
     |object, now| {

@@ -14,7 +14,6 @@ const PVC_STATUS: &str = "io.k8s.api.core.v1.PersistentVolumeClaimStatus";
 const CLASS: &str = "io.k8s.api.storage.v1.StorageClass";
 const ATTACHMENT: &str = "io.k8s.api.storage.v1.VolumeAttachmentSpec";
 const DRIVER: &str = "io.k8s.api.storage.v1.CSIDriverSpec";
-const CAPACITY: &str = "io.k8s.api.storage.v1.CSIStorageCapacity";
 
 /// Access modes in upstream's order and short form, each once.
 fn access_modes(object: &Object) -> String {
@@ -220,16 +219,5 @@ pub(crate) static CSI_DRIVER: Table = Table::new(
             json!(or(&modes.join(","), "<none>")),
             age(object, now),
         ]
-    },
-);
-
-pub(crate) static CSI_STORAGE_CAPACITY: Table = Table::new(
-    &[
-        NAME,
-        Column::string("StorageClassName", Doc::Field(CAPACITY, "storageClassName")),
-        Column::string("Capacity", Doc::Field(CAPACITY, "capacity")),
-    ],
-    |object, _| {
-        vec![name(object), json!(object.text("storageClassName")), json!(pointer(object, "capacity"))]
     },
 );

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::json::{Object, ObjectExt};
 
-use super::Strategy;
+use super::{Generation, Strategy};
 
 pub(crate) const CLAIM: Strategy = Strategy::STATUS.create(create_claim).update(update_claim);
 pub(crate) const VOLUME: Strategy = Strategy::STATUS.create(create_volume).status_update(volume_status);
@@ -81,5 +81,23 @@ fn volume_status(new: &mut Object, old: &Object) {
         status.copy("lastPhaseTransitionTime", old);
     } else if !same_phase && (unset || same_time) {
         status.insert("lastPhaseTransitionTime".to_owned(), now());
+    }
+}
+
+/// A driver has a generation only once it has changed.
+pub(crate) const CSI_DRIVER: Strategy = Strategy {
+    generation: Generation::CountsChanges(&["spec"]),
+    create: |new| drop_prevention(new, None),
+    update: |new, old| drop_prevention(new, Some(old)),
+    ..Strategy::PLAIN
+}
+.conditional();
+
+/// Limits of volumes do not keep pods from being scheduled.
+fn drop_prevention(new: &mut Object, old: Option<&Object>) {
+    let key = "preventPodSchedulingIfMissing";
+    let used = old.and_then(|old| old.object("spec")).is_some_and(|spec| !spec.is_unset(key));
+    if let Some(spec) = new.object_mut("spec").filter(|_| !used) {
+        spec.remove(key);
     }
 }

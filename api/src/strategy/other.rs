@@ -105,8 +105,11 @@ fn csr_approval(new: &mut Object, old: &Object) {
     let conditions = new.object("status").and_then(|s| s.get("conditions")).cloned();
     new.copy("spec", old);
     new.copy("status", old);
-    if let (Some(conditions), Some(status)) = (conditions, new.ensure("status")) {
-        status.insert("conditions".to_owned(), conditions);
+    if let Some(status) = new.ensure("status") {
+        match conditions {
+            Some(conditions) => status.insert("conditions".to_owned(), conditions),
+            None => status.remove("conditions"),
+        };
     }
 }
 

@@ -317,30 +317,3 @@ pub(crate) fn spread_constraints(constraints: &[TopologySpreadConstraint], path:
     }
     errors
 }
-
-/// The topologies a storage class allows: the values by key of one term.
-#[expect(dead_code, reason = "kinds that warn are registered with it as their validation arrives")]
-pub(crate) fn topology_term<'a>(
-    term: &'a TopologySelectorTerm,
-    path: &Path,
-) -> (std::collections::BTreeMap<&'a str, BTreeSet<&'a str>>, ErrorList) {
-    let mut errors = ErrorList::new();
-    let mut by_key = std::collections::BTreeMap::new();
-    for (i, expression) in list(&term.match_label_expressions).iter().enumerate() {
-        let path = path.child("matchLabelExpressions").index(i);
-        let mut values = BTreeSet::new();
-        if expression.values.is_empty() {
-            errors.required(&path.child("values"), "");
-        }
-        for (i, value) in expression.values.iter().enumerate() {
-            if !values.insert(value.as_str()) {
-                errors.duplicate(&path.child("values").index(i), value.as_str());
-            }
-        }
-        errors.extend(label_name(&expression.key, &path.child("key")));
-        if by_key.insert(expression.key.as_str(), values).is_some() {
-            errors.duplicate(&path.child("key"), expression.key.as_str());
-        }
-    }
-    (by_key, errors)
-}

@@ -109,15 +109,6 @@ pub(crate) fn percentage(value: &IntOrString) -> Option<i64> {
     }
 }
 
-/// The number of a value, 0 for percentages.
-#[expect(dead_code, reason = "kinds that warn are registered with it as their validation arrives")]
-pub(crate) fn int_of(value: Option<&IntOrString>) -> i64 {
-    match value {
-        Some(IntOrString::Int(number)) => i64::from(*number),
-        _ => 0,
-    }
-}
-
 /// A percentage must not be above 100.
 pub(crate) fn not_more_than_100_percent(value: &IntOrString, path: &Path) -> ErrorList {
     match percentage(value) {

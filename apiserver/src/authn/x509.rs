@@ -87,15 +87,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn certificates_of_others_name_nobody() {
+    async fn certificates_of_others_are_refused() {
         let leaf = certificate("jane", Some(ExtendedKeyUsagePurpose::ClientAuth)).into();
         let certificates = std::sync::Arc::new(vec![leaf]);
-        for trusted in [true, false] {
-            let credentials =
-                Credentials { certificates: certificates.clone(), trusted, ..Credentials::default() };
-            let user = ClientCertificates.authenticate(&credentials).await.expect("no error");
-            assert_eq!(user.is_some(), trusted);
-        }
+        let shown = |trusted| Credentials { certificates: certificates.clone(), trusted, ..Credentials::default() };
+        let user = ClientCertificates.authenticate(&shown(true)).await.expect("our own certificate");
+        assert_eq!(user.expect("a user").name, "jane");
+        let refused = ClientCertificates.authenticate(&shown(false)).await.expect_err("nobody here signed it");
+        assert_eq!(refused.status.code, Some(401));
+        let none = ClientCertificates.authenticate(&Credentials::default()).await.expect("no certificate, no error");
+        assert!(none.is_none());
     }
 
     #[test]

@@ -91,6 +91,15 @@ pub struct Patch<'a> {
 impl Patch<'_> {
     /// The patched object, checked against its type.
     pub fn apply(&self, old: &Value) -> Result<Value, ApiError> {
+        if self.cx.query.first("force").is_some() {
+            let path = field::Path::new("force");
+            let error = field::Error::forbidden(&path, "may not be specified for non-apply patch");
+            return Err(ApiError::invalid(
+                &GroupVersionKind::new("meta.k8s.io", "v1", "PatchOptions"),
+                "",
+                &[error],
+            ));
+        }
         let (patched, mut strict_errors) = codec::patch(self.kind, &self.gvk, old, &self.bytes)?;
         let decoded =
             codec::decode_value(patched.clone(), &self.gvk).map_err(|error| unusable(&patched, &error))?;

@@ -13,7 +13,7 @@ use crate::authn::reviews as authn;
 use crate::authz::reviews as authz;
 use crate::body::Body;
 use crate::codec;
-use crate::negotiate::Accepted;
+use crate::negotiate::{self, Accepted, Restrictions};
 use crate::object;
 use crate::registry::Resource;
 use crate::registry::write::{match_namespace, record_managers};
@@ -29,7 +29,7 @@ pub async fn create(
         let pods = cx.server.registry.find("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?;
         return subresources::create_binding(cx, &pods, request).await;
     }
-    let accepted = cx.accept()?;
+    let accepted = negotiate::accept(&cx.headers, &cx.query, Restrictions::OBJECTS)?;
     let (mut body, _) = read(cx, request, &resource.gvk, "CreateOptions").await?;
     record_managers(cx, &resource.gvk, "", &mut body, None, &Set::default());
     let Some(security) = cx.server.security() else {

@@ -51,8 +51,12 @@ pub fn all() -> Descriptions {
 /// Those that table columns need.
 static COLUMNS: LazyLock<Descriptions> = LazyLock::new(|| {
     let mut wanted: HashSet<(&str, &str)> = HashSet::new();
-    for row in api::registry::resources() {
-        for column in api::printers::columns(&row.gvk()) {
+    let kinds = api::registry::resources().iter().flat_map(|row| {
+        let subresources = row.subresources.iter().map(|sub| row.subresource_kind(sub));
+        std::iter::once(row.gvk()).chain(subresources)
+    });
+    for kind in kinds {
+        for column in api::printers::columns(&kind) {
             if let api::printers::Doc::Field(name, field) = column.doc {
                 wanted.insert((name, field));
             }
