@@ -30,9 +30,15 @@ pub(crate) fn is_volume_name(name: &str, prefix: bool) -> Messages {
 
 /// The template of a claim inside of a pod.
 pub(crate) fn claim_template(template: &PersistentVolumeClaimTemplate, path: &Path) -> ErrorList {
-    let at = path.child("metadata");
+    let mut errors = template_metadata(template.metadata.as_ref(), &path.child("metadata"));
+    errors.extend(claim_spec(&template.spec, &path.child("spec"), false));
+    errors
+}
+
+/// The metadata of a template: labels and annotations, and nothing else (upstream `ValidateTemplateObjectMeta`).
+pub(crate) fn template_metadata(meta: Option<&ObjectMeta>, at: &Path) -> ErrorList {
     let empty = ObjectMeta::default();
-    let meta = template.metadata.as_ref().unwrap_or(&empty);
+    let meta = meta.unwrap_or(&empty);
     let mut errors = meta::annotations(meta.annotations.as_ref(), &at.child("annotations"));
     errors.extend(meta::labels(meta.labels.as_ref(), &at.child("labels")));
     // In the order of the struct's fields, as upstream finds them by reflection.
@@ -54,7 +60,6 @@ pub(crate) fn claim_template(template: &PersistentVolumeClaimTemplate, path: &Pa
     for (key, _) in other.iter().filter(|(_, set)| *set) {
         errors.forbidden(&at.child(key), "cannot be set");
     }
-    errors.extend(claim_spec(&template.spec, &path.child("spec"), false));
     errors
 }
 

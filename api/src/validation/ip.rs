@@ -151,7 +151,6 @@ pub(crate) fn is_dual_stack(addresses: impl Iterator<Item = Option<IpAddr>>) -> 
 }
 
 /// What to say of an address that is accepted but not in the usual form.
-#[expect(dead_code, reason = "kinds that warn are registered with it as their validation arrives")]
 pub(crate) fn ip_warnings(path: &Path, value: &str) -> Vec<String> {
     let Some(ip) = parse_sloppy(value) else { return Vec::new() };
     let strict = value.parse::<IpAddr>().ok();
@@ -174,7 +173,6 @@ fn non_standard(path: &Path, value: &str, ip: IpAddr) -> String {
 }
 
 /// What to say of a CIDR that is accepted but not in the usual form.
-#[expect(dead_code, reason = "kinds that warn are registered with it as their validation arrives")]
 pub(crate) fn cidr_warnings(path: &Path, value: &str) -> Vec<String> {
     let Some((ip, length)) = parse_cidr_sloppy(value) else { return Vec::new() };
     let mut warnings = Vec::new();
