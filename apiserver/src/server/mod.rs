@@ -287,13 +287,14 @@ async fn look_after(
     tokio::join!(member.run(token.clone()), bootstrap::run(own, config, facts, token));
 }
 
-/// The address others reach this server at: configured, or bound, or the one towards the rest of the world.
+/// The address others reach this server at: configured, or bound (unless only this machine reaches it), or the one
+/// towards the rest of the world (upstream `ResolveBindAddress`).
 #[must_use]
 pub fn advertise_address(config: &Config) -> IpAddr {
     let bound = config.bind_address.ip();
     config
         .advertise_address
-        .or_else(|| (!bound.is_unspecified()).then_some(bound))
+        .or_else(|| (!bound.is_unspecified() && !bound.is_loopback()).then_some(bound))
         .unwrap_or_else(outward_address)
 }
 

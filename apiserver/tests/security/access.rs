@@ -365,7 +365,7 @@ async fn default_roles_come_back() {
     assert_eq!(service["spec"]["clusterIP"], "10.0.0.1", "{service}");
     let (_, slice) =
         admin.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await;
-    assert_eq!(slice["endpoints"][0]["addresses"], json!(["127.0.0.1"]), "{slice}");
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["192.0.2.7"]), "{slice}");
     assert_eq!(slice["ports"][0]["port"], cluster.running.address().port());
     // Whoever may read the configuration is told apart by the loopback's user.
     assert!(User::loopback().in_group(apiserver::authn::MASTERS));

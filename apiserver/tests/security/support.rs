@@ -1,7 +1,7 @@
 //! A server with a fresh store, and those who ask it.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -105,6 +105,8 @@ impl Cluster {
             storage: StorageConfig::Embedded { data_dir: directory.path().join("data") },
             serving_cert: ServingCert::Directory(directory.path().to_owned()),
             bind_address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            // Endpoints may not be loopback addresses.
+            advertise_address: Some(IpAddr::from([192, 0, 2, 7])),
             ..Config::default()
         };
         config.authentication.client_ca_file = Some(file("clients.crt", &authority.pem));
