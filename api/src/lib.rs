@@ -2,6 +2,7 @@
 //!
 //! Values only: this crate never does I/O and starts no task.
 
+pub mod cel;
 pub mod codec;
 pub mod convert;
 pub mod defaults;

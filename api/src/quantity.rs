@@ -125,6 +125,13 @@ impl Quantity {
         i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
     }
 
+    /// The number, if it is written in whole units and small enough.
+    #[must_use]
+    pub fn as_i64(&self) -> Option<i64> {
+        let factor = 10i128.checked_pow(u32::try_from(self.scale).ok()?)?;
+        i64::try_from(self.mantissa.checked_mul(factor)?).ok()
+    }
+
     /// The nearest floating point number.
     #[must_use]
     pub fn as_f64(&self) -> f64 {

@@ -1,0 +1,3 @@
+//! Whole expressions, compiled and evaluated.
+
+mod language;
