@@ -137,11 +137,6 @@ pub struct Ast {
 }
 
 impl Ast {
-    /// How many identities are in use, the unused zero included.
-    pub(crate) fn ids(&self) -> usize {
-        self.offsets.len()
-    }
-
     pub(crate) fn offset(&self, id: ExprId) -> u32 {
         self.offsets.get(id as usize).copied().unwrap_or_default()
     }

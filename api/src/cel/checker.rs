@@ -1,6 +1,8 @@
 //! Finds the type of every expression, or what is wrong with it.
 
-use super::ast::{Ast, Comprehension, Expr, ExprId, ExprKind, Literal, MapEntry, StructField, operators as op};
+use super::ast::{
+    Ast, Comprehension, Expr, ExprId, ExprKind, Literal, MapEntry, StructField, operators as op,
+};
 use super::env::Environment;
 use super::function::Overload;
 use super::source::{Issues, Source};
@@ -302,7 +304,8 @@ impl Checker<'_> {
                 return self.logical(id, overload, args, &found);
             }
             let (wanted, gives) = self.instantiate(overload);
-            if !self.mapping.assignable(&found.iter().collect::<Vec<_>>(), &wanted.iter().collect::<Vec<_>>()) {
+            if !self.mapping.assignable(&found.iter().collect::<Vec<_>>(), &wanted.iter().collect::<Vec<_>>())
+            {
                 continue;
             }
             matching.push(overload.id);
@@ -451,7 +454,8 @@ impl Checker<'_> {
             }
             if !self.assignable(&wanted, &found) {
                 let name = &field.name;
-                let message = format!("expected type of field '{name}' is '{wanted}' but provided type is '{found}'");
+                let message =
+                    format!("expected type of field '{name}' is '{wanted}' but provided type is '{found}'");
                 self.report(field.id, message);
             }
         }
@@ -515,4 +519,3 @@ fn literal_type(literal: &Literal) -> Type {
         Literal::Bytes(_) => Type::Bytes,
     }
 }
-

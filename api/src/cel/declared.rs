@@ -59,14 +59,26 @@ impl Declared {
     #[must_use]
     pub fn list(item: Declared, max_items: i64) -> Self {
         let ty = Type::list(item.ty.clone());
-        Self { name: "list".into(), parts: Parts::List(Arc::new(item)), max_elements: max_items, min_size: 2, ty }
+        Self {
+            name: "list".into(),
+            parts: Parts::List(Arc::new(item)),
+            max_elements: max_items,
+            min_size: 2,
+            ty,
+        }
     }
 
     /// Maps from text to `value`, of at most `max_entries`.
     #[must_use]
     pub fn map(value: Declared, max_entries: i64) -> Self {
         let ty = Type::map(Type::String, value.ty.clone());
-        Self { name: "map".into(), parts: Parts::Map(Arc::new(value)), max_elements: max_entries, min_size: 2, ty }
+        Self {
+            name: "map".into(),
+            parts: Parts::Map(Arc::new(value)),
+            max_elements: max_entries,
+            min_size: 2,
+            ty,
+        }
     }
 
     /// Objects with these fields, by escaped name.
@@ -224,8 +236,7 @@ impl SchemaReader<'_> {
     }
 
     fn object(&self, root: bool, depth: usize) -> Option<Declared> {
-        if let Some(value) = self.schema.get("additionalProperties").filter(|value| value.is_object())
-        {
+        if let Some(value) = self.schema.get("additionalProperties").filter(|value| value.is_object()) {
             let value = Self::child(value, depth)?;
             let most = self.number("maxProperties").unwrap_or((MAX_REQUEST_BYTES - 2) / (value.min_size + 6));
             return Some(Declared::map(value, most));
@@ -264,7 +275,8 @@ impl SchemaReader<'_> {
     ) {
         let text = || Arc::new(Declared::scalar("string", Type::String, 2, MAX_REQUEST_BYTES - 2));
         let given = |name: &str| self.schema.get("properties").and_then(|properties| properties.get(name));
-        let is = |schema: Option<&Json>, ty: &str| schema.and_then(|s| s.get("type")) == Some(&Json::from(ty));
+        let is =
+            |schema: Option<&Json>, ty: &str| schema.and_then(|s| s.get("type")) == Some(&Json::from(ty));
         let metadata = given("metadata");
         let below = |name: &str| metadata.and_then(|m| m.get("properties")).and_then(|p| p.get(name));
         let complete = is(given("kind"), "string")
@@ -305,12 +317,16 @@ impl SchemaReader<'_> {
             "date" => Declared::scalar("timestamp", Type::Timestamp, 12, 12),
             "date-time" => Declared::scalar("timestamp", Type::Timestamp, 21, 32),
             _ => {
-                let longest = self.schema.get("enum").and_then(Json::as_array).filter(|values| !values.is_empty());
+                let longest =
+                    self.schema.get("enum").and_then(Json::as_array).filter(|values| !values.is_empty());
                 let most = match (self.number("maxLength"), longest) {
                     (Some(max), _) => max.saturating_mul(4),
-                    (None, Some(values)) => {
-                        values.iter().filter_map(Json::as_str).map(|text| text.len() as i64).max().unwrap_or(0)
-                    }
+                    (None, Some(values)) => values
+                        .iter()
+                        .filter_map(Json::as_str)
+                        .map(|text| text.len() as i64)
+                        .max()
+                        .unwrap_or(0),
                     (None, None) => unbounded,
                 };
                 Declared::scalar("string", Type::String, 2, most)
@@ -340,7 +356,9 @@ fn builtin_node(node: NodeRef<'_>, within: &mut Vec<TypeId>) -> Declared {
     let unbounded = MAX_REQUEST_BYTES - 2;
     let anything = || Declared::scalar("dyn", Type::Dyn, 1, unbounded);
     match node.node() {
-        Node::String | Node::Quantity | Node::Duration => Declared::scalar("string", Type::String, 2, unbounded),
+        Node::String | Node::Quantity | Node::Duration => {
+            Declared::scalar("string", Type::String, 2, unbounded)
+        }
         Node::Int32 | Node::Int64 => Declared::scalar("int", Type::Int, 1, 0),
         Node::Double => Declared::scalar("double", Type::Double, 1, 0),
         Node::Bool => Declared::scalar("bool", Type::Bool, 4, 0),

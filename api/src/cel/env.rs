@@ -95,8 +95,11 @@ impl Environment {
         }
         // `join` is older than the version of the library that it is listed with.
         if minor < 29 {
-            let join: Vec<Function> =
-                lib::strings::FUNCTIONS_2.iter().filter(|function| function.name == "join").copied().collect();
+            let join: Vec<Function> = lib::strings::FUNCTIONS_2
+                .iter()
+                .filter(|function| function.name == "join")
+                .copied()
+                .collect();
             add(&mut functions, &join);
         }
         let mut types = basic_types();

@@ -127,7 +127,10 @@ impl TypeReader<'_> {
 
     fn one(&mut self) -> Type {
         self.text = self.text.trim_start();
-        let end = self.text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).unwrap_or(self.text.len());
+        let end = self
+            .text
+            .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))
+            .unwrap_or(self.text.len());
         let (name, rest) = self.text.split_at(end);
         self.text = rest;
         let mut params = Vec::new();

@@ -242,7 +242,10 @@ impl Lexer<'_> {
         loop {
             match self.peek(at) {
                 None => return Err(at),
-                Some(c) if c == quote && self.chars[at..].iter().take(3).filter(|c| **c == quote).count() == 3 => {
+                Some(c)
+                    if c == quote
+                        && self.chars[at..].iter().take(3).filter(|c| **c == quote).count() == 3 =>
+                {
                     return Ok(at + 3);
                 }
                 Some('\\') if !raw => at = self.escape(at)?,
@@ -254,7 +257,8 @@ impl Lexer<'_> {
     /// The end of the escape sequence that begins at `at`.
     fn escape(&self, at: usize) -> Scan {
         let digits = |count: usize, holds: fn(char) -> bool| {
-            (0..count).try_fold(at + 2, |at, _| if self.peek(at).is_some_and(holds) { Ok(at + 1) } else { Err(at) })
+            (0..count)
+                .try_fold(at + 2, |at, _| if self.peek(at).is_some_and(holds) { Ok(at + 1) } else { Err(at) })
         };
         match self.peek(at + 1) {
             Some('a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '"' | '\'' | '\\' | '?' | '`') => Ok(at + 2),
@@ -312,8 +316,10 @@ mod tests {
     fn lex(text: &str) -> (String, Vec<String>) {
         let source = Source::new(text);
         let mut issues = Issues::new(source.clone());
-        let kinds: Vec<String> =
-            tokens(&source, &mut issues).iter().map(|t| format!("{:?}:{}", t.kind, t.text(&source))).collect();
+        let kinds: Vec<String> = tokens(&source, &mut issues)
+            .iter()
+            .map(|t| format!("{:?}:{}", t.kind, t.text(&source)))
+            .collect();
         let issues = issues.list().iter().map(|i| format!("{}: {}", i.location.column, i.message)).collect();
         (kinds.join(" "), issues)
     }
@@ -351,7 +357,11 @@ mod tests {
             ),
         ];
         for (text, tokens, issues) in cases {
-            assert_eq!(lex(text), (tokens.to_owned(), issues.iter().map(|i| (*i).to_owned()).collect()), "{text}");
+            assert_eq!(
+                lex(text),
+                (tokens.to_owned(), issues.iter().map(|i| (*i).to_owned()).collect()),
+                "{text}"
+            );
         }
     }
 }

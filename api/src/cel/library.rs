@@ -16,4 +16,3 @@ pub(crate) mod standard;
 pub(crate) mod strings;
 pub(crate) mod text_format;
 pub(crate) mod url;
-

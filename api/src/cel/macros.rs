@@ -124,7 +124,9 @@ impl Make<'_> {
         let target = target.map(|target| *target);
         match (shape, target) {
             (Shape::Has, None) => self.has(args.remove(0)),
-            (Shape::Quantifier(quantifier, two), Some(range)) => self.quantifier(quantifier, two, range, args),
+            (Shape::Quantifier(quantifier, two), Some(range)) => {
+                self.quantifier(quantifier, two, range, args)
+            }
             (Shape::Map, Some(range)) => self.map(range, args),
             (Shape::Filter, Some(range)) => self.filter(range, args),
             (Shape::OptMap { flat }, Some(target)) => self.opt_map(flat, target, args),
@@ -136,21 +138,21 @@ impl Make<'_> {
         }
     }
 
-    fn new(&mut self, kind: ExprKind) -> Expr {
+    fn make(&mut self, kind: ExprKind) -> Expr {
         let id = self.ids.id(self.offset);
         Expr::new(id, kind)
     }
 
     fn bool(&mut self, value: bool) -> Expr {
-        self.new(ExprKind::Literal(Literal::Bool(value)))
+        self.make(ExprKind::Literal(Literal::Bool(value)))
     }
 
     fn int(&mut self, value: i64) -> Expr {
-        self.new(ExprKind::Literal(Literal::Int(value)))
+        self.make(ExprKind::Literal(Literal::Int(value)))
     }
 
     fn ident(&mut self, name: &str) -> Expr {
-        self.new(ExprKind::Ident(name.to_owned()))
+        self.make(ExprKind::Ident(name.to_owned()))
     }
 
     fn accu(&mut self) -> Expr {
@@ -158,33 +160,43 @@ impl Make<'_> {
     }
 
     fn list(&mut self, elements: Vec<Expr>) -> Expr {
-        self.new(ExprKind::List { elements, optionals: Vec::new() })
+        self.make(ExprKind::List { elements, optionals: Vec::new() })
     }
 
     fn call(&mut self, function: &str, args: Vec<Expr>) -> Expr {
-        self.new(ExprKind::Call { target: None, function: function.to_owned(), args })
+        self.make(ExprKind::Call { target: None, function: function.to_owned(), args })
     }
 
     fn member(&mut self, function: &str, target: Expr) -> Expr {
         let target = Some(Box::new(target));
-        self.new(ExprKind::Call { target, function: function.to_owned(), args: Vec::new() })
+        self.make(ExprKind::Call { target, function: function.to_owned(), args: Vec::new() })
     }
 
     fn fold(&mut self, fold: Comprehension) -> Expr {
-        self.new(ExprKind::Comprehension(Box::new(fold)))
+        self.make(ExprKind::Comprehension(Box::new(fold)))
     }
 
     fn has(&mut self, arg: Expr) -> Expanded {
         match arg.kind {
             ExprKind::Select { operand, field, .. } => {
-                Ok(self.new(ExprKind::Select { operand, field, test_only: true }))
+                Ok(self.make(ExprKind::Select { operand, field, test_only: true }))
             }
             _ => Err((arg.id, "invalid argument to has() macro".to_owned())),
         }
     }
 
-    fn quantifier(&mut self, quantifier: Quantifier, two: bool, range: Expr, mut args: Vec<Expr>) -> Expanded {
-        let vars = if two { two_vars(&args)? } else { (variable(&args[0], "argument must be a simple name")?, None) };
+    fn quantifier(
+        &mut self,
+        quantifier: Quantifier,
+        two: bool,
+        range: Expr,
+        mut args: Vec<Expr>,
+    ) -> Expanded {
+        let vars = if two {
+            two_vars(&args)?
+        } else {
+            (variable(&args[0], "argument must be a simple name")?, None)
+        };
         let predicate = args.remove(args.len() - 1);
         let (init, condition, step, result) = match quantifier {
             Quantifier::All => {
@@ -241,7 +253,13 @@ impl Make<'_> {
     }
 
     /// A loop that makes a list.
-    fn collect(&mut self, range: Expr, vars: (String, Option<String>), item: Expr, filter: Option<Expr>) -> Expr {
+    fn collect(
+        &mut self,
+        range: Expr,
+        vars: (String, Option<String>),
+        item: Expr,
+        filter: Option<Expr>,
+    ) -> Expr {
         let init = self.list(Vec::new());
         let accu = self.accu();
         let item = self.list(vec![item]);
@@ -253,7 +271,7 @@ impl Make<'_> {
         let vars = two_vars(&args)?;
         let transform = args.remove(args.len() - 1);
         let filter = (args.len() == 3).then(|| args.remove(2));
-        let init = self.new(ExprKind::Map(Vec::new()));
+        let init = self.make(ExprKind::Map(Vec::new()));
         let accu = self.accu();
         let insert = match keep_key {
             true => vec![accu, self.ident(&vars.0), transform],
@@ -342,7 +360,9 @@ impl Make<'_> {
                 elements: elements.iter().map(|element| self.copy(element)).collect(),
                 optionals: optionals.clone(),
             },
-            ExprKind::Map(entries) => ExprKind::Map(entries.iter().map(|entry| self.copy_entry(entry)).collect()),
+            ExprKind::Map(entries) => {
+                ExprKind::Map(entries.iter().map(|entry| self.copy_entry(entry)).collect())
+            }
             ExprKind::Struct { type_name, fields } => ExprKind::Struct {
                 type_name: type_name.clone(),
                 fields: fields.iter().map(|field| self.copy_field(field)).collect(),

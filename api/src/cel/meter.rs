@@ -16,8 +16,6 @@ pub(crate) const TRAVERSAL: f64 = 0.1;
 pub(crate) const REGEX_LENGTH: f64 = 0.25;
 /// A check of authorization.
 pub(crate) const AUTHORIZATION: u64 = 350_000;
-/// The longest regular expression behind a named format.
-pub(crate) const MAX_FORMAT_REGEX: f64 = 128.0;
 
 fn ceil(cost: f64) -> u64 {
     cost.ceil() as u64
@@ -36,7 +34,12 @@ fn inner_size(arg: &Evaluated<'_>) -> u64 {
 }
 
 /// What a call with these arguments and this result costs. `overload` is empty if it was not known beforehand.
-pub(crate) fn call_cost(function: &str, overload: &str, args: &[Evaluated<'_>], result: &Evaluated<'_>) -> u64 {
+pub(crate) fn call_cost(
+    function: &str,
+    overload: &str,
+    args: &[Evaluated<'_>],
+    result: &Evaluated<'_>,
+) -> u64 {
     library_cost(function, overload, args, result).unwrap_or_else(|| standard_cost(overload, args))
 }
 
@@ -44,13 +47,19 @@ fn standard_cost(overload: &str, args: &[Evaluated<'_>]) -> u64 {
     let sizes: Vec<u64> = args.iter().map(inner_size).collect();
     let at = |index: usize| sizes.get(index).copied().unwrap_or(1);
     match overload {
-        "starts_with_string" | "ends_with_string" | "string_to_bytes" | "bytes_to_string" | "strings_quote"
-        | "string_format" => ceil(at(0) as f64 * TRAVERSAL),
+        "starts_with_string" | "ends_with_string" | "string_to_bytes" | "bytes_to_string"
+        | "strings_quote" | "string_format" => ceil(at(0) as f64 * TRAVERSAL),
         "in_list" => at(1),
-        "less_string" | "greater_string" | "less_equals_string" | "greater_equals_string" | "less_bytes"
-        | "greater_bytes" | "less_equals_bytes" | "greater_equals_bytes" | "equals" | "not_equals" => {
-            ceil(at(0).min(at(1)) as f64 * TRAVERSAL)
-        }
+        "less_string"
+        | "greater_string"
+        | "less_equals_string"
+        | "greater_equals_string"
+        | "less_bytes"
+        | "greater_bytes"
+        | "less_equals_bytes"
+        | "greater_equals_bytes"
+        | "equals"
+        | "not_equals" => ceil(at(0).min(at(1)) as f64 * TRAVERSAL),
         "add_string" | "add_bytes" => ceil((at(0) + at(1)) as f64 * TRAVERSAL),
         "matches_string" => matching(at(0), at(1) as f64),
         "contains_string" => ceil(at(0) as f64 * TRAVERSAL).saturating_mul(ceil(at(1) as f64 * TRAVERSAL)),
@@ -82,23 +91,56 @@ fn library_cost(
     let traversal = |times: f64| first.map(|size| ceil(size as f64 * times * TRAVERSAL));
     match function {
         "check" => Some(AUTHORIZATION),
-        "serviceAccount" | "path" | "group" | "resource" | "subresource" | "namespace" | "name" | "allowed"
-        | "reason" | "error" | "errored" => Some(1),
+        "serviceAccount" | "path" | "group" | "resource" | "subresource" | "namespace" | "name"
+        | "allowed" | "reason" | "error" | "errored" => Some(1),
         "fieldSelector" | "labelSelector" => second.map(selector_cost),
         "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" => {
             Some(args.first().map_or(0, |arg| arg.as_ref().map_or(1, traversal_cost)))
         }
-        "url" | "lowerAscii" | "upperAscii" | "substring" | "trim" | "jsonpatch.escapeKey" | "cidr" | "isIP"
-        | "isCIDR" | "quantity" | "isQuantity" | "semver" | "isSemver" => traversal(1.0),
+        "url"
+        | "lowerAscii"
+        | "upperAscii"
+        | "substring"
+        | "trim"
+        | "jsonpatch.escapeKey"
+        | "cidr"
+        | "isIP"
+        | "isCIDR"
+        | "quantity"
+        | "isQuantity"
+        | "semver"
+        | "isSemver" => traversal(1.0),
         "ip" if overload == "cidr_ip" => Some(1),
         "ip" => traversal(1.0),
         "replace" | "split" | "ip.isCanonical" => traversal(2.0),
         "join" => first.map(|_| ceil(size(result) as f64 * 2.0 * TRAVERSAL)),
         "find" | "findAll" => first.zip(second).map(|(text, regex)| matching(text, regex as f64)),
-        "masked" | "prefixLength" | "family" | "isUnspecified" | "isLoopback" | "isLinkLocalMulticast"
-        | "isLinkLocalUnicast" | "isGlobalUnicast" | "format.named" | "sign" | "asInteger" | "isInteger"
-        | "asApproximateFloat" | "isGreaterThan" | "isLessThan" | "compareTo" | "add" | "sub" | "major"
-        | "minor" | "patch" | "getScheme" | "getHostname" | "getHost" | "getPort" | "getEscapedPath"
+        "masked"
+        | "prefixLength"
+        | "family"
+        | "isUnspecified"
+        | "isLoopback"
+        | "isLinkLocalMulticast"
+        | "isLinkLocalUnicast"
+        | "isGlobalUnicast"
+        | "format.named"
+        | "sign"
+        | "asInteger"
+        | "isInteger"
+        | "asApproximateFloat"
+        | "isGreaterThan"
+        | "isLessThan"
+        | "compareTo"
+        | "add"
+        | "sub"
+        | "major"
+        | "minor"
+        | "patch"
+        | "getScheme"
+        | "getHostname"
+        | "getHost"
+        | "getPort"
+        | "getEscapedPath"
         | "getQuery" => Some(1),
         "containsIP" | "containsCIDR" => first.zip(second).map(|(range, other)| {
             let compare = ceil((range + range) as f64 * TRAVERSAL);
@@ -111,7 +153,9 @@ fn library_cost(
         }),
         "validate" => match args {
             [Ok(Value::Extension(format)), _] => match &**format {
-                Extension::Format(format) => second.map(|text| matching(text, format.max_regex_size() as f64)),
+                Extension::Format(format) => {
+                    second.map(|text| matching(text, format.max_regex_size() as f64))
+                }
                 _ => None,
             },
             _ => None,
@@ -140,4 +184,3 @@ fn list_cost(list: &List<'_>) -> u64 {
     let costs = list.iter().map(|item| item.map_or(1, |item| traversal_cost(&item)));
     costs.fold(0u64, u64::saturating_add)
 }
-

@@ -18,8 +18,27 @@ const MAX_SIZE: usize = 100_000;
 
 /// Names that are no variables.
 const RESERVED: [&str; 21] = [
-    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
-    "package", "namespace", "null", "return", "true", "var", "void", "while",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "null",
+    "return",
+    "true",
+    "var",
+    "void",
+    "while",
 ];
 
 /// Parses `text`, knowing these macros.
@@ -189,7 +208,7 @@ impl Parser<'_> {
         Expr::new(id, ExprKind::Unspecified)
     }
 
-    fn new(&mut self, offset: u32, kind: ExprKind) -> Expr {
+    fn make(&mut self, offset: u32, kind: ExprKind) -> Expr {
         let id = self.id(offset);
         Expr::new(id, kind)
     }
@@ -202,7 +221,7 @@ impl Parser<'_> {
             Expansion::Expr(expr) => expr,
             Expansion::Wrong(offset, message) => self.wrong(offset, message),
             Expansion::Call(Call { function, target, args }) => {
-                self.new(offset, ExprKind::Call { target, function, args })
+                self.make(offset, ExprKind::Call { target, function, args })
             }
         }
     }
@@ -354,13 +373,16 @@ impl Parser<'_> {
         }
         let height = above(&[operand.height])?;
         let expr = if !optional {
-            self.new(dot.start, ExprKind::Select { operand: Box::new(operand.expr), field, test_only: false })
+            self.make(
+                dot.start,
+                ExprKind::Select { operand: Box::new(operand.expr), field, test_only: false },
+            )
         } else if !self.macros.optionals {
             self.wrong(dot.start, "unsupported syntax '.?'")
         } else {
-            let field = self.new(name.start, ExprKind::Literal(Literal::String(field.into())));
+            let field = self.make(name.start, ExprKind::Literal(Literal::String(field.into())));
             let args = vec![operand.expr, field];
-            self.new(dot.start, ExprKind::Call { target: None, function: op::OPT_SELECT.to_owned(), args })
+            self.make(dot.start, ExprKind::Call { target: None, function: op::OPT_SELECT.to_owned(), args })
         };
         Ok(Node { expr, height })
     }
@@ -444,7 +466,7 @@ impl Parser<'_> {
         }
         let expr = match reserved {
             true => self.wrong(start, format!("reserved identifier: {ident}")),
-            false => self.new(token.start, ExprKind::Ident(name)),
+            false => self.make(token.start, ExprKind::Ident(name)),
         };
         Ok(Node { expr, height: 0 })
     }
@@ -568,7 +590,7 @@ impl Parser<'_> {
             _ => return Err(Stop::Syntax),
         };
         let expr = match literal {
-            Ok(literal) => self.new(start, ExprKind::Literal(literal)),
+            Ok(literal) => self.make(start, ExprKind::Literal(literal)),
             Err(message) => self.wrong(start, message),
         };
         Ok(Node { expr, height: 0 })

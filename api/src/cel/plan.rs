@@ -227,7 +227,8 @@ impl Planner<'_> {
     }
 
     fn call(&mut self, expr: &Expr, target: Option<&Expr>, function: &str, args: &[Expr]) -> Planned {
-        let mut nodes = target.into_iter().chain(args).map(|arg| self.plan(arg)).collect::<Planned<Vec<_>>>()?;
+        let mut nodes =
+            target.into_iter().chain(args).map(|arg| self.plan(arg)).collect::<Planned<Vec<_>>>()?;
         let overload = match self.checked.overloads(expr.id) {
             [only] => *only,
             _ => "",
@@ -250,7 +251,8 @@ impl Planner<'_> {
                 let then = nodes.pop().map(Node::into_attr);
                 match (nodes.pop(), then, otherwise) {
                     (Some(condition), Some(then), Some(otherwise)) => {
-                        let base = Base::Conditional(Box::new(condition), Box::new(then), Box::new(otherwise));
+                        let base =
+                            Base::Conditional(Box::new(condition), Box::new(then), Box::new(otherwise));
                         Ok(Node::Attr(Attr { base, qualifiers: Vec::new(), test_only: false }))
                     }
                     _ => Err(Fault::no_such_overload()),
@@ -286,7 +288,8 @@ impl Planner<'_> {
             }
             _ => None,
         };
-        let call = Call { function: function.into(), overload, candidates, args, regex, takes_accumulator: None };
+        let call =
+            Call { function: function.into(), overload, candidates, args, regex, takes_accumulator: None };
         if is_conversion(function)
             && let [Node::Const(value)] = call.args.as_slice()
         {
@@ -367,7 +370,10 @@ fn fold_list(elements: Vec<Element>) -> Node {
 fn constant_set(list: &List<'static>) -> Option<HashSet<Key>> {
     list.iter()
         .map(|item| match item.ok()? {
-            item @ (Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::String(_)) => item.key(),
+            item
+            @ (Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::String(_)) => {
+                item.key()
+            }
             _ => None,
         })
         .collect()
@@ -384,7 +390,8 @@ fn is_conversion(function: &str) -> bool {
 fn take_accumulator(step: &mut Node, accu: usize) {
     match step {
         Node::Call(call) if matches!(&*call.function, op::ADD | super::macros::MAP_INSERT) => {
-            if let Some(Node::Attr(Attr { base: Base::Register(register), qualifiers, .. })) = call.args.first()
+            if let Some(Node::Attr(Attr { base: Base::Register(register), qualifiers, .. })) =
+                call.args.first()
                 && *register == accu
                 && qualifiers.is_empty()
             {
@@ -399,4 +406,3 @@ fn take_accumulator(step: &mut Node, accu: usize) {
         _ => {}
     }
 }
-

@@ -149,7 +149,8 @@ fn object(schema: &Json, depth: usize) -> ShapeKind {
 }
 
 fn list(schema: &Json, depth: usize) -> ShapeKind {
-    let item = schema.get("items").map_or(Shape::new(ShapeKind::Preserved), |item| Shape::at_depth(item, depth + 1));
+    let item =
+        schema.get("items").map_or(Shape::new(ShapeKind::Preserved), |item| Shape::at_depth(item, depth + 1));
     let kind = match schema.get("x-kubernetes-list-type").and_then(Json::as_str) {
         Some("set") => ListKind::Set,
         Some("map") => ListKind::Map,

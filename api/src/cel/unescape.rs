@@ -14,7 +14,9 @@ pub(crate) fn unescape(literal: &str, bytes: bool) -> Result<Vec<u8>, &'static s
     let body = ["'''", "\"\"\"", "'", "\""]
         .iter()
         .find_map(|quote| {
-            (quoted.len() >= 2 * quote.len()).then(|| quoted.strip_prefix(quote)?.strip_suffix(quote)).flatten()
+            (quoted.len() >= 2 * quote.len())
+                .then(|| quoted.strip_prefix(quote)?.strip_suffix(quote))
+                .flatten()
         })
         .ok_or(BAD)?;
     if raw || !body.contains('\\') {
@@ -80,7 +82,8 @@ mod tests {
 
     #[test]
     fn literals_denote_bytes() {
-        let cases: [(&str, bool, Result<&[u8], &str>); 14] = [
+        type Want = Result<&'static [u8], &'static str>;
+        let cases: [(&str, bool, Want); 14] = [
             ("'hello'", false, Ok(b"hello")),
             (r#""""x"y""""#, false, Ok(b"x\"y")),
             (r"r'\n'", false, Ok(br"\n")),

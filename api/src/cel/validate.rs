@@ -140,8 +140,9 @@ impl Validator<'_> {
             Err(message) => self.report(state.1, message),
             Ok(()) if args.len() > state.0 => {
                 let (expected, found) = (state.0, args.len());
-                let message =
-                    format!("too many arguments supplied to string.format (expected {expected}, got {found})");
+                let message = format!(
+                    "too many arguments supplied to string.format (expected {expected}, got {found})"
+                );
                 self.report(id, message);
             }
             Ok(()) => {}
@@ -168,9 +169,9 @@ fn unfit(checked: &Checked, clause: Clause, arg: &Expr) -> Option<ExprId> {
         (ExprKind::List { elements, .. }, Clause::String) => {
             elements.iter().find_map(|element| unfit(checked, clause, element))
         }
-        (ExprKind::Map(entries), Clause::String) => entries
-            .iter()
-            .find_map(|entry| unfit(checked, clause, &entry.key).or_else(|| unfit(checked, clause, &entry.value))),
+        (ExprKind::Map(entries), Clause::String) => entries.iter().find_map(|entry| {
+            unfit(checked, clause, &entry.key).or_else(|| unfit(checked, clause, &entry.value))
+        }),
         _ => None,
     }
 }

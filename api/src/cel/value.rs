@@ -127,7 +127,7 @@ pub struct Object<'a> {
 }
 
 /// An object whose fields are found out when asked for, such as the variables of a policy.
-pub trait Fields {
+pub trait Fields: Send + Sync {
     /// Name of its type.
     fn type_name(&self) -> &str;
     /// The value of a field, if there is such a field.
@@ -159,6 +159,14 @@ impl<'a> Value<'a> {
     /// When the JSON is not of this shape.
     pub fn from_shaped(json: &'a Json, shape: &'a Shape) -> Evaluated<'a> {
         json::shaped(json, shape)
+    }
+
+    /// It as JSON, if JSON can express it.
+    ///
+    /// # Errors
+    /// When JSON cannot.
+    pub fn to_json(&self) -> Result<Json, Fault> {
+        json::to_json(self)
     }
 
     /// An optional value that is there.

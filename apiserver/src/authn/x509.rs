@@ -90,12 +90,15 @@ mod tests {
     async fn certificates_of_others_are_refused() {
         let leaf = certificate("jane", Some(ExtendedKeyUsagePurpose::ClientAuth)).into();
         let certificates = std::sync::Arc::new(vec![leaf]);
-        let shown = |trusted| Credentials { certificates: certificates.clone(), trusted, ..Credentials::default() };
+        let shown =
+            |trusted| Credentials { certificates: certificates.clone(), trusted, ..Credentials::default() };
         let user = ClientCertificates.authenticate(&shown(true)).await.expect("our own certificate");
         assert_eq!(user.expect("a user").name, "jane");
-        let refused = ClientCertificates.authenticate(&shown(false)).await.expect_err("nobody here signed it");
+        let refused =
+            ClientCertificates.authenticate(&shown(false)).await.expect_err("nobody here signed it");
         assert_eq!(refused.status.code, Some(401));
-        let none = ClientCertificates.authenticate(&Credentials::default()).await.expect("no certificate, no error");
+        let none =
+            ClientCertificates.authenticate(&Credentials::default()).await.expect("no certificate, no error");
         assert!(none.is_none());
     }
 

@@ -230,18 +230,26 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             check.ask(verb).map(|answer| Value::extension(Extension::Decision(answer)))
         },
     ),
-    function("errored", &[member("decision_errored", "kubernetes.authorization.Decision -> bool")], |_, args| {
-        decision(args).map(|decision| Value::Bool(decision.error.is_some()))
-    }),
-    function("error", &[member("decision_error", "kubernetes.authorization.Decision -> string")], |_, args| {
-        decision(args).map(|decision| Value::text(decision.error.as_deref().unwrap_or_default()))
-    }),
-    function("allowed", &[member("decision_allowed", "kubernetes.authorization.Decision -> bool")], |_, args| {
-        decision(args).map(|decision| Value::Bool(decision.allowed))
-    }),
-    function("reason", &[member("decision_reason", "kubernetes.authorization.Decision -> string")], |_, args| {
-        decision(args).map(|decision| Value::text(decision.reason.as_str()))
-    }),
+    function(
+        "errored",
+        &[member("decision_errored", "kubernetes.authorization.Decision -> bool")],
+        |_, args| decision(args).map(|decision| Value::Bool(decision.error.is_some())),
+    ),
+    function(
+        "error",
+        &[member("decision_error", "kubernetes.authorization.Decision -> string")],
+        |_, args| decision(args).map(|decision| Value::text(decision.error.as_deref().unwrap_or_default())),
+    ),
+    function(
+        "allowed",
+        &[member("decision_allowed", "kubernetes.authorization.Decision -> bool")],
+        |_, args| decision(args).map(|decision| Value::Bool(decision.allowed)),
+    ),
+    function(
+        "reason",
+        &[member("decision_reason", "kubernetes.authorization.Decision -> string")],
+        |_, args| decision(args).map(|decision| Value::text(decision.reason.as_str())),
+    ),
 ];
 
 /// Questions about some objects of a resource only.
@@ -301,7 +309,9 @@ fn refine<'a>(args: &[Value<'a>], set: fn(&mut Resource, String)) -> Evaluated<'
 }
 
 fn service_account<'a>(_: &Context<'_>, args: &[Value<'a>]) -> Evaluated<'a> {
-    let [_, Value::String(namespace), Value::String(name)] = args else { return Err(Fault::no_such_overload()) };
+    let [_, Value::String(namespace), Value::String(name)] = args else {
+        return Err(Fault::no_such_overload());
+    };
     let (begun, _) = check(&args[..2])?;
     if !format::name_is_subdomain(name, false).is_empty() {
         return Err(Fault::new("Invalid service account name"));

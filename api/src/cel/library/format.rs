@@ -44,12 +44,16 @@ static FORMATS: [Format; 13] = [
     named("dns1035Label", "DNS1035Label", 30, |text| format::name_is_1035_label(text, false)),
     named("qualifiedName", "QualifiedName", 60, format::label_key),
     named("dns1123LabelPrefix", "DNS1123LabelPrefix", 30, |text| format::name_is_label(text, true)),
-    named("dns1123SubdomainPrefix", "DNS1123SubdomainPrefix", 60, |text| format::name_is_subdomain(text, true)),
+    named("dns1123SubdomainPrefix", "DNS1123SubdomainPrefix", 60, |text| {
+        format::name_is_subdomain(text, true)
+    }),
     named("dns1035LabelPrefix", "DNS1035LabelPrefix", 30, |text| format::name_is_1035_label(text, true)),
     named("labelValue", "LabelValue", 40, format::label_value),
     named("uri", "URI", 1103, |text| Url::check(text).err().into_iter().collect()),
     named("uuid", "uuid", 70, |text| unless(is_uuid(text), "does not match the UUID format")),
-    named("byte", "byte", 84, |text| unless(!text.is_empty() && STANDARD.decode(text).is_ok(), "invalid base64")),
+    named("byte", "byte", 84, |text| {
+        unless(!text.is_empty() && STANDARD.decode(text).is_ok(), "invalid base64")
+    }),
     named("date", "date", 71, |text| unless(is_date(text), "invalid date")),
     named("datetime", "datetime", 71, |text| unless(is_date_time(text), "invalid datetime")),
 ];
@@ -71,7 +75,11 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         |_, args| Ok(find(args[0].as_str().unwrap_or_default()).map_or(Value::Optional(None), Value::some)),
     ),
     function("format.dns1123Label", &[plain("format.dns1123Label", "-> kubernetes.NamedFormat")], constant),
-    function("format.dns1123Subdomain", &[plain("format.dns1123Subdomain", "-> kubernetes.NamedFormat")], constant),
+    function(
+        "format.dns1123Subdomain",
+        &[plain("format.dns1123Subdomain", "-> kubernetes.NamedFormat")],
+        constant,
+    ),
     function("format.dns1035Label", &[plain("format.dns1035Label", "-> kubernetes.NamedFormat")], constant),
     function("format.qualifiedName", &[plain("format.qualifiedName", "-> kubernetes.NamedFormat")], constant),
     function(
@@ -164,9 +172,7 @@ fn is_date_time(text: &str) -> bool {
     }
     let offset = |text: &str| {
         let bytes = text.as_bytes();
-        bytes.len() == 5
-            && bytes[2] == b':'
-            && [0, 1, 3, 4].iter().all(|at| bytes[*at].is_ascii_digit())
+        bytes.len() == 5 && bytes[2] == b':' && [0, 1, 3, 4].iter().all(|at| bytes[*at].is_ascii_digit())
     };
     zone == "z" || zone.strip_prefix(['+', '-']).is_some_and(offset)
 }

@@ -26,10 +26,18 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         is_sorted,
     ),
     // With an empty list the type of the elements decides, so each has a row of its own.
-    function("sum", &[member("list_int_sum_int", "list(int) -> int")], |_, args| sum(&args[0], Value::Int(0))),
-    function("sum", &[member("list_uint_sum_uint", "list(uint) -> uint")], |_, args| sum(&args[0], Value::Uint(0))),
-    function("sum", &[member("list_double_sum_double", "list(double) -> double")], |_, args| sum(&args[0], Value::Double(0.0))),
-    function("sum", &[member("list_duration_sum_duration", "list(duration) -> duration")], |_, args| sum(&args[0], Value::Duration(0))),
+    function("sum", &[member("list_int_sum_int", "list(int) -> int")], |_, args| {
+        sum(&args[0], Value::Int(0))
+    }),
+    function("sum", &[member("list_uint_sum_uint", "list(uint) -> uint")], |_, args| {
+        sum(&args[0], Value::Uint(0))
+    }),
+    function("sum", &[member("list_double_sum_double", "list(double) -> double")], |_, args| {
+        sum(&args[0], Value::Double(0.0))
+    }),
+    function("sum", &[member("list_duration_sum_duration", "list(duration) -> duration")], |_, args| {
+        sum(&args[0], Value::Duration(0))
+    }),
     function(
         "max",
         &[
@@ -98,8 +106,14 @@ pub(crate) const EXTENSION: &[Function] = &[
             member("list_uint_sortByAssociatedKeys", "list(T), list(uint) -> list(T)"),
             member("list_double_sortByAssociatedKeys", "list(T), list(double) -> list(T)"),
             member("list_bool_sortByAssociatedKeys", "list(T), list(bool) -> list(T)"),
-            member("list_google.protobuf.Duration_sortByAssociatedKeys", "list(T), list(duration) -> list(T)"),
-            member("list_google.protobuf.Timestamp_sortByAssociatedKeys", "list(T), list(timestamp) -> list(T)"),
+            member(
+                "list_google.protobuf.Duration_sortByAssociatedKeys",
+                "list(T), list(duration) -> list(T)",
+            ),
+            member(
+                "list_google.protobuf.Timestamp_sortByAssociatedKeys",
+                "list(T), list(timestamp) -> list(T)",
+            ),
             member("list_string_sortByAssociatedKeys", "list(T), list(string) -> list(T)"),
             member("list_bytes_sortByAssociatedKeys", "list(T), list(bytes) -> list(T)"),
         ],
@@ -232,7 +246,9 @@ fn sort<'a>(values: &Value<'a>, keys: &Value<'a>) -> Evaluated<'a> {
         pairs.push((key?, value?));
     }
     let Some((first, _)) = pairs.first() else { return Ok(Value::List(values.clone())) };
-    if matches!(ops::compare("sort", first, first), Err(Fault::Error(_))) && !matches!(first, Value::Double(_)) {
+    if matches!(ops::compare("sort", first, first), Err(Fault::Error(_)))
+        && !matches!(first, Value::Double(_))
+    {
         return Err(Fault::new("list elements must be comparable"));
     }
     let kind = std::mem::discriminant(first);

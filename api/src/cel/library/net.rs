@@ -62,7 +62,11 @@ pub(crate) const IP: &[Function] = &[
     function("isGlobalUnicast", &[member("ip_is_global_unicast", "net.IP -> bool")], |_, args| {
         holds(args, |ip| {
             let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-            !broadcast && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !is_link_local(ip)
+            !broadcast
+                && !ip.is_unspecified()
+                && !ip.is_loopback()
+                && !ip.is_multicast()
+                && !is_link_local(ip)
         })
     }),
     function("isIP", &[plain("is_ip", "string -> bool")], |_, args| {
@@ -195,7 +199,9 @@ fn parse_ip(text: &str) -> Result<IpAddr, String> {
 fn parse_network(text: &str) -> Result<Network, String> {
     let network = parse_prefix(text).map_err(|error| {
         let quoted = go_quote(text);
-        format!("network address parse error during conversion from string: netip.ParsePrefix({quoted}): {error}")
+        format!(
+            "network address parse error during conversion from string: netip.ParsePrefix({quoted}): {error}"
+        )
     })?;
     if is_mapped(network.address) {
         return Err(format!("IPv4-mapped IPv6 address {} is not allowed", go_quote(text)));
@@ -306,7 +312,10 @@ fn parse_v6(text: &str) -> Result<(IpAddr, bool), String> {
                 return fail_at("embedded IPv4 address must replace the final 2 fields of the address", rest);
             }
             if at + 4 > 16 {
-                return fail_at("too many hex fields to fit an embedded IPv4 at the end of the address", rest);
+                return fail_at(
+                    "too many hex fields to fit an embedded IPv4 at the end of the address",
+                    rest,
+                );
             }
             bytes[at..at + 4].copy_from_slice(&v4_octets(text, &address[address.len() - rest.len()..])?);
             (at, rest) = (at + 4, "");

@@ -10,9 +10,11 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function("optional.of", &[plain("optional_of", "V -> optional(V)")], |_, args| {
         Ok(Value::some(args[0].clone()))
     }),
-    function("optional.ofNonZeroValue", &[plain("optional_ofNonZeroValue", "V -> optional(V)")], |_, args| {
-        Ok(if args[0].is_zero() { Value::Optional(None) } else { Value::some(args[0].clone()) })
-    }),
+    function(
+        "optional.ofNonZeroValue",
+        &[plain("optional_ofNonZeroValue", "V -> optional(V)")],
+        |_, args| Ok(if args[0].is_zero() { Value::Optional(None) } else { Value::some(args[0].clone()) }),
+    ),
     function("optional.none", &[plain("optional_none", "-> optional(V)")], |_, _| Ok(Value::Optional(None))),
     function("value", &[member("optional_value", "optional(V) -> V")], |_, args| match &args[0] {
         Value::Optional(Some(value)) => Ok(Value::clone(value)),

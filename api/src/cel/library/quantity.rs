@@ -38,9 +38,11 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[member("quantity_compare_to", "kubernetes.Quantity, kubernetes.Quantity -> int")],
         |_, args| compare(args).map(|order| Value::Int(order as i64)),
     ),
-    function("asApproximateFloat", &[member("quantity_get_float", "kubernetes.Quantity -> double")], |_, args| {
-        Ok(Value::Double(quantity(&args[0])?.as_f64()))
-    }),
+    function(
+        "asApproximateFloat",
+        &[member("quantity_get_float", "kubernetes.Quantity -> double")],
+        |_, args| Ok(Value::Double(quantity(&args[0])?.as_f64())),
+    ),
     function("asInteger", &[member("quantity_get_int", "kubernetes.Quantity -> int")], |_, args| {
         let whole = quantity(&args[0])?.as_i64();
         whole.map(Value::Int).ok_or_else(|| Fault::new("cannot convert value to integer"))

@@ -62,7 +62,9 @@ fn translate(pattern: &str) -> String {
                     }
                     out.push_str(&::regex::escape(&literal));
                 }
-                Some(class @ ('d' | 'D' | 'w' | 'W' | 's' | 'S')) => out.push_str(&ascii_class(class, in_class)),
+                Some(class @ ('d' | 'D' | 'w' | 'W' | 's' | 'S')) => {
+                    out.push_str(&ascii_class(class, in_class))
+                }
                 Some('b') if !in_class => out.push_str(r"(?-u:\b)"),
                 Some('B') if !in_class => out.push_str(r"(?-u:\B)"),
                 Some('C') if !in_class => out.push_str("(?s:.)"),

@@ -37,7 +37,10 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     ),
     function(
         "isSemver",
-        &[plain("is_semver_string", "string -> bool"), plain("is_semver_string_bool", "string, bool -> bool")],
+        &[
+            plain("is_semver_string", "string -> bool"),
+            plain("is_semver_string_bool", "string, bool -> bool"),
+        ],
         |_, args| Ok(Value::Bool(parse(args).is_ok())),
     ),
     function(

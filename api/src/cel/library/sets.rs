@@ -9,12 +9,16 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function("sets.contains", &[plain("list_sets_contains_list", "list(T), list(T) -> bool")], |_, args| {
         lists(args, contains)
     }),
-    function("sets.equivalent", &[plain("list_sets_equivalent_list", "list(T), list(T) -> bool")], |_, args| {
-        lists(args, |a, b| Ok(contains(a, b)? && contains(b, a)?))
-    }),
-    function("sets.intersects", &[plain("list_sets_intersects_list", "list(T), list(T) -> bool")], |_, args| {
-        lists(args, intersects)
-    }),
+    function(
+        "sets.equivalent",
+        &[plain("list_sets_equivalent_list", "list(T), list(T) -> bool")],
+        |_, args| lists(args, |a, b| Ok(contains(a, b)? && contains(b, a)?)),
+    ),
+    function(
+        "sets.intersects",
+        &[plain("list_sets_intersects_list", "list(T), list(T) -> bool")],
+        |_, args| lists(args, intersects),
+    ),
 ];
 
 fn lists<'a>(args: &[Value<'a>], holds: fn(&List<'a>, &List<'a>) -> Result<bool, Fault>) -> Evaluated<'a> {

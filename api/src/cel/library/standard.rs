@@ -179,7 +179,9 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         ],
         |_, args| args[0].size().map(Value::Int).ok_or_else(|| Fault::new("no such overload: size")),
     ),
-    operator("type", &[plain("type", "A -> type(A)")], |_, args| Ok(Value::Type(Arc::new(args[0].type_of())))),
+    operator("type", &[plain("type", "A -> type(A)")], |_, args| {
+        Ok(Value::Type(Arc::new(args[0].type_of())))
+    }),
     function(
         "bool",
         &[plain("bool_to_bool", "bool -> bool"), plain("string_to_bool", "string -> bool")],

@@ -145,7 +145,9 @@ fn last_index_of<'a>(_: &Context<'_>, args: &[Value<'a>]) -> Evaluated<'a> {
 fn replace<'a>(_: &Context<'_>, args: &[Value<'a>]) -> Evaluated<'a> {
     let (text, old, new, limit) = match args {
         [Value::String(text), Value::String(old), Value::String(new)] => (text, old, new, -1),
-        [Value::String(text), Value::String(old), Value::String(new), Value::Int(limit)] => (text, old, new, *limit),
+        [Value::String(text), Value::String(old), Value::String(new), Value::Int(limit)] => {
+            (text, old, new, *limit)
+        }
         _ => return Err(Fault::no_such_overload()),
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -170,7 +172,8 @@ fn split<'a>(_: &Context<'_>, args: &[Value<'a>]) -> Evaluated<'a> {
             let mut parts = Vec::new();
             let mut rest: &str = text;
             while let Some(c) = rest.chars().next() {
-                let (head, tail) = if parts.len() + 1 == limit { (rest, "") } else { rest.split_at(c.len_utf8()) };
+                let (head, tail) =
+                    if parts.len() + 1 == limit { (rest, "") } else { rest.split_at(c.len_utf8()) };
                 parts.push(Value::text(head));
                 rest = tail;
             }

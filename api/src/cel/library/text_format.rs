@@ -73,7 +73,8 @@ pub(crate) fn walk<C>(
         if rest.is_empty() {
             return Err("unexpected end of string".to_owned());
         }
-        let (found, tail) = read(rest).map_err(|error| format!("could not parse formatting clause: {error}"))?;
+        let (found, tail) =
+            read(rest).map_err(|error| format!("could not parse formatting clause: {error}"))?;
         clause(context, found, index).map_err(|error| format!("error during formatting: {error}"))?;
         rest = tail;
         index += 1;
@@ -264,7 +265,8 @@ fn string(value: &Value<'_>) -> Result<String, String> {
         | Value::Duration(_)
         | Value::Type(_) => Ok(value.to_string()),
         Value::Bytes(bytes) => std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| {
-            "could not convert argument \"invalid UTF-8 in bytes, cannot convert to string\" to string".to_owned()
+            "could not convert argument \"invalid UTF-8 in bytes, cannot convert to string\" to string"
+                .to_owned()
         }),
         other => Err(Clause::String.refusal(other.type_of().name())),
     }
@@ -283,9 +285,11 @@ fn element(value: &Value<'_>) -> Result<String, String> {
             Some(_) => "\"-Inf\"".to_owned(),
             None => format!("{value:.6}"),
         }),
-        Value::Extension(_) | Value::Object(_) | Value::Optional(_) | Value::Fields(_) | Value::Preserved(_) => {
-            Err(format!("no formatting function for {}", value.type_of().name()))
-        }
+        Value::Extension(_)
+        | Value::Object(_)
+        | Value::Optional(_)
+        | Value::Fields(_)
+        | Value::Preserved(_) => Err(format!("no formatting function for {}", value.type_of().name())),
         other => string(other),
     }
 }

@@ -77,7 +77,9 @@ fn query<'a>(_: &Context<'_>, args: &[Value<'a>]) -> Evaluated<'a> {
             continue;
         }
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        let (Ok(name), Ok(value)) = (unescape(name, Part::Query), unescape(value, Part::Query)) else { continue };
+        let (Ok(name), Ok(value)) = (unescape(name, Part::Query), unescape(value, Part::Query)) else {
+            continue;
+        };
         let value = Value::text(value);
         match found.iter_mut().find(|(other, _)| *other == name) {
             Some((_, values)) => values.push(value),
@@ -158,7 +160,8 @@ fn escape(text: &str, part: Part) -> String {
 /// The path as written if it is escaped well, else as it should have been.
 fn escaped_path(path: &str) -> Result<String, String> {
     let plain = unescape(path, Part::Path)?;
-    let valid = path.bytes().all(|byte| b"!$&'()*+,;=:@[]%".contains(&byte) || !is_reserved_in(Part::Path, byte));
+    let valid =
+        path.bytes().all(|byte| b"!$&'()*+,;=:@[]%".contains(&byte) || !is_reserved_in(Part::Path, byte));
     Ok(if valid { path.to_owned() } else { escape(&plain, Part::Path) })
 }
 

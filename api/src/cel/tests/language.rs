@@ -31,7 +31,7 @@ fn expressions_have_values() {
         ("7 / 2 + 7 % 4", "6"),
         ("'a' + 'b'", "\"ab\""),
         ("[1, 2] + [3]", "[1, 2, 3]"),
-        ("1 == 1.0 || false", "true"),
+        ("dyn(1) == 1.0 || false", "true"),
         ("self.replicas > 2 && self.name == 'web'", "true"),
         ("has(self.name) && !has(self.missing)", "true"),
         ("self.missing", "error: no such key: missing"),
@@ -74,7 +74,7 @@ fn expressions_have_values() {
         ("self.items.sum() + self.items.max()", "9"),
         ("b'a\\xff'", "b\"\\141\\377\""),
         ("0x1F + 1", "32"),
-        ("'%s-%d'.format(['a', 5])", "\"a-5\""),
+        ("'%s-%d'.format([dyn('a'), dyn(5)])", "\"a-5\""),
     ];
     for (expression, want) in cases {
         assert_eq!(value_of(&env, expression, &variables), want, "{expression}");
@@ -85,23 +85,44 @@ fn expressions_have_values() {
 fn wrong_types_are_refused() {
     let env = Environment::kubernetes().with_variable("self", Type::map(Type::String, Type::Int));
     let cases = [
-        ("1 + 'a'", "ERROR: <input>:1:3: found no matching overload for '_+_' applied to '(int, string)'\n | 1 + 'a'\n | ..^"),
+        (
+            "1 + 'a'",
+            "ERROR: <input>:1:3: found no matching overload for '_+_' applied to '(int, string)'\n | 1 + 'a'\n | ..^",
+        ),
         ("x", "ERROR: <input>:1:1: undeclared reference to 'x' (in container '')\n | x\n | ^"),
         ("f(1)", "ERROR: <input>:1:2: undeclared reference to 'f' (in container '')\n | f(1)\n | .^"),
         ("1.f()", "ERROR: <input>:1:4: undeclared reference to 'f' (in container '')\n | 1.f()\n | ...^"),
         ("[1, 'a']", "ERROR: <input>:1:5: expected type 'int' but found 'string'\n | [1, 'a']\n | ....^"),
         ("1 && true", "ERROR: <input>:1:1: expected type 'bool' but found 'int'\n | 1 && true\n | ^"),
         ("'a'.b", "ERROR: <input>:1:4: type 'string' does not support field selection\n | 'a'.b\n | ...^"),
-        ("self.a.startsWith('x')", "ERROR: <input>:1:18: found no matching overload for 'startsWith' applied to 'int.(string)'\n | self.a.startsWith('x')\n | .................^"),
-        ("1.all(x, true)", "ERROR: <input>:1:1: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | 1.all(x, true)\n | ^"),
-        ("true ? 1 : 'a'", "ERROR: <input>:1:6: found no matching overload for '_?_:_' applied to '(bool, int, string)'\n | true ? 1 : 'a'\n | .....^"),
+        (
+            "self.a.startsWith('x')",
+            "ERROR: <input>:1:18: found no matching overload for 'startsWith' applied to 'int.(string)'\n | self.a.startsWith('x')\n | .................^",
+        ),
+        (
+            "1.all(x, true)",
+            "ERROR: <input>:1:1: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)\n | 1.all(x, true)\n | ^",
+        ),
+        (
+            "true ? 1 : 'a'",
+            "ERROR: <input>:1:6: found no matching overload for '_?_:_' applied to '(bool, int, string)'\n | true ? 1 : 'a'\n | .....^",
+        ),
         ("has(self)", "ERROR: <input>:1:5: invalid argument to has() macro\n | has(self)\n | ....^"),
-        ("[1].map(x.y, 1)", "ERROR: <input>:1:10: argument is not an identifier\n | [1].map(x.y, 1)\n | .........^"),
+        (
+            "[1].map(x.y, 1)",
+            "ERROR: <input>:1:10: argument is not an identifier\n | [1].map(x.y, 1)\n | .........^",
+        ),
         ("namespace", "ERROR: <input>:1:1: reserved identifier: namespace\n | namespace\n | ^"),
         ("9223372036854775808", "ERROR: <input>:1:1: invalid int literal\n | 9223372036854775808\n | ^"),
         ("duration('x')", "ERROR: <input>:1:10: invalid duration argument\n | duration('x')\n | .........^"),
-        ("'a'.matches('(')", "ERROR: <input>:1:13: invalid matches argument\n | 'a'.matches('(')\n | ............^"),
-        ("'%d'.format(['a'])", "ERROR: <input>:1:14: error during formatting: decimal clause can only be used on integers, was given string\n | '%d'.format(['a'])\n | .............^"),
+        (
+            "'a'.matches('(')",
+            "ERROR: <input>:1:13: invalid matches argument\n | 'a'.matches('(')\n | ............^",
+        ),
+        (
+            "'%d'.format(['a'])",
+            "ERROR: <input>:1:14: error during formatting: decimal clause can only be used on integers, was given string\n | '%d'.format(['a'])\n | .............^",
+        ),
     ];
     for (expression, want) in cases {
         let found = env.compile(expression).map(|_| ()).map_err(|issues| issues.to_string());

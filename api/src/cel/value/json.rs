@@ -104,7 +104,9 @@ fn string(text: &str, format: StringFormat) -> Evaluated<'_> {
         StringFormat::Bytes => {
             let engines = [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD];
             let bytes = engines.iter().find_map(|engine| engine.decode(text).ok());
-            Value::Bytes(bytes.ok_or_else(|| Fault::new(format!("Invalid byte formatted string {text}")))?.into())
+            Value::Bytes(
+                bytes.ok_or_else(|| Fault::new(format!("Invalid byte formatted string {text}")))?.into(),
+            )
         }
     })
 }
@@ -208,7 +210,10 @@ pub(crate) fn to_json(value: &Value<'_>) -> Result<Json, Fault> {
         Value::Optional(Some(value)) => to_json(value)?,
         Value::Extension(extension) => Json::from(extension.to_string()),
         Value::Optional(None) | Value::Type(_) | Value::Fields(_) => {
-            return Err(Fault::new(format!("unsupported conversion of '{}' to JSON", value.type_of().name())));
+            return Err(Fault::new(format!(
+                "unsupported conversion of '{}' to JSON",
+                value.type_of().name()
+            )));
         }
     })
 }

@@ -10,9 +10,7 @@ const TWO_TO_64: f64 = 18_446_744_073_709_551_616.0;
 
 /// The order of two numbers of any types; `None` when one of them is not a number of these.
 pub(super) fn compare(a: &Value<'_>, b: &Value<'_>) -> Option<Result<Ordering, Fault>> {
-    let double = |a: f64, b: f64| {
-        a.partial_cmp(&b).ok_or_else(|| Fault::new("NaN values cannot be ordered"))
-    };
+    let double = |a: f64, b: f64| a.partial_cmp(&b).ok_or_else(|| Fault::new("NaN values cannot be ordered"));
     Some(match (a, b) {
         (Value::Int(a), Value::Int(b)) => Ok(a.cmp(b)),
         (Value::Uint(a), Value::Uint(b)) => Ok(a.cmp(b)),

@@ -185,9 +185,8 @@ pub(crate) fn add<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
         (Value::String(a), Value::String(b)) => Ok(Value::text([&**a, &**b].concat())),
         (Value::Bytes(a), Value::Bytes(b)) => Ok(Value::Bytes([&**a, &**b].concat().into())),
         (Value::Duration(a), Value::Duration(b)) => duration(a.checked_add(*b)),
-        (Value::Timestamp(moment), Value::Duration(nanos)) | (Value::Duration(nanos), Value::Timestamp(moment)) => {
-            moment.plus(*nanos).map(Value::Timestamp)
-        }
+        (Value::Timestamp(moment), Value::Duration(nanos))
+        | (Value::Duration(nanos), Value::Timestamp(moment)) => moment.plus(*nanos).map(Value::Timestamp),
         (Value::List(a), Value::List(b)) => join(a.clone(), b).map(Value::List),
         (
             Value::Int(_)
@@ -261,10 +260,9 @@ pub(crate) fn subtract<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
             let nanos = b.checked_neg().ok_or_else(|| Fault::new(DURATION_OVERFLOW))?;
             a.plus(nanos).map(Value::Timestamp)
         }
-        (
-            Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Duration(_) | Value::Timestamp(_),
-            _,
-        ) => mismatch("_-_", true),
+        (Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Duration(_) | Value::Timestamp(_), _) => {
+            mismatch("_-_", true)
+        }
         _ => mismatch("_-_", false),
     }
 }
@@ -281,7 +279,9 @@ pub(crate) fn multiply<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
 
 pub(crate) fn divide<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
     match (a, b) {
-        (Value::Int(_), Value::Int(0)) | (Value::Uint(_), Value::Uint(0)) => Err(Fault::new("division by zero")),
+        (Value::Int(_), Value::Int(0)) | (Value::Uint(_), Value::Uint(0)) => {
+            Err(Fault::new("division by zero"))
+        }
         (Value::Int(a), Value::Int(b)) => int(a.checked_div(*b)),
         (Value::Uint(a), Value::Uint(b)) => uint(a.checked_div(*b)),
         (Value::Double(a), Value::Double(b)) => Ok(Value::Double(a / b)),
@@ -292,7 +292,9 @@ pub(crate) fn divide<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
 
 pub(crate) fn modulo<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
     match (a, b) {
-        (Value::Int(_), Value::Int(0)) | (Value::Uint(_), Value::Uint(0)) => Err(Fault::new("modulus by zero")),
+        (Value::Int(_), Value::Int(0)) | (Value::Uint(_), Value::Uint(0)) => {
+            Err(Fault::new("modulus by zero"))
+        }
         (Value::Int(a), Value::Int(b)) => int(a.checked_rem(*b)),
         (Value::Uint(a), Value::Uint(b)) => uint(a.checked_rem(*b)),
         (Value::Int(_) | Value::Uint(_), _) => mismatch("_%_", true),
@@ -345,4 +347,3 @@ fn list_index(list: &List<'_>, index: &Value<'_>) -> Result<i64, Fault> {
         _ => Err(Fault::new(format!("unsupported index type '{}' in list", index.type_of().name()))),
     }
 }
-

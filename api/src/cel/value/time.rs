@@ -59,7 +59,8 @@ impl Timestamp {
     /// The moment `nanos` later.
     pub(super) fn plus(self, nanos: i64) -> Result<Self, Fault> {
         let total = i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos) + i128::from(nanos);
-        let seconds = i64::try_from(total.div_euclid(1_000_000_000)).map_err(|_| Fault::new("timestamp overflow"))?;
+        let seconds =
+            i64::try_from(total.div_euclid(1_000_000_000)).map_err(|_| Fault::new("timestamp overflow"))?;
         Self::new(seconds, total.rem_euclid(1_000_000_000) as u32, self.offset)
     }
 
@@ -129,7 +130,10 @@ fn find_zone(zone: &str) -> Result<TimeZone, Fault> {
     };
     let number = |text: &str| {
         text.parse::<i32>().map_err(|_| {
-            Fault::new(format!("strconv.Atoi: parsing {}: invalid syntax", crate::schema::scalar::go_quote(text)))
+            Fault::new(format!(
+                "strconv.Atoi: parsing {}: invalid syntax",
+                crate::schema::scalar::go_quote(text)
+            ))
         })
     };
     let (hours, minutes) = (number(hours)?, number(minutes)?);
@@ -144,7 +148,9 @@ mod tests {
 
     #[test]
     fn times_keep_their_offset() {
-        for text in ["2009-02-13T23:31:30Z", "2011-10-05T14:48:00.001+02:30", "1901-01-01T00:00:00.000000001-08:00"] {
+        for text in
+            ["2009-02-13T23:31:30Z", "2011-10-05T14:48:00.001+02:30", "1901-01-01T00:00:00.000000001-08:00"]
+        {
             assert_eq!(Timestamp::parse(text).map(Timestamp::format).ok().as_deref(), Some(text));
         }
         assert_eq!(Timestamp::parse("2020-01-01T00:00:00Z"), Timestamp::parse("2020-01-01T01:00:00+01:00"));

@@ -407,7 +407,11 @@ fn mutation(mutation: &Mutation, path: &Path, errors: &mut ErrorList) {
         "JSONPatch" => ("jsonPatch", patch, "applyConfiguration", apply),
         "ApplyConfiguration" => ("applyConfiguration", apply, "jsonPatch", patch),
         _ => {
-            return errors.not_supported(&path.child("patchType"), kind, &["ApplyConfiguration", "JSONPatch"]);
+            return errors.not_supported(
+                &path.child("patchType"),
+                kind,
+                &["ApplyConfiguration", "JSONPatch"],
+            );
         }
     };
     match own {
