@@ -69,7 +69,7 @@ impl Target {
 
     /// Where an object is kept: one place for all versions of a kind.
     fn key(&self, name: &str) -> String {
-        let group = if self.resource.plural == "events" { "" } else { self.resource.group.as_ref() };
+        let group = if self.resource.plural == "events" { "" } else { self.resource.group };
         format!("{group}/{}/{}/{name}", self.resource.plural, self.namespace)
     }
 }
