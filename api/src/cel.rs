@@ -21,11 +21,14 @@
 //! variables ([`Activation`]), within [`Limits`], to a [`Value`] or a [`Fault`], and says what that cost. Data is JSON
 //! that values borrow; with a [`Shape`] it is read as its schema says, else as it looks.
 //!
+//! What an expression can cost at most is known before it runs ([`estimate`]).
+//!
 //! Everything is exact against upstream's compiler and evaluator as far as that can be observed: messages, places,
 //! types, the order of evaluation, what each step costs.
 
 mod ast;
 mod checker;
+mod cost;
 mod declared;
 mod env;
 mod escape;
@@ -50,6 +53,7 @@ mod tests;
 
 pub use ast::{Ast, Comprehension, Expr, ExprId, ExprKind, Literal, MapEntry, StructField};
 pub use checker::Checked;
+pub use cost::{Range, Sizes, estimate};
 pub use declared::{Declared, MAX_REQUEST_BYTES, Parts};
 pub use env::{CURRENT, Environment, Program};
 pub use escape::{escape, is_reserved, unescape};

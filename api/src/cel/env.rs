@@ -31,6 +31,8 @@ pub struct Environment {
     macros: Macros,
     /// Whether literals are looked at more closely.
     validates: bool,
+    /// Whether constant parts are computed beforehand.
+    pub(crate) folds: bool,
 }
 
 /// A library with functions, and the minor version that it came with.
@@ -117,6 +119,7 @@ impl Environment {
             registry: Registry::default(),
             macros,
             validates: minor >= 29,
+            folds: true,
         }
     }
 

@@ -333,10 +333,17 @@ impl<'r, 'a> Run<'r, 'a> {
             self.charge(1)?;
             return append(args);
         }
+        // As much as possible is charged before the work is done.
+        let late = meter::depends_on_result(&call.function, call.overload);
+        if !late {
+            self.charge(meter::call_cost(&call.function, call.overload, &args, &Ok(Value::Null)))?;
+        }
         let values: Vec<Value<'a>> = args.into_iter().flatten().collect();
         let result = call.apply(&values);
-        let args: Vec<Evaluated<'a>> = values.into_iter().map(Ok).collect();
-        self.charge(meter::call_cost(&call.function, call.overload, &args, &result))?;
+        if late {
+            let args: Vec<Evaluated<'a>> = values.into_iter().map(Ok).collect();
+            self.charge(meter::call_cost(&call.function, call.overload, &args, &result))?;
+        }
         result
     }
 

@@ -40,7 +40,43 @@ pub(crate) fn call_cost(
     args: &[Evaluated<'_>],
     result: &Evaluated<'_>,
 ) -> u64 {
-    library_cost(function, overload, args, result).unwrap_or_else(|| standard_cost(overload, args))
+    extension_cost(overload, args, result)
+        .or_else(|| library_cost(function, overload, args, result))
+        .unwrap_or_else(|| standard_cost(overload, args))
+}
+
+/// Whether what a call costs is known only when it has been made.
+pub(crate) fn depends_on_result(function: &str, overload: &str) -> bool {
+    function == "join" || matches!(overload, "list_slice" | "lists_range" | "list_reverse")
+}
+
+/// Functions of the language's extensions that say themselves what they cost.
+fn extension_cost(overload: &str, args: &[Evaluated<'_>], result: &Evaluated<'_>) -> Option<u64> {
+    let at = |index: usize| args.get(index).map_or(1, size);
+    let pair = |factor: u64| Some(at(0).saturating_mul(at(1)).saturating_mul(factor).saturating_add(1));
+    let making = |cost: f64| Some((cost as u64).saturating_add(1 + LIST_COST));
+    match overload {
+        "list_sets_contains_list" | "list_sets_intersects_list" => pair(1),
+        "list_sets_equivalent_list" => pair(2),
+        "list_slice" | "lists_range" | "list_reverse" => making(size(result) as f64),
+        "list_flatten" => making(at(0) as f64),
+        "list_flatten_int" => match args.get(1) {
+            Some(Ok(Value::Int(depth))) => making(at(0) as f64 * *depth as f64),
+            _ => making(at(0) as f64),
+        },
+        "list_distinct" => making(self_compare(args.first()?)),
+        _ if overload.ends_with("_sort") => making(self_compare(args.first()?)),
+        _ if overload.ends_with("_sortByAssociatedKeys") => making(self_compare(args.get(1)?)),
+        _ => None,
+    }
+}
+
+/// Comparing all elements of a list with each other.
+fn self_compare(list: &Evaluated<'_>) -> f64 {
+    let Ok(Value::List(list)) = list else { return 0.0 };
+    let length = list.len() as f64;
+    let text = !list.is_empty() && matches!(list.get(0), Ok(Value::String(_) | Value::Bytes(_)));
+    length * length * if text { 2.0 + TRAVERSAL } else { 2.0 }
 }
 
 fn standard_cost(overload: &str, args: &[Evaluated<'_>]) -> u64 {

@@ -174,7 +174,7 @@ impl Planner<'_> {
                     .enumerate()
                     .map(|(at, element)| self.element(element, optionals.contains(&at)))
                     .collect::<Planned<Vec<_>>>()?;
-                Ok(fold_list(elements))
+                Ok(if self.env.folds { fold_list(elements) } else { Node::List(elements) })
             }
             ExprKind::Map(entries) => self.map(entries),
             ExprKind::Struct { type_name, fields } => {
@@ -220,7 +220,7 @@ impl Planner<'_> {
                 _ => return Ok(Node::Map(planned)),
             }
         }
-        match entries.iter().any(|entry| entry.optional) {
+        match !self.env.folds || entries.iter().any(|entry| entry.optional) {
             true => Ok(Node::Map(planned)),
             false => Ok(Node::Const(Value::Map(Map::Values(Arc::new(constant))))),
         }
@@ -290,7 +290,8 @@ impl Planner<'_> {
         };
         let call =
             Call { function: function.into(), overload, candidates, args, regex, takes_accumulator: None };
-        if is_conversion(function)
+        if self.env.folds
+            && is_conversion(function)
             && let [Node::Const(value)] = call.args.as_slice()
         {
             return Ok(Node::Const(call.apply(std::slice::from_ref(value))?));

@@ -1,3 +1,4 @@
 //! Whole expressions, compiled and evaluated.
 
+mod cost;
 mod language;
