@@ -42,6 +42,7 @@ mod parser;
 mod plan;
 mod shape;
 mod source;
+mod stack;
 mod syntax;
 mod ty;
 mod unescape;

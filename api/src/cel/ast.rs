@@ -187,6 +187,13 @@ impl Expr {
         }
     }
 
+    /// How many expressions are one within the other.
+    pub(crate) fn height(&self) -> usize {
+        let mut below = 0;
+        self.children(&mut |child| below = below.max(child.height()));
+        below + 1
+    }
+
     /// Calls `visit` for this expression and all below it, outer ones first.
     pub fn walk(&self, visit: &mut impl FnMut(&Expr)) {
         visit(self);

@@ -12,6 +12,9 @@ mod unify;
 
 use unify::Mapping;
 
+/// Trees this high are worked on without taking care of the stack.
+const SHALLOW: usize = 24;
+
 /// An expression whose types are known.
 #[derive(Clone, Debug)]
 pub struct Checked {
@@ -19,6 +22,8 @@ pub struct Checked {
     pub ast: Ast,
     pub(crate) types: Vec<Option<Type>>,
     pub(crate) references: Vec<Reference>,
+    /// Whether it nests so deeply that working on it takes room.
+    pub(crate) deep: bool,
 }
 
 /// What an expression refers to.
@@ -87,7 +92,10 @@ pub(crate) fn check(ast: Ast, source: &Source, env: &Environment) -> Result<Chec
         *ty = mapping.substitute(ty, true);
     }
     match issues.is_empty() {
-        true => Ok(Checked { ast: Ast { root, offsets }, types, references }),
+        true => {
+            let deep = root.height() > SHALLOW;
+            Ok(Checked { ast: Ast { root, offsets }, types, references, deep })
+        }
         false => Err(issues),
     }
 }

@@ -11,6 +11,7 @@ use super::ast::{Comprehension, Expr, ExprId, ExprKind, Literal};
 use super::checker::Checked;
 use super::declared::Declared;
 use super::meter::{LIST_COST, MAP_COST, STRUCT_COST};
+use super::stack::with_room;
 use super::ty::Type;
 
 mod calls;
@@ -58,7 +59,7 @@ impl Add for Range {
 }
 
 /// Knows how large data can be.
-pub trait Sizes {
+pub trait Sizes: Sync {
     /// The size of what is at `path`, the first step of which is a variable.
     fn size(&self, path: &[&str]) -> Option<Range>;
 }
@@ -81,15 +82,20 @@ impl Sizes for Declared {
 /// What `checked` costs when evaluated, at least and at most.
 #[must_use]
 pub fn estimate(checked: &Checked, sizes: &dyn Sizes) -> Range {
-    let mut coster = Coster {
-        checked,
-        sizes,
-        paths: HashMap::new(),
-        locals: Vec::new(),
-        computed: HashMap::new(),
-        entries: HashMap::new(),
-    };
-    coster.cost(&checked.ast.root)
+    with_room(checked.deep, || Coster::new(checked, sizes).cost(&checked.ast.root))
+}
+
+impl<'c> Coster<'c> {
+    fn new(checked: &'c Checked, sizes: &'c dyn Sizes) -> Self {
+        Self {
+            checked,
+            sizes,
+            paths: HashMap::new(),
+            locals: Vec::new(),
+            computed: HashMap::new(),
+            entries: HashMap::new(),
+        }
+    }
 }
 
 type Path = Vec<String>;

@@ -12,11 +12,15 @@ use super::macros::Macros;
 use super::parser;
 use super::plan::{self, Plan};
 use super::source::Issues;
+use super::stack::with_room;
 use super::ty::{OPTIONAL, Type};
 use super::validate;
 
 /// The minor version of Kubernetes this is.
 pub const CURRENT: u32 = 36;
+
+/// Text this short cannot nest deeply.
+const SHALLOW_TEXT: usize = 64;
 
 type Functions = HashMap<&'static str, Vec<Overload>>;
 
@@ -177,12 +181,15 @@ impl Environment {
     /// # Errors
     /// With all that is wrong with it.
     pub fn compile(&self, expression: &str) -> Result<Checked, Issues> {
-        let (ast, source) = parser::parse(expression, self.macros)?;
-        let checked = checker::check(ast, &source, self)?;
-        if self.validates {
-            validate::validate(&checked, self, &source)?;
-        }
-        Ok(checked)
+        let deep = expression.len() > SHALLOW_TEXT;
+        with_room(deep, || {
+            let (ast, source) = parser::parse(expression, self.macros)?;
+            let checked = checker::check(ast, &source, self)?;
+            if self.validates {
+                validate::validate(&checked, self, &source)?;
+            }
+            Ok(checked)
+        })
     }
 
     /// Prepares a checked expression for evaluation.
@@ -190,7 +197,8 @@ impl Environment {
     /// # Errors
     /// When something constant in it cannot be computed.
     pub fn program(&self, checked: &Checked) -> Result<Program, Fault> {
-        Ok(Program { plan: Arc::new(plan::plan(checked, self)?) })
+        let plan = with_room(checked.deep, || plan::plan(checked, self))?;
+        Ok(Program { plan: Arc::new(plan), deep: checked.deep })
     }
 
     pub(crate) fn overloads(&self, function: &str) -> Option<&[Overload]> {
@@ -226,12 +234,13 @@ impl Environment {
 #[derive(Clone)]
 pub struct Program {
     plan: Arc<Plan>,
+    deep: bool,
 }
 
 impl Program {
     /// Evaluates the expression.
     #[must_use]
     pub fn evaluate<'a>(&self, activation: &dyn Activation<'a>, limits: Limits<'_>) -> Outcome<'a> {
-        Run::new(&self.plan, activation, limits).finish()
+        with_room(self.deep, || Run::new(&self.plan, activation, limits).finish())
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Context<'c> {
 }
 
 /// Gives variables their values.
-pub trait Activation<'a> {
+pub trait Activation<'a>: Sync {
     /// The value of a variable, if there is such a variable.
     fn resolve(&self, name: &str) -> Option<Evaluated<'a>>;
 }
@@ -99,7 +99,7 @@ pub struct Limits<'l> {
     /// The most it may cost.
     pub cost: Option<u64>,
     /// Asked now and then; when it says yes, evaluation ends.
-    pub interrupted: Option<&'l dyn Fn() -> bool>,
+    pub interrupted: Option<&'l (dyn Fn() -> bool + Sync)>,
 }
 
 /// What came of an evaluation.

@@ -75,7 +75,12 @@ pub(crate) fn parse(text: &str, macros: Macros) -> Result<(Ast, Source), Issues>
         }
         Err(Stop::Syntax) => {
             // The lexer's issues and those of the parser are in the order of the text.
-            syntax::explain(&tokens, at, &mut issues);
+            syntax::explain(&tokens, &mut issues);
+            if issues.is_empty() {
+                let token = tokens[at.min(tokens.len() - 1)];
+                let message = format!("Syntax error: extraneous input '{}'", token.text(&source));
+                issues.report_at(token.start, message);
+            }
             Err(issues)
         }
     }

@@ -1,4 +1,5 @@
 //! Whole expressions, compiled and evaluated.
 
+mod bounds;
 mod cost;
 mod language;

@@ -90,6 +90,8 @@ pub enum List<'a> {
     Json(&'a [Json], Option<&'a ListShape>),
     /// Made during evaluation; a sum of lists with keys keeps their shape.
     Values(Arc<Vec<Value<'a>>>, Option<&'a ListShape>),
+    /// One behind the other, not copied.
+    Joined(Arc<(List<'a>, List<'a>)>, usize),
 }
 
 /// A map.
@@ -301,6 +303,7 @@ impl<'a> List<'a> {
         match self {
             Self::Json(items, _) => items.len(),
             Self::Values(values, _) => values.len(),
+            Self::Joined(_, length) => *length,
         }
     }
 
@@ -313,6 +316,7 @@ impl<'a> List<'a> {
     pub(crate) fn shape(&self) -> Option<&'a ListShape> {
         match self {
             Self::Json(_, shape) | Self::Values(_, shape) => *shape,
+            Self::Joined(..) => None,
         }
     }
 
@@ -330,6 +334,10 @@ impl<'a> List<'a> {
             Self::Values(values, _) => {
                 values.get(at).cloned().ok_or_else(|| Fault::new(format!("index out of bounds: {at}")))
             }
+            Self::Joined(parts, _) => match at.checked_sub(parts.0.len()) {
+                Some(behind) => parts.1.get(behind),
+                None => parts.0.get(at),
+            },
         }
     }
 

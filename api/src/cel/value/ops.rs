@@ -203,6 +203,11 @@ pub(crate) fn add<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
     }
 }
 
+/// Lists longer than this are joined without copying them.
+const MAX_COPIED: usize = 64;
+/// The longest list there can be; no budget allows for more.
+const MAX_LENGTH: usize = 10_000_000;
+
 /// One list behind another; sets and lists with keys are merged.
 pub(crate) fn join<'a>(a: List<'a>, b: &List<'a>) -> Result<List<'a>, Fault> {
     if a.shape().is_none() {
@@ -212,6 +217,13 @@ pub(crate) fn join<'a>(a: List<'a>, b: &List<'a>) -> Result<List<'a>, Fault> {
         if b.is_empty() {
             return Ok(a);
         }
+    }
+    let length = a.len() + b.len();
+    if length > MAX_LENGTH {
+        return Err(Fault::CostLimit);
+    }
+    if a.shape().is_none() && length > MAX_COPIED {
+        return Ok(List::Joined(Arc::new((a, b.clone())), length));
     }
     let shape = a.shape();
     let mut values = match a {
