@@ -162,7 +162,6 @@ impl Declared {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Registry {
     types: HashMap<Arc<str>, Arc<Declared>>,
-    constructible: HashMap<Arc<str>, Arc<Declared>>,
     /// Whether reserved words may be selected without escape.
     pub keywords: bool,
 }
@@ -172,17 +171,8 @@ impl Registry {
         declared.collect(&mut self.types);
     }
 
-    pub(crate) fn add_constructible(&mut self, declared: Arc<Declared>) {
-        declared.collect(&mut self.types);
-        declared.collect(&mut self.constructible);
-    }
-
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Declared>> {
         self.types.get(name)
-    }
-
-    pub(crate) fn is_constructible(&self, name: &str) -> bool {
-        self.constructible.contains_key(name)
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Environment {
     variables: HashMap<String, Type>,
     registry: Registry,
     macros: Macros,
+    /// Whether patches can be constructed.
+    patches: bool,
     /// Whether literals are looked at more closely.
     validates: bool,
     /// Whether constant parts are computed beforehand.
@@ -122,6 +124,7 @@ impl Environment {
             variables: HashMap::new(),
             registry: Registry::default(),
             macros,
+            patches: false,
             validates: minor >= 29,
             folds: true,
         }
@@ -134,9 +137,11 @@ impl Environment {
         self
     }
 
-    /// The same with the functions of mutating policies.
+    /// The same with what mutating policies write patches with: the types `JSONPatch`, `Object` and `Object.field…`,
+    /// which expressions may construct, and the functions that go with them.
     #[must_use]
-    pub fn with_json_patch(mut self) -> Self {
+    pub fn with_patches(mut self) -> Self {
+        self.patches = true;
         add(Arc::make_mut(&mut self.functions), lib::json_patch::FUNCTIONS);
         self
     }
@@ -159,13 +164,6 @@ impl Environment {
     #[must_use]
     pub fn with_type(mut self, declared: &Arc<Declared>) -> Self {
         self.registry.add(declared.clone());
-        self
-    }
-
-    /// The same with object types that expressions may construct: those below `declared`.
-    #[must_use]
-    pub fn with_constructible(mut self, declared: &Arc<Declared>) -> Self {
-        self.registry.add_constructible(declared.clone());
         self
     }
 
@@ -213,20 +211,26 @@ impl Environment {
         if let Some(ty) = self.types.get(name) {
             return Some(ty.clone());
         }
+        if self.can_construct(name) {
+            return Some(Type::object(name));
+        }
         self.registry.get(name).map(|declared| declared.ty.clone())
     }
 
     pub(crate) fn has_struct(&self, name: &str) -> bool {
-        self.registry.get(name).is_some()
+        self.can_construct(name) || self.registry.get(name).is_some()
     }
 
     pub(crate) fn field_type(&self, name: &str, field: &str) -> Option<Type> {
+        if self.can_construct(name) {
+            return lib::json_patch::field_type(name, field);
+        }
         let declared = self.registry.get(name)?;
         declared.field(field, self.registry.keywords).map(|field| field.ty.clone())
     }
 
     pub(crate) fn can_construct(&self, name: &str) -> bool {
-        self.registry.is_constructible(name)
+        self.patches && lib::json_patch::is_constructible(name)
     }
 }
 
