@@ -389,7 +389,7 @@ impl Checker<'_> {
             if optionals.contains(&at) {
                 ty = self.unwrap_element(element, ty);
             }
-            joined = Some(self.join(element.id, joined, ty));
+            joined = Some(self.join(joined, ty));
         }
         let item = joined.unwrap_or_else(|| self.free_variable());
         self.set(id, Type::list(item));
@@ -401,27 +401,26 @@ impl Checker<'_> {
             let (keys, values): (Option<Type>, Option<Type>) = joined.unzip();
             self.check(&mut entry.key);
             let key = self.get(&entry.key);
-            let key = self.join(entry.key.id, keys, key);
+            let key = self.join(keys, key);
             self.check(&mut entry.value);
             let mut value = self.get(&entry.value);
             if entry.optional {
                 value = self.unwrap_element(&entry.value, value);
             }
-            let value = self.join(entry.value.id, values, value);
+            let value = self.join(values, value);
             joined = Some((key, value));
         }
         let (key, value) = joined.unwrap_or_else(|| (self.free_variable(), self.free_variable()));
         self.set(id, Type::map(key, value));
     }
 
-    /// The common type of elements. Kubernetes demands that all are of one.
-    fn join(&mut self, id: ExprId, previous: Option<Type>, current: Type) -> Type {
+    /// The common type of elements.
+    fn join(&mut self, previous: Option<Type>, current: Type) -> Type {
         let Some(previous) = previous else { return current };
         if self.assignable(&previous, &current) {
             return unify::most_general(previous, current);
         }
-        self.mismatch(id, &previous, &current);
-        Type::Error
+        Type::Dyn
     }
 
     fn construction(&mut self, id: ExprId, type_name: &mut String, fields: &mut [StructField]) {

@@ -117,7 +117,12 @@ impl Environment {
         if minor >= 30 {
             types.extend([("net.IP", Type::opaque("net.IP")), ("net.CIDR", Type::opaque("net.CIDR"))]);
         }
-        let macros = Macros { optionals: minor >= 28, two_variables: minor >= 32, bindings: false };
+        let macros = Macros {
+            optionals: minor >= 28,
+            two_variables: minor >= 32,
+            bindings: false,
+            sort_by: minor >= 34,
+        };
         Self {
             functions: Arc::new(functions),
             types: Arc::new(types),

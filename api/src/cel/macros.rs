@@ -7,6 +7,8 @@ pub(crate) const ACCUMULATOR: &str = "@result";
 /// Its name before it could be hidden; still not allowed for a variable.
 const OLD_ACCUMULATOR: &str = "__result__";
 const UNUSED: &str = "#unused";
+/// What `sortBy` calls the list it sorts.
+const SORT_INPUT: &str = "@__sortBy_input__";
 /// Inserts into the map that a loop builds.
 pub(crate) const MAP_INSERT: &str = "cel.@mapInsert";
 
@@ -19,6 +21,8 @@ pub struct Macros {
     pub two_variables: bool,
     /// `cel.bind`.
     pub bindings: bool,
+    /// `sortBy`.
+    pub sort_by: bool,
 }
 
 /// Hands out identities for new expressions.
@@ -70,6 +74,7 @@ enum Shape {
     TransformMap,
     TransformMapEntry,
     Bind,
+    SortBy,
 }
 
 #[derive(Clone, Copy)]
@@ -100,6 +105,7 @@ fn shape(call: &Call, known: Macros) -> Option<Shape> {
     match (call.function.as_str(), count) {
         ("map", 2 | 3) => Some(Shape::Map),
         ("filter", 2) => Some(Shape::Filter),
+        ("sortBy", 2) if known.sort_by => Some(Shape::SortBy),
         ("optMap", 2) if known.optionals => Some(Shape::OptMap { flat: false }),
         ("optFlatMap", 2) if known.optionals => Some(Shape::OptMap { flat: true }),
         ("transformList", 3 | 4) if known.two_variables => Some(Shape::TransformList),
@@ -134,6 +140,7 @@ impl Make<'_> {
             (Shape::TransformMap, Some(range)) => self.transform_map(range, args, true),
             (Shape::TransformMapEntry, Some(range)) => self.transform_map(range, args, false),
             (Shape::Bind, Some(_)) => self.bind(args),
+            (Shape::SortBy, Some(target)) => self.sort_by(target, args),
             (_, target) => Err((target.map_or(0, |target| target.id), "not a macro".to_owned())),
         }
     }
@@ -322,6 +329,21 @@ impl Make<'_> {
         let var = var.clone();
         let result = args.remove(2);
         Ok(self.let_in(&var, args.remove(1), result))
+    }
+
+    /// Binds the list, computes a key for each element, and sorts by the keys.
+    fn sort_by(&mut self, target: Expr, args: Vec<Expr>) -> Expanded {
+        if matches!(target.kind, ExprKind::Literal(_) | ExprKind::Map(_) | ExprKind::Struct { .. }) {
+            let message =
+                "sortBy can only be applied to a list, identifier, comprehension, call or select expression";
+            return Err((target.id, message.to_owned()));
+        }
+        let range = self.ident(SORT_INPUT);
+        let keys = self.map(range, args)?;
+        let input = Some(Box::new(self.ident(SORT_INPUT)));
+        let function = "@sortByAssociatedKeys".to_owned();
+        let sorted = self.make(ExprKind::Call { target: input, function, args: vec![keys] });
+        Ok(self.let_in(SORT_INPUT, target, sorted))
     }
 
     /// A loop that never runs: its accumulator is a variable, set when first used.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::cel::library::authorizer::{Authorized, Authorizer, Check, Question};
-use crate::cel::{Bindings, Declared, Environment, Limits, Range, Type, estimate};
+use crate::cel::{Bindings, Declared, Environment, Limits, Range, Shape, Type, Value, estimate};
 
 struct AlwaysAllow;
 
@@ -64,4 +64,59 @@ fn limits_of_schemas_bound_estimates() {
         let checked = env.compile(expression).expect(expression);
         assert_eq!(estimate(&checked, &*declared), want, "{expression}");
     }
+}
+
+#[test]
+fn rules_of_schemas_are_estimated_as_upstream_estimates_them() {
+    let mut wrong = Vec::new();
+    let mut declared = Arc::new(Declared::scalar("int", Type::Int, 1, 0));
+    for line in include_str!("schema_cost.txt").lines() {
+        if let Some(schema) = line.strip_prefix("# ") {
+            let schema: serde_json::Value = serde_json::from_str(schema).expect("a schema");
+            declared = Arc::new(Declared::of_schema(&schema, false).expect("a type").named("selfType"));
+            continue;
+        }
+        let (want, rule) = line.split_once(' ').expect("a cost and a rule");
+        let env = Environment::kubernetes().with_declared("self", &declared);
+        match env.compile(rule) {
+            Ok(checked) => {
+                let found = estimate(&checked, &*declared).max.to_string();
+                if found != want {
+                    wrong.push(format!("{rule}: {found}, not {want}"));
+                }
+            }
+            Err(issues) => wrong.push(issues.to_string()),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn rules_cost_what_they_cost_upstream() {
+    let mut wrong = Vec::new();
+    let (mut schema, mut data) = (json!({}), json!({}));
+    for line in include_str!("rule_cost.txt").lines() {
+        if let Some((first, second)) = line.strip_prefix("# ").and_then(|line| line.split_once('\t')) {
+            schema = serde_json::from_str(first).expect("a schema");
+            data = serde_json::from_str(second).expect("data");
+            continue;
+        }
+        let (want, rule) = line.split_once(' ').expect("a cost and a rule");
+        let declared = Arc::new(Declared::of_schema(&schema, false).expect("a type").named("selfType"));
+        let env = Environment::kubernetes().with_declared("self", &declared);
+        let shape = Shape::of_schema(&schema);
+        let variables = Bindings::new().bind("self", Value::from_shaped(&data, &shape).expect("a value"));
+        match env.compile(rule) {
+            Ok(checked) => {
+                let program = env.program(&checked).expect("a program");
+                let outcome = program.evaluate(&variables, Limits::default());
+                let good = outcome.value.as_ref().is_ok_and(|value| value.as_bool() == Some(true));
+                if outcome.cost.to_string() != want || !good {
+                    wrong.push(format!("{rule}: {:?} for {}, not {want}", outcome.value, outcome.cost));
+                }
+            }
+            Err(issues) => wrong.push(issues.to_string()),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
