@@ -72,3 +72,27 @@ fn data_is_read_as_its_schema_says() {
         assert_eq!(value_of(&env, expression, &variables), want, "{expression}");
     }
 }
+
+/// Rules over some data; each holds, or fails with a message that contains this.
+#[test]
+fn rules_hold_where_they_hold_upstream() {
+    let mut wrong = Vec::new();
+    let (mut schema, mut data) = (json!({}), json!({}));
+    for line in include_str!("rules.txt").lines() {
+        let (first, second) = line.split_once('\t').expect("two parts");
+        if let Some(first) = first.strip_prefix("# ") {
+            schema = serde_json::from_str(first).expect("a schema");
+            data = serde_json::from_str(second).expect("data");
+            continue;
+        }
+        let declared = Arc::new(Declared::of_schema(&schema, false).expect("a type").named("selfType"));
+        let env = Environment::kubernetes().with_declared("self", &declared);
+        let shape = Shape::of_schema(&schema);
+        let variables = Bindings::new().bind("self", Value::from_shaped(&data, &shape).expect("a value"));
+        let found = value_of(&env, second, &variables);
+        if !found.contains(first) {
+            wrong.push(format!("{second}: {found}, not {first}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
