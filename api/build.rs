@@ -39,6 +39,7 @@ struct Type<'a> {
     package: &'a str,
     name: &'a str,
     atomic: bool,
+    unions: Vec<&'a str>,
     fields: Vec<Field<'a>>,
 }
 
@@ -57,6 +58,10 @@ fn main() {
         schema.add(i, ty);
     }
     let mut text = schema.finish();
+    enums(&mut text, &types);
+    undeclared(&mut text, &types);
+    granular(&mut text, &types);
+    unions(&mut text, &types);
     kinds(&mut text, &read("kinds.tsv"), &index);
     fs::write(Path::new(&out).join("schema.rs"), text).expect("write schema.rs");
     fs::write(Path::new(&out).join("registry.rs"), registry(&read("resources.tsv")))
@@ -81,7 +86,12 @@ fn parse(text: &str) -> Vec<Type<'_>> {
         } else {
             let mut columns = line.split('\t');
             let name = columns.next().expect("a type has a name");
-            types.push(Type { package, name, atomic: columns.any(|c| c == "map=atomic"), fields: vec![] });
+            let mut ty = Type { package, name, atomic: false, unions: vec![], fields: vec![] };
+            for column in columns {
+                ty.atomic |= column == "map=atomic";
+                ty.unions.extend(column.strip_prefix("union="));
+            }
+            types.push(ty);
         }
     }
     types
@@ -254,6 +264,62 @@ fn render_field(field: &Field, node: usize) -> String {
         value("mergeKey="),
         value("default="),
     )
+}
+
+/// The values that fields may have, sorted by type and field.
+fn enums(out: &mut String, types: &[Type]) {
+    let mut rows = Vec::new();
+    for (i, ty) in types.iter().enumerate() {
+        for field in &ty.fields {
+            if let Some(values) = field.extras.iter().find_map(|e| e.strip_prefix("enum=")) {
+                let values: Vec<&str> = values.split('|').collect();
+                rows.push(format!("(({i}, {:?}), &{values:?}),\n", field.name));
+            }
+        }
+    }
+    writeln!(out, "static ENUMS: [((u32, &str), &[&str]); {}] = [\n{}];", rows.len(), rows.concat())
+        .expect("string");
+}
+
+/// Lists that do not say how they are merged, sorted by type and field.
+fn undeclared(out: &mut String, types: &[Type]) {
+    let mut rows = Vec::new();
+    for (i, ty) in types.iter().enumerate() {
+        for field in &ty.fields {
+            let list = field.kind.starts_with("[]") || field.kind.starts_with("[w]");
+            if list && !field.extras.iter().any(|e| e.starts_with("list=")) {
+                rows.push(format!("({i}, {:?}),", field.name));
+            }
+        }
+    }
+    writeln!(out, "static UNDECLARED: [(u32, &str); {}] = [{}];", rows.len(), rows.concat()).expect("string");
+}
+
+/// Maps that say that their entries are merged one by one, sorted by type and field.
+fn granular(out: &mut String, types: &[Type]) {
+    let mut rows = Vec::new();
+    for (i, ty) in types.iter().enumerate() {
+        for field in ty.fields.iter().filter(|field| field.extras.contains(&"map=granular")) {
+            rows.push(format!("({i}, {:?}),", field.name));
+        }
+    }
+    writeln!(out, "static GRANULAR: [(u32, &str); {}] = [{}];", rows.len(), rows.concat()).expect("string");
+}
+
+/// Types of which one field says which other one counts, sorted by type.
+fn unions(out: &mut String, types: &[Type]) {
+    let mut rows = Vec::new();
+    for (i, ty) in types.iter().enumerate() {
+        for union in &ty.unions {
+            let (discriminator, members) = union.split_once(':').expect("a union has members");
+            let members: Vec<(&str, &str)> =
+                members.split(',').map(|m| m.split_once('=').expect("a member has a value")).collect();
+            rows.push(format!(
+                "({i}, Union {{ discriminator: {discriminator:?}, members: &{members:?} }}),\n"
+            ));
+        }
+    }
+    writeln!(out, "static UNIONS: [(u32, Union); {}] = [\n{}];", rows.len(), rows.concat()).expect("string");
 }
 
 fn kinds(out: &mut String, text: &str, index: &BTreeMap<String, usize>) {

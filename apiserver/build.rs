@@ -102,6 +102,7 @@ fn definitions() -> serde_json::Map<String, Value> {
     apimachinery::pkg::apis::meta::v1::ListMeta,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
     apimachinery::pkg::apis::meta::v1::Status,
+    apimachinery::pkg::version::Info,
     kube_aggregator::pkg::apis::apiregistration::v1::APIService,
     }
     generator.take_definitions(false)

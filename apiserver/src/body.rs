@@ -3,13 +3,15 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use api::status::ApiError;
-use bytes::{Bytes, BytesMut};
+use bytes::buf::Reader;
+use bytes::{Buf, Bytes, BytesMut};
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
@@ -125,6 +127,44 @@ impl http_body::Body for Gzip {
     }
 }
 
+/// What was compressed, uncompressed on the way; `length` bytes in all.
+#[must_use]
+pub fn gunzip(data: Bytes, length: u64) -> Body {
+    Gunzip { decoder: GzDecoder::new(data.reader()), remaining: length }.boxed_unsync()
+}
+
+struct Gunzip {
+    decoder: GzDecoder<Reader<Bytes>>,
+    remaining: u64,
+}
+
+impl http_body::Body for Gunzip {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let size = usize::try_from(self.remaining).unwrap_or(GATHER).min(GATHER);
+        if size == 0 {
+            return Poll::Ready(None);
+        }
+        let mut piece = vec![0; size];
+        let read = self.decoder.read_exact(&mut piece);
+        self.remaining -= size as u64;
+        Poll::Ready(Some(read.map(|()| Frame::data(piece.into())).map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}
+
 /// Why a body was not read whole.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -182,6 +222,15 @@ mod tests {
         let body = segments(pieces);
         assert_eq!(http_body::Body::size_hint(&body).exact(), Some(expected.len() as u64));
         assert_eq!(body.collect().await.expect("infallible").to_bytes(), expected);
+    }
+
+    #[tokio::test]
+    async fn what_was_compressed_arrives_whole() {
+        let text: Vec<u8> = (0..20_000_u32).flat_map(|i| i.to_string().into_bytes()).collect();
+        let packed = gzip([Bytes::from(text.clone())]).collect().await.expect("compressed").to_bytes();
+        let body = gunzip(packed, text.len() as u64);
+        assert_eq!(http_body::Body::size_hint(&body).exact(), Some(text.len() as u64));
+        assert_eq!(body.collect().await.expect("uncompressed").to_bytes(), text);
     }
 
     #[tokio::test]

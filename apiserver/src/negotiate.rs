@@ -118,6 +118,18 @@ fn parse_accept(header: &str) -> Vec<Clause<'_>> {
     clauses
 }
 
+/// What the client accepts, in one text.
+#[must_use]
+pub fn accept_header(headers: &HeaderMap) -> String {
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",")
+}
+
+/// The media ranges of an `Accept` header, the most wanted first.
+#[must_use]
+pub fn media_ranges(header: &str) -> Vec<(&str, &str)> {
+    parse_accept(header).into_iter().map(|clause| (clause.main, clause.sub)).collect()
+}
+
 /// Reads the parameters of an accepted media type; `None` if the endpoint cannot do what they ask for.
 fn options(params: &[(&str, &str)], encoding: Encoding, can: Restrictions) -> Option<Accepted> {
     let mut accepted = Accepted { encoding, ..Accepted::default() };
@@ -158,8 +170,7 @@ fn options(params: &[(&str, &str)], encoding: Encoding, can: Restrictions) -> Op
 
 /// Picks the encoding of the answer; 406 if none suits.
 pub fn accept(headers: &HeaderMap, query: &Query, can: Restrictions) -> Result<Accepted, ApiError> {
-    let text =
-        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+    let text = accept_header(headers);
     let pretty = pretty(headers, query);
     if text.trim().is_empty() {
         return Ok(Accepted { pretty, ..Accepted::default() });

@@ -56,6 +56,39 @@ pub fn type_for(gvk: &GroupVersionKind) -> Option<TypeRef<'static>> {
         .or_else(|| if EVERYWHERE.contains(&gvk.kind.as_ref()) { find("", "v1") } else { None })
 }
 
+/// A type of which at most one field counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Union {
+    /// The field that says which; empty if there is none.
+    pub discriminator: &'static str,
+    /// The fields, and what the discriminator says for each.
+    pub members: &'static [(&'static str, &'static str)],
+}
+
+/// The values that a field of a built-in type (or the elements of the field) may have; empty if any.
+#[must_use]
+pub fn enum_values(ty: TypeId, field: &str) -> &'static [&'static str] {
+    ENUMS.binary_search_by(|(key, _)| key.cmp(&(ty.0, field))).map_or(&[], |at| ENUMS[at].1)
+}
+
+/// Whether a list of a built-in type says how it is merged (`x-kubernetes-list-type`); one that does not is atomic.
+#[must_use]
+pub fn declares_list_type(ty: TypeId, field: &str) -> bool {
+    UNDECLARED.binary_search(&(ty.0, field)).is_err()
+}
+
+/// Whether a map of a built-in type says that it is merged entry by entry (`x-kubernetes-map-type: granular`), which
+/// maps do anyway.
+#[must_use]
+pub fn declares_granular(ty: TypeId, field: &str) -> bool {
+    GRANULAR.binary_search(&(ty.0, field)).is_ok()
+}
+
+/// The unions that a built-in type is.
+pub fn unions(ty: TypeId) -> impl Iterator<Item = &'static Union> {
+    UNIONS.iter().filter(move |(of, _)| *of == ty.0).map(|(_, union)| union)
+}
+
 /// The built-in type with this full name, for example `io.k8s.api.core.v1.PodSpec`.
 #[must_use]
 pub fn type_named(name: &str) -> Option<TypeRef<'static>> {

@@ -39,7 +39,7 @@ pub async fn delete(
     let waits = matches!(outcome, Outcome::Pending(_)) && options.orphan_dependents == Some(false);
     let status = if waits { StatusCode::ACCEPTED } else { StatusCode::OK };
     let value = match outcome {
-        Outcome::Gone(value) if returns_object(resource) => write.to_served(value)?,
+        Outcome::Gone(value) if returns_object(&resource.gvr.group, &resource.gvr.resource) => write.to_served(value)?,
         Outcome::Gone(value) => success(resource, name, meta_text(&value, "uid")),
         Outcome::Pending(value) => write.to_served(value)?,
     };
@@ -335,9 +335,9 @@ fn delete_namespace(old: &Value) -> Next {
 }
 
 /// Resources that answer a deletion with the object (upstream `ReturnDeletedObject`).
-fn returns_object(resource: &Resource) -> bool {
+pub(crate) fn returns_object(group: &str, plural: &str) -> bool {
     matches!(
-        (&*resource.gvr.group, &*resource.gvr.resource),
+        (group, plural),
         (
             "",
             "pods"

@@ -29,7 +29,7 @@ pub async fn handle(cx: &Context) -> Result<Response<Body>, ApiError> {
     if let Some(answer) = discovery::serve(cx, path)? {
         return Ok(answer);
     }
-    if let Some(answer) = crate::openapi::serve(cx, path)? {
+    if let Some(answer) = crate::openapi::serve(cx, path).await? {
         return Ok(answer);
     }
     match path.trim_end_matches('/') {

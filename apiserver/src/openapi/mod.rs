@@ -1,14 +1,20 @@
-//! `/openapi/v2` and `/openapi/v3`: the API described for clients.
+//! `/openapi/v2` and `/openapi/v3`: the API described for clients. Nothing is kept as text: `schema` renders the types
+//! of the schema, `resources` makes routes from the table of resources, `custom` does both for custom resources,
+//! `document` puts them together in JSON and in the messages of `gnostic`, and the `publisher` keeps the result.
 
+pub mod custom;
 pub mod descriptions;
+mod document;
+mod gnostic;
+pub mod publisher;
+mod render;
+mod resources;
+mod routes;
+mod schema;
+mod serve;
+mod structural;
+mod texts;
 
-use api::status::ApiError;
-use http::Response;
-
-use crate::body::Body;
-use crate::server::Context;
-
-/// Answers an OpenAPI path; `None` if it is none.
-pub fn serve(_cx: &Context, _path: &str) -> Result<Option<Response<Body>>, ApiError> {
-    Ok(None)
-}
+pub use custom::CustomVersion;
+pub use publisher::Publisher;
+pub use serve::serve;

@@ -30,6 +30,7 @@ use crate::bootstrap::{self, Advertised, Facts, Member};
 use crate::cacher::Cacher;
 use crate::config::{Config, ServingCert};
 use crate::metrics::RequestMetrics;
+use crate::openapi::Publisher;
 use crate::registry::Registry;
 pub use context::Context;
 use listener::Listener;
@@ -47,6 +48,8 @@ pub struct Server {
     pub registry: Registry,
     /// What is counted.
     pub metrics: RequestMetrics,
+    /// What is described for clients.
+    pub openapi: Publisher,
     /// Cancelled when the server stops.
     pub token: CancellationToken,
     security: OnceLock<Security>,
@@ -66,6 +69,7 @@ impl Server {
             cacher,
             registry,
             metrics: RequestMetrics::default(),
+            openapi: Publisher::default(),
             token,
             security: OnceLock::new(),
             address: OnceLock::new(),

@@ -10,7 +10,7 @@ use crate::schema::{self, TypeRef};
 
 mod decode;
 mod encode;
-mod wire;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,8 @@ pub(super) enum Data<'a> {
     Bytes(&'a [u8]),
 }
 
-pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
+/// Writes a varint.
+pub fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -23,16 +24,19 @@ pub(super) fn varint_len(value: u64) -> usize {
     ((64 - (value | 1).leading_zeros()) as usize).div_ceil(7)
 }
 
-pub(super) fn tag(out: &mut Vec<u8>, tag: u32, wire_type: u32) {
+/// Writes what stands before a value.
+pub fn tag(out: &mut Vec<u8>, tag: u32, wire_type: u32) {
     varint(out, u64::from(tag << 3 | wire_type));
 }
 
-pub(super) fn number(out: &mut Vec<u8>, at: u32, value: i64) {
+/// Writes a field that is a number.
+pub fn number(out: &mut Vec<u8>, at: u32, value: i64) {
     tag(out, at, 0);
     varint(out, value as u64);
 }
 
-pub(super) fn bytes(out: &mut Vec<u8>, at: u32, value: &[u8]) {
+/// Writes a field that is bytes or text.
+pub fn bytes(out: &mut Vec<u8>, at: u32, value: &[u8]) {
     tag(out, at, 2);
     varint(out, value.len() as u64);
     out.extend_from_slice(value);
@@ -40,7 +44,7 @@ pub(super) fn bytes(out: &mut Vec<u8>, at: u32, value: &[u8]) {
 
 /// Writes a nested message: its length is known only once it is written, so room for one byte is left and the
 /// message moved when that is not enough.
-pub(super) fn nested(out: &mut Vec<u8>, at: u32, write: impl FnOnce(&mut Vec<u8>)) {
+pub fn nested(out: &mut Vec<u8>, at: u32, write: impl FnOnce(&mut Vec<u8>)) {
     tag(out, at, 2);
     out.push(0);
     let start = out.len();
