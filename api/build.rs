@@ -59,8 +59,7 @@ fn main() {
     }
     let mut text = schema.finish();
     enums(&mut text, &types);
-    undeclared(&mut text, &types);
-    granular(&mut text, &types);
+    declared(&mut text, &types);
     unions(&mut text, &types);
     kinds(&mut text, &read("kinds.tsv"), &index);
     fs::write(Path::new(&out).join("schema.rs"), text).expect("write schema.rs");
@@ -281,29 +280,20 @@ fn enums(out: &mut String, types: &[Type]) {
         .expect("string");
 }
 
-/// Lists that do not say how they are merged, sorted by type and field.
-fn undeclared(out: &mut String, types: &[Type]) {
+/// What fields say of how their values are merged, sorted by type and field.
+fn declared(out: &mut String, types: &[Type]) {
     let mut rows = Vec::new();
     for (i, ty) in types.iter().enumerate() {
         for field in &ty.fields {
-            let list = field.kind.starts_with("[]") || field.kind.starts_with("[w]");
-            if list && !field.extras.iter().any(|e| e.starts_with("list=")) {
-                rows.push(format!("({i}, {:?}),", field.name));
+            let fact = |key: &str| field.extras.iter().find_map(|e| e.strip_prefix(key));
+            let (list, map) = (fact("list="), fact("map="));
+            if list.is_some() || map.is_some() {
+                rows.push(format!("(({i}, {:?}), Declared {{ list: {list:?}, map: {map:?} }}),\n", field.name));
             }
         }
     }
-    writeln!(out, "static UNDECLARED: [(u32, &str); {}] = [{}];", rows.len(), rows.concat()).expect("string");
-}
-
-/// Maps that say that their entries are merged one by one, sorted by type and field.
-fn granular(out: &mut String, types: &[Type]) {
-    let mut rows = Vec::new();
-    for (i, ty) in types.iter().enumerate() {
-        for field in ty.fields.iter().filter(|field| field.extras.contains(&"map=granular")) {
-            rows.push(format!("({i}, {:?}),", field.name));
-        }
-    }
-    writeln!(out, "static GRANULAR: [(u32, &str); {}] = [{}];", rows.len(), rows.concat()).expect("string");
+    writeln!(out, "static DECLARED: [((u32, &str), Declared); {}] = [\n{}];", rows.len(), rows.concat())
+        .expect("string");
 }
 
 /// Types of which one field says which other one counts, sorted by type.

@@ -71,17 +71,20 @@ pub fn enum_values(ty: TypeId, field: &str) -> &'static [&'static str] {
     ENUMS.binary_search_by(|(key, _)| key.cmp(&(ty.0, field))).map_or(&[], |at| ENUMS[at].1)
 }
 
-/// Whether a list of a built-in type says how it is merged (`x-kubernetes-list-type`); one that does not is atomic.
-#[must_use]
-pub fn declares_list_type(ty: TypeId, field: &str) -> bool {
-    UNDECLARED.binary_search(&(ty.0, field)).is_err()
+/// What a field says of how its value is merged. Without a word lists are replaced and maps are merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// `x-kubernetes-list-type`
+    pub list: Option<&'static str>,
+    /// `x-kubernetes-map-type`
+    pub map: Option<&'static str>,
 }
 
-/// Whether a map of a built-in type says that it is merged entry by entry (`x-kubernetes-map-type: granular`), which
-/// maps do anyway.
+/// What a field of a built-in type says of how its value is merged.
 #[must_use]
-pub fn declares_granular(ty: TypeId, field: &str) -> bool {
-    GRANULAR.binary_search(&(ty.0, field)).is_ok()
+pub fn declared(ty: TypeId, field: &str) -> Declared {
+    let found = DECLARED.binary_search_by(|(key, _)| key.cmp(&(ty.0, field)));
+    found.map_or_else(|_| Declared::default(), |at| DECLARED[at].1)
 }
 
 /// The unions that a built-in type is.

@@ -18,9 +18,7 @@ mod unstructured;
 #[cfg(test)]
 mod tests;
 
-pub use builtin::{
-    Union, builtin, declares_granular, declares_list_type, enum_values, kinds, type_for, type_named, unions,
-};
+pub use builtin::{Declared, Union, builtin, declared, enum_values, kinds, type_for, type_named, unions};
 pub use decode::{DecodeError, Decoded, strict_message};
 pub(crate) use decode::{fill_absent, plain_number, settle};
 pub use scalar::{format_micro_time, format_time, parse_duration, parse_time};

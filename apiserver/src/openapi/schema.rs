@@ -269,23 +269,15 @@ impl<'t> Definitions<'t> {
 /// What a structured or strategic merge has to know of a field.
 fn add_merge_rules(ty: TypeRef<'static>, field: &Field, node: NodeRef<'static>, value: &mut Map<String, Value>) {
     let mut set = |key: &str, fact: Value| value.insert(format!("x-kubernetes-{key}"), fact);
-    match node.node() {
-        Node::List { semantics, .. } => match semantics {
-            ListType::Atomic if !schema::declares_list_type(ty.id(), &field.name) => {}
-            ListType::Atomic => drop(set("list-type", "atomic".into())),
-            ListType::Set => drop(set("list-type", "set".into())),
-            ListType::Map(keys) => {
-                set("list-type", "map".into());
-                set("list-map-keys", keys.iter().map(AsRef::as_ref).collect::<Vec<&str>>().into());
-            }
-        },
-        Node::Map { atomic: true, .. } | Node::Object { atomic: true, .. } => {
-            set("map-type", "atomic".into());
-        }
-        Node::Map { .. } if schema::declares_granular(ty.id(), &field.name) => {
-            set("map-type", "granular".into());
-        }
-        _ => {}
+    let declared = schema::declared(ty.id(), &field.name);
+    if let Some(list) = declared.list {
+        set("list-type", list.into());
+    }
+    if let Node::List { semantics: ListType::Map(keys), .. } = node.node() {
+        set("list-map-keys", keys.iter().map(AsRef::as_ref).collect::<Vec<&str>>().into());
+    }
+    if let Some(map) = declared.map {
+        set("map-type", map.into());
     }
     if let Some(key) = &field.merge_key {
         set("patch-merge-key", key.as_ref().into());
