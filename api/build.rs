@@ -288,7 +288,10 @@ fn declared(out: &mut String, types: &[Type]) {
             let fact = |key: &str| field.extras.iter().find_map(|e| e.strip_prefix(key));
             let (list, map) = (fact("list="), fact("map="));
             if list.is_some() || map.is_some() {
-                rows.push(format!("(({i}, {:?}), Declared {{ list: {list:?}, map: {map:?} }}),\n", field.name));
+                rows.push(format!(
+                    "(({i}, {:?}), Declared {{ list: {list:?}, map: {map:?} }}),\n",
+                    field.name
+                ));
             }
         }
     }

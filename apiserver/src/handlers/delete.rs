@@ -39,7 +39,9 @@ pub async fn delete(
     let waits = matches!(outcome, Outcome::Pending(_)) && options.orphan_dependents == Some(false);
     let status = if waits { StatusCode::ACCEPTED } else { StatusCode::OK };
     let value = match outcome {
-        Outcome::Gone(value) if returns_object(&resource.gvr.group, &resource.gvr.resource) => write.to_served(value)?,
+        Outcome::Gone(value) if returns_object(&resource.gvr.group, &resource.gvr.resource) => {
+            write.to_served(value)?
+        }
         Outcome::Gone(value) => success(resource, name, meta_text(&value, "uid")),
         Outcome::Pending(value) => write.to_served(value)?,
     };

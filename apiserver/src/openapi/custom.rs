@@ -12,7 +12,8 @@ use super::schema::{Definitions, Edition, names};
 use super::structural;
 use super::texts::Texts;
 
-const CONVENTIONS: &str = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
+const CONVENTIONS: &str =
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
@@ -73,8 +74,11 @@ impl CustomVersion {
     pub fn routes(&self, texts: &Texts) -> Vec<Route> {
         let root = format!("/apis/{}/{}", self.group, self.version);
         let everywhere = format!("{root}/{}", self.plural);
-        let collection =
-            if self.namespaced { format!("{root}/namespaces/{{namespace}}/{}", self.plural) } else { everywhere.clone() };
+        let collection = if self.namespaced {
+            format!("{root}/namespaces/{{namespace}}/{}", self.plural)
+        } else {
+            everywhere.clone()
+        };
         let item = format!("{collection}/{{name}}");
         let own = Content::Named(self.model(&self.kind));
         let list = Content::Named(self.model(&self.list_kind));
@@ -125,7 +129,8 @@ impl CustomVersion {
     /// The kind itself (upstream `buildKubeNative`).
     fn object(&self, edition: Edition, definitions: &mut Definitions<'_>, texts: &Texts) -> Value {
         let open = json!({"type": "object"});
-        let Some(schema) = self.schema.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+        let Some(schema) = self.schema.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok())
+        else {
             return open;
         };
         let unknown = self.preserve_unknown_fields || schema["x-kubernetes-preserve-unknown-fields"] == true;
@@ -166,7 +171,8 @@ fn add_properties(value: &mut Value, properties: impl IntoIterator<Item = (&'sta
 }
 
 fn type_meta(texts: &Texts) -> [(&'static str, Value); 2] {
-    ["apiVersion", "kind"].map(|field| (field, json!({"type": "string", "description": texts.of_type_meta(field)})))
+    ["apiVersion", "kind"]
+        .map(|field| (field, json!({"type": "string", "description": texts.of_type_meta(field)})))
 }
 
 /// A reference with a description beside it.
@@ -240,14 +246,20 @@ impl Maker<'_> {
             Action::Read => ("get", "get", "read", format!("read{of} the specified {kind}")),
             Action::Replace => ("put", "put", "replace", format!("replace{of} the specified {kind}")),
             Action::Delete => ("delete", "delete", "delete", format!("delete{of}{article}{kind}")),
-            Action::Patch => ("patch", "patch", "patch", format!("partially update{of} the specified {kind}")),
+            Action::Patch => {
+                ("patch", "patch", "patch", format!("partially update{of} the specified {kind}"))
+            }
         };
-        let operation =
-            if action == Action::DeleteCollection { format!("collection{operation}") } else { operation.to_owned() };
+        let operation = if action == Action::DeleteCollection {
+            format!("collection{operation}")
+        } else {
+            operation.to_owned()
+        };
         let mut route = Route::new(method, path, (verb, &operation), text);
         route.action = name;
         let version = self.version;
-        route.kind = Some(GroupVersionKind::new(version.group.clone(), version.version.clone(), kind.clone()));
+        route.kind =
+            Some(GroupVersionKind::new(version.group.clone(), version.version.clone(), kind.clone()));
         route.consumes = vec!["application/json", "application/yaml"];
         route.produces = route.consumes.clone();
         if path.contains("{namespace}") {
@@ -348,7 +360,8 @@ mod tests {
             value
         };
         let either = r#"{"x-kubernetes-int-or-string":true,"anyOf":[{"type":"integer"},{"type":"string"}]}"#;
-        let limited = r#"{"x-kubernetes-int-or-string":true,"anyOf":[{"minimum":42.0}],"allOf":[{"minimum":42.0}]}"#;
+        let limited =
+            r#"{"x-kubernetes-int-or-string":true,"anyOf":[{"minimum":42.0}],"allOf":[{"minimum":42.0}]}"#;
         let embedded = r#"{"x-kubernetes-embedded-resource":true,"x-kubernetes-preserve-unknown-fields":true,"type":"object"}"#;
         let preserving = r#"{"type":"object","x-kubernetes-preserve-unknown-fields":true}"#;
         let rich = format!(
@@ -386,7 +399,10 @@ mod tests {
         let given = definitions_of(&version, Edition::V3);
         let own = &given["io.k8s.bar.v1.Foo"];
         assert_eq!(own["x-kubernetes-preserve-unknown-fields"], true);
-        assert_eq!(own["properties"]["metadata"]["allOf"], json!([{"$ref": format!("#/components/schemas/{OBJECT_META}")}]));
+        assert_eq!(
+            own["properties"]["metadata"]["allOf"],
+            json!([{"$ref": format!("#/components/schemas/{OBJECT_META}")}])
+        );
         assert_eq!(own["x-kubernetes-selectable-fields"], json!([{"fieldPath": "spec.color"}]));
     }
 

@@ -194,7 +194,9 @@ impl Writer {
             self.key("securitySchemes");
             write_json(&mut self.output.json, &schemes);
             if let (true, Value::Object(schemes)) = (self.with_protobuf, &schemes) {
-                wire::nested(&mut message, 7, |out| gnostic::write(out, &gnostic::V3_SECURITY_SCHEMES, schemes));
+                wire::nested(&mut message, 7, |out| {
+                    gnostic::write(out, &gnostic::V3_SECURITY_SCHEMES, schemes)
+                });
             }
         }
         self.output.json.push(b'}');

@@ -97,8 +97,11 @@ impl Publisher {
         let mut affected: BTreeSet<Subject> = versions.iter().map(|version| version.subject()).collect();
         {
             let mut custom = self.state.custom.write();
-            let old =
-                if versions.is_empty() { custom.remove(name) } else { custom.insert(name.to_owned(), versions) };
+            let old = if versions.is_empty() {
+                custom.remove(name)
+            } else {
+                custom.insert(name.to_owned(), versions)
+            };
             affected.extend(old.iter().flatten().map(|version| version.subject()));
         }
         if !affected.is_empty() {
@@ -172,7 +175,8 @@ impl State {
     }
 
     fn custom_versions(&self, subject: &Subject) -> Vec<Arc<CustomVersion>> {
-        let ours = |version: &&Arc<CustomVersion>| *subject == Subject::Everything || version.subject() == *subject;
+        let ours =
+            |version: &&Arc<CustomVersion>| *subject == Subject::Everything || version.subject() == *subject;
         self.custom.read().values().flatten().filter(ours).cloned().collect()
     }
 
@@ -219,8 +223,12 @@ impl State {
         };
         let mut routes = Vec::new();
         match subject {
-            Subject::Everything => built_in_parts().values().for_each(|part| routes.extend(part.routes(texts))),
-            Subject::Part(name) => routes.extend(built_in_parts().get(name).map(|part| part.routes(texts)).into_iter().flatten()),
+            Subject::Everything => {
+                built_in_parts().values().for_each(|part| routes.extend(part.routes(texts)))
+            }
+            Subject::Part(name) => {
+                routes.extend(built_in_parts().get(name).map(|part| part.routes(texts)).into_iter().flatten())
+            }
         }
         let head = if routes.is_empty() { custom::head() } else { head() };
         let mut definitions = Definitions::new(edition, texts);
@@ -255,9 +263,11 @@ impl BuiltIn {
             Self::Groups => resources::of_groups(),
             Self::Group(group) => resources::of_group(group),
             Self::Version(group, version) => resources::of_version(group, version, texts),
-            Self::Other(name) => {
-                resources::others().into_iter().filter(|(other, _)| other == name).map(|(_, route)| route).collect()
-            }
+            Self::Other(name) => resources::others()
+                .into_iter()
+                .filter(|(other, _)| other == name)
+                .map(|(_, route)| route)
+                .collect(),
         }
     }
 }
@@ -296,7 +306,9 @@ mod tests {
             kind: "Gadget".to_owned(),
             list_kind: "GadgetList".to_owned(),
             plural: "gadgets".to_owned(),
-            schema: Some(r#"{"type":"object","properties":{"size":{"type":"integer","default":1}}}"#.to_owned()),
+            schema: Some(
+                r#"{"type":"object","properties":{"size":{"type":"integer","default":1}}}"#.to_owned(),
+            ),
             ..CustomVersion::default()
         }
     }
@@ -318,7 +330,10 @@ mod tests {
         publisher.publish("gadgets.example.com", vec![gadget()]);
         let document = json(&publisher, part()).await.expect("published");
         assert_eq!(document["info"]["title"], "Kubernetes CRD Swagger");
-        assert_eq!(document["components"]["schemas"]["com.example.v1.Gadget"]["properties"]["size"]["default"], 1);
+        assert_eq!(
+            document["components"]["schemas"]["com.example.v1.Gadget"]["properties"]["size"]["default"],
+            1
+        );
         let everything = json(&publisher, Subject::Everything).await.expect("published");
         let size = &everything["definitions"]["com.example.v1.Gadget"]["properties"]["size"];
         assert_eq!(*size, serde_json::json!({"type": "integer"}));

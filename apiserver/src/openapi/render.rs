@@ -29,15 +29,20 @@ impl<'d, 't> Paths<'d, 't> {
         let everywhere = |parameter: &Parameter| {
             routes.iter().all(|route| route.parameters.iter().any(|other| key(other) == key(parameter)))
         };
-        let (common, _): (Vec<_>, Vec<_>) =
-            routes.first().map(|route| route.parameters.clone()).unwrap_or_default().into_iter().partition(everywhere);
+        let (common, _): (Vec<_>, Vec<_>) = routes
+            .first()
+            .map(|route| route.parameters.clone())
+            .unwrap_or_default()
+            .into_iter()
+            .partition(everywhere);
         let mut item = Map::new();
         if !common.is_empty() {
             let common: Vec<Value> = common.iter().map(|parameter| self.parameter(parameter)).collect();
             item.insert("parameters".to_owned(), common.into());
         }
         for route in routes {
-            let own: Vec<&Parameter> = route.parameters.iter().filter(|parameter| !everywhere(parameter)).collect();
+            let own: Vec<&Parameter> =
+                route.parameters.iter().filter(|parameter| !everywhere(parameter)).collect();
             let operation = self.operation(route, &own);
             item.insert(route.method.to_owned(), operation);
         }
@@ -56,7 +61,8 @@ impl<'d, 't> Paths<'d, 't> {
             let mut schema = json!({"schema": self.definitions.refer(name)});
             if self.edition == Edition::V2 {
                 // Parameters are sorted by name.
-                let at = own.iter().position(|parameter| parameter.name.as_str() > "body").unwrap_or(own.len());
+                let at =
+                    own.iter().position(|parameter| parameter.name.as_str() > "body").unwrap_or(own.len());
                 parameters.insert(at, self.body(name, *required, &schema["schema"]));
             } else {
                 let content: Map<String, Value> =
@@ -99,8 +105,11 @@ impl<'d, 't> Paths<'d, 't> {
             if self.edition == Edition::V2 {
                 response["schema"] = schema;
             } else {
-                let content: Map<String, Value> =
-                    route.produces.iter().map(|media| ((*media).to_owned(), json!({"schema": schema}))).collect();
+                let content: Map<String, Value> = route
+                    .produces
+                    .iter()
+                    .map(|media| ((*media).to_owned(), json!({"schema": schema})))
+                    .collect();
                 response["content"] = content.into();
             }
             responses.insert(code.to_string(), response);

@@ -78,7 +78,8 @@ pub fn others() -> Vec<(&'static str, Route)> {
         route
     };
     let info = Content::Named("io.k8s.apimachinery.pkg.version.Info".to_owned());
-    let mut version = plain("/version", "CodeVersion", "get the version of the server", "application/json", &info);
+    let mut version =
+        plain("/version", "CodeVersion", "get the version of the server", "application/json", &info);
     version.consumes = vec!["application/json"];
     let configuration = plain(
         CONFIGURATION_PATH,
@@ -102,7 +103,12 @@ pub fn others() -> Vec<(&'static str, Route)> {
 }
 
 fn resource_list(group: &str, version: &str) -> Route {
-    discovery(&format!("{}/", root(group, version)), "APIResources", "get available resources", "APIResourceList")
+    discovery(
+        &format!("{}/", root(group, version)),
+        "APIResources",
+        "get available resources",
+        "APIResourceList",
+    )
 }
 
 fn discovery(path: &str, operation: &str, text: &str, answer: &str) -> Route {
@@ -149,7 +155,13 @@ impl Maker<'_> {
     }
 
     /// A route with what all routes of resources have.
-    fn route(&self, path: &str, (method, action): (&'static str, &'static str), name: (&str, String), text: String) -> Route {
+    fn route(
+        &self,
+        path: &str,
+        (method, action): (&'static str, &'static str),
+        name: (&str, String),
+        text: String,
+    ) -> Route {
         let path = format!("{}/{path}", root(self.row.group, self.row.version));
         let mut route = Route::new(method, &path, (name.0, &name.1), text);
         route.action = action;
@@ -213,8 +225,7 @@ impl Maker<'_> {
 
     fn list(&self, all: bool, routes: &mut Vec<Route>) {
         let row = self.row;
-        let operation =
-            if all { format!("{}ForAllNamespaces", row.kind) } else { self.operation() };
+        let operation = if all { format!("{}ForAllNamespaces", row.kind) } else { self.operation() };
         let watched = row.has_verb("watch");
         let what = if watched { "list or watch" } else { "list" };
         let text = format!("{what} objects of kind {}", row.kind);
@@ -257,7 +268,8 @@ impl Maker<'_> {
         }
         if row.has_verb("delete") {
             let text = format!("delete{}", self.article_and_kind());
-            let mut route = self.route(&self.item_path(), ("delete", "delete"), ("delete", self.operation()), text);
+            let mut route =
+                self.route(&self.item_path(), ("delete", "delete"), ("delete", self.operation()), text);
             route.body = Some((format!("{META}DeleteOptions"), false));
             route.options(&format!("{META}DeleteOptions"), &[], self.texts);
             // Namespaces answer with the object but do not say so.
@@ -331,7 +343,8 @@ impl Maker<'_> {
     }
 
     fn connections(&self, sub: &Subresource, routes: &mut Vec<Route>) {
-        let methods = CONNECT.iter().filter(|(verb, _)| sub.verbs.contains(verb)).flat_map(|(_, methods)| *methods);
+        let methods =
+            CONNECT.iter().filter(|(verb, _)| sub.verbs.contains(verb)).flat_map(|(_, methods)| *methods);
         for method in methods {
             routes.push(self.connection(sub, method, false));
             if sub.name == "proxy" {
@@ -341,7 +354,11 @@ impl Maker<'_> {
     }
 
     fn connection(&self, sub: &Subresource, method: &'static str, with_path: bool) -> Route {
-        let text = format!("connect {} requests to {}", method.to_uppercase(), self.of(&format!(" {}", self.row.kind)));
+        let text = format!(
+            "connect {} requests to {}",
+            method.to_uppercase(),
+            self.of(&format!(" {}", self.row.kind))
+        );
         let (path, suffix) = if with_path { ("/{path}", "WithPath") } else { ("", "") };
         let operation = format!("{}{}{suffix}", title(method), self.operation());
         let path = format!("{}{path}", self.item_path());

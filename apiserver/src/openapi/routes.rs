@@ -69,7 +69,8 @@ pub struct Route {
 }
 
 /// Media types of objects.
-pub const OBJECTS: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+pub const OBJECTS: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 /// Media types of watches.
 pub const STREAMS: [&str; 2] =
     ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
@@ -232,9 +233,27 @@ mod tests {
     #[test]
     fn operations_are_named_after_group_and_version() {
         for (path, verb, operation, id, tag) in [
-            ("/api/v1/namespaces/{namespace}/pods", "list", "NamespacedPod", "listCoreV1NamespacedPod", "core_v1"),
-            ("/apis/rbac.authorization.k8s.io/v1/roles", "list", "Role", "listRbacAuthorizationV1Role", "rbacAuthorization_v1"),
-            ("/apis/stable.example.com/v1/crontabs", "read", "CronTab", "readStableExampleComV1CronTab", "stableExampleCom_v1"),
+            (
+                "/api/v1/namespaces/{namespace}/pods",
+                "list",
+                "NamespacedPod",
+                "listCoreV1NamespacedPod",
+                "core_v1",
+            ),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/roles",
+                "list",
+                "Role",
+                "listRbacAuthorizationV1Role",
+                "rbacAuthorization_v1",
+            ),
+            (
+                "/apis/stable.example.com/v1/crontabs",
+                "read",
+                "CronTab",
+                "readStableExampleComV1CronTab",
+                "stableExampleCom_v1",
+            ),
             ("/api/", "get", "APIVersions", "getCoreAPIVersions", "core"),
             ("/apis/", "get", "APIVersions", "getAPIVersions", "apis"),
             ("/apis/apps/", "get", "APIGroup", "getAppsAPIGroup", "apps"),
@@ -248,9 +267,13 @@ mod tests {
 
     #[test]
     fn articles_fit_the_noun() {
-        for (noun, expected) in
-            [("Pod", " a "), ("Ingress", " an "), ("Endpoints", " "), ("IngressClass", " an "), ("Service", " a ")]
-        {
+        for (noun, expected) in [
+            ("Pod", " a "),
+            ("Ingress", " an "),
+            ("Endpoints", " "),
+            ("IngressClass", " an "),
+            ("Service", " a "),
+        ] {
             assert_eq!(article(noun), expected, "{noun}");
         }
     }

@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::schema::{
-    self, Field, GoKind, ListType, Node, NodeRef, Raw, SchemaOr, TypeId, TypeRef, WhenEmpty,
-};
+use api::schema::{self, Field, GoKind, ListType, Node, NodeRef, Raw, SchemaOr, TypeId, TypeRef, WhenEmpty};
 use serde_json::{Map, Value, json};
 
 use super::texts::Texts;
@@ -267,7 +265,12 @@ impl<'t> Definitions<'t> {
 }
 
 /// What a structured or strategic merge has to know of a field.
-fn add_merge_rules(ty: TypeRef<'static>, field: &Field, node: NodeRef<'static>, value: &mut Map<String, Value>) {
+fn add_merge_rules(
+    ty: TypeRef<'static>,
+    field: &Field,
+    node: NodeRef<'static>,
+    value: &mut Map<String, Value>,
+) {
     let mut set = |key: &str, fact: Value| value.insert(format!("x-kubernetes-{key}"), fact);
     let declared = schema::declared(ty.id(), &field.name);
     if let Some(list) = declared.list {
@@ -333,7 +336,8 @@ const MACHINERY: &[&str] = &["meta.k8s.io", "metrics.k8s.io", "apidiscovery.k8s.
 
 /// The kinds of each type. Some belong to every group version.
 fn kinds_by_type() -> BTreeMap<TypeId, Vec<Value>> {
-    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let kind =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let served = || schema::kinds().iter().filter(|kind| !MACHINERY.contains(&kind.group));
     let mut found: BTreeMap<TypeId, Vec<Value>> = BTreeMap::new();
     for row in served() {

@@ -97,7 +97,9 @@ async fn document(cx: &Context, subject: Subject, media: &'static Media) -> Resu
         (Subject::Part(part), Some(hash)) if hash != &*packed.etag => redirect(&address(part, &packed.etag)),
         _ => content(cx, &packed, content_type),
     };
-    if response.status() != StatusCode::MOVED_PERMANENTLY && matches!((&subject, hash), (Subject::Part(_), Some(_))) {
+    if response.status() != StatusCode::MOVED_PERMANENTLY
+        && matches!((&subject, hash), (Subject::Part(_), Some(_)))
+    {
         insert(&mut response, CACHE_CONTROL, "public, immutable");
         insert(&mut response, EXPIRES, &expiry(SystemTime::now() + YEAR));
     }
@@ -151,7 +153,8 @@ fn content(cx: &Context, packed: &Packed, content_type: &'static str) -> Respons
         return status_only(StatusCode::NOT_MODIFIED);
     }
     let gzip = negotiate::accepts_gzip(&cx.headers);
-    let body = if gzip { body::full(packed.gzip.clone()) } else { body::gunzip(packed.gzip.clone(), packed.length) };
+    let body =
+        if gzip { body::full(packed.gzip.clone()) } else { body::gunzip(packed.gzip.clone(), packed.length) };
     let mut response = Response::new(body);
     if gzip {
         insert(&mut response, CONTENT_ENCODING, "gzip");

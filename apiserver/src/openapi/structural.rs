@@ -49,7 +49,9 @@ fn structural(schema: &Map<String, Value>, edition: Edition) -> Map<String, Valu
         Edition::V2 => weaken(schema, &mut out),
         Edition::V3 => unfold(schema, &mut out),
     }
-    for (key, value) in ["items", "additionalProperties"].into_iter().filter_map(|key| Some((key, schema.get(key)?))) {
+    for (key, value) in
+        ["items", "additionalProperties"].into_iter().filter_map(|key| Some((key, schema.get(key)?)))
+    {
         let hidden = key == "items" && hides_children(schema, edition);
         let value = match value {
             _ if hidden => continue,
@@ -93,10 +95,13 @@ fn add_properties(
     }
 }
 
+/// Whether a value is written at all.
+type WorthIt = fn(&Value) -> bool;
+
 /// What does not depend on where a schema stands.
 fn common(schema: &Map<String, Value>, edition: Edition) -> Map<String, Value> {
     let mut out = Map::new();
-    let groups: [(&[&str], fn(&Value) -> bool); 4] = [
+    let groups: [(&[&str], WorthIt); 4] = [
         (TEXTS, |value| value.as_str().is_some_and(|text| !text.is_empty())),
         (FLAGS, |value| *value == Value::Bool(true)),
         (GIVEN, |value| !value.is_null()),
@@ -117,8 +122,12 @@ fn common(schema: &Map<String, Value>, edition: Edition) -> Map<String, Value> {
     }
     for key in JUNCTORS {
         let list = schema.get(*key).and_then(Value::as_array);
-        let list: Vec<Value> =
-            list.into_iter().flatten().filter_map(Value::as_object).map(|inner| nested(inner, edition).into()).collect();
+        let list: Vec<Value> = list
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object)
+            .map(|inner| nested(inner, edition).into())
+            .collect();
         if !list.is_empty() {
             out.insert((*key).to_owned(), list.into());
         }
@@ -155,9 +164,8 @@ fn weaken(schema: &Map<String, Value>, out: &mut Map<String, Value>) {
     }
     if let Some(Value::Array(required)) = out.get_mut("required") {
         let properties = schema.get("properties");
-        let may_be_null = |name: &Value| {
-            name.as_str().and_then(|name| properties?.get(name)).is_some_and(nullable)
-        };
+        let may_be_null =
+            |name: &Value| name.as_str().and_then(|name| properties?.get(name)).is_some_and(nullable);
         required.retain(|name| !may_be_null(name));
         if required.is_empty() {
             out.remove("required");
@@ -172,7 +180,8 @@ fn unfold(schema: &Map<String, Value>, out: &mut Map<String, Value>) {
     }
     let either = json!([{"type": "integer"}, {"type": "string"}]);
     let first = schema.get("allOf").and_then(|all| all.get(0));
-    let said = schema.get("anyOf") == Some(&either) || first.and_then(|first| first.get("anyOf")) == Some(&either);
+    let said =
+        schema.get("anyOf") == Some(&either) || first.and_then(|first| first.get("anyOf")) == Some(&either);
     if said {
         return;
     }
@@ -187,7 +196,11 @@ fn unfold(schema: &Map<String, Value>, out: &mut Map<String, Value>) {
 }
 
 /// Gives embedded objects the properties that all objects have (upstream `addEmbeddedProperties`).
-pub fn complete_embedded(schema: &mut Value, edition: Edition, properties: &dyn Fn() -> [(&'static str, Value); 3]) {
+pub fn complete_embedded(
+    schema: &mut Value,
+    edition: Edition,
+    properties: &dyn Fn() -> [(&'static str, Value); 3],
+) {
     let Value::Object(map) = schema else { return };
     if let Some(Value::Object(inner)) = map.get_mut("properties") {
         inner.values_mut().for_each(|value| complete_embedded(value, edition, properties));
@@ -286,7 +299,11 @@ mod tests {
                         "default": null, "minProperties": 0, "x-kubernetes-validations": []}),
                     json!({"type": "object", "minProperties": 0}),
                 ),
-                ("a number or a name", json!({INT_OR_STRING: true}), json!({INT_OR_STRING: true, "anyOf": either()})),
+                (
+                    "a number or a name",
+                    json!({INT_OR_STRING: true}),
+                    json!({INT_OR_STRING: true, "anyOf": either()}),
+                ),
                 (
                     "a number or a name, said already",
                     json!({INT_OR_STRING: true, "allOf": [{"anyOf": either()}, {"pattern": "^x"}]}),

@@ -127,7 +127,9 @@ fn option(owner: &str, field: &str) -> Option<&'static str> {
         }
         (_, "shardSelector") => "Only objects of this shard of the collection are answered.",
         (_, "timeoutSeconds") => "When a list or watch ends at the latest, in seconds.",
-        (_, "watch") => "Whether changes are streamed as they happen, from resourceVersion on, in place of a list.",
+        (_, "watch") => {
+            "Whether changes are streamed as they happen, from resourceVersion on, in place of a list."
+        }
         ("PatchOptions", "fieldManager") => {
             "Who changes the fields: at most 128 printable characters. Needed for an apply, optional for other patches."
         }
@@ -136,7 +138,9 @@ fn option(owner: &str, field: &str) -> Option<&'static str> {
             "What happens to fields that are unknown or given twice: Ignore drops them in silence, Warn drops them and \
              says so in Warning headers (this is the default), Strict refuses the request and names them all."
         }
-        (_, "force") => "Whether an apply takes fields over from other managers. Not for other kinds of patch.",
+        (_, "force") => {
+            "Whether an apply takes fields over from other managers. Not for other kinds of patch."
+        }
         ("PodLogOptions", "container") => "The container whose log is read; not needed if there is only one.",
         (_, "container") => "The container that is meant; not needed if there is only one.",
         (_, "command") => "The command and its arguments. No shell reads them.",
@@ -169,10 +173,15 @@ mod tests {
         let texts = Texts::load();
         let list = "io.k8s.api.core.v1.PodList";
         assert_eq!(texts.of_type(list).as_deref(), Some("PodList is a list of Pod objects."));
-        assert!(texts.of_field(list, "metadata").is_some_and(|text| text.starts_with("Standard list metadata.")));
+        assert!(
+            texts.of_field(list, "metadata").is_some_and(|text| text.starts_with("Standard list metadata."))
+        );
         assert_eq!(texts.of_field(list, "kind"), texts.of_field(MODEL, "kind"));
         assert!(texts.of_option("DeleteOptions", "gracePeriodSeconds").is_some());
-        assert_ne!(texts.of_option("PatchOptions", "fieldManager"), texts.of_option("CreateOptions", "fieldManager"));
+        assert_ne!(
+            texts.of_option("PatchOptions", "fieldManager"),
+            texts.of_option("CreateOptions", "fieldManager")
+        );
         assert_eq!(texts.of_option("ListOptions", "nonsense"), None);
     }
 }

@@ -51,7 +51,10 @@ async fn version_2_is_one_document_in_two_encodings() {
     let etag = header(&answer, "etag").to_owned();
     assert_eq!(etag.len(), 130);
     let known = fetch(&admin, "/openapi/v2", &[("If-None-Match", &etag)]).await;
-    assert_eq!((known.status().as_u16(), known.body().len(), header(&known, "etag")), (304, 0, etag.as_str()));
+    assert_eq!(
+        (known.status().as_u16(), known.body().len(), header(&known, "etag")),
+        (304, 0, etag.as_str())
+    );
     let protobuf = fetch(&admin, "/openapi/v2", &[("Accept", PROTOBUF)]).await;
     let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     assert_eq!((header(&protobuf, "content-type"), header(&protobuf, "etag")), (media, etag.as_str()));
@@ -90,7 +93,11 @@ async fn version_3_is_a_document_for_each_group_version() {
     for (part, entry) in paths {
         let address = entry["serverRelativeURL"].as_str().unwrap();
         let answer = fetch(&admin, address, &[]).await;
-        assert_eq!((answer.status().as_u16(), header(&answer, "cache-control")), (200, "public, immutable"), "{part}");
+        assert_eq!(
+            (answer.status().as_u16(), header(&answer, "cache-control")),
+            (200, "public, immutable"),
+            "{part}"
+        );
         assert_eq!(format!("/openapi/v3/{part}?hash={}", header(&answer, "etag").trim_matches('"')), address);
         let document = json_of(&answer);
         assert_eq!(document["openapi"], "3.0.0");
@@ -102,7 +109,10 @@ async fn version_3_is_a_document_for_each_group_version() {
         }
     }
     let stale = fetch(&admin, "/openapi/v3/apis/apps/v1?hash=00", &[]).await;
-    assert_eq!((stale.status().as_u16(), header(&stale, "location")), (301, paths["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap()));
+    assert_eq!(
+        (stale.status().as_u16(), header(&stale, "location")),
+        (301, paths["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap())
+    );
     let plain = fetch(&admin, "/openapi/v3/apis/apps/v1", &[]).await;
     assert_eq!((plain.status().as_u16(), header(&plain, "cache-control")), (200, "no-cache, private"));
     assert_eq!(fetch(&admin, "/openapi/v3/apis/nothing/v1", &[]).await.status(), 404);

@@ -17,7 +17,12 @@ const fn map(tag: u32, shape: Shape) -> Message {
 
 /// A whole document.
 pub static DOCUMENT: Message = object(
-    &[("openapi", 1, Text), ("info", 2, One(&INFO)), ("paths", 4, One(&PATHS)), ("components", 5, One(&COMPONENTS))],
+    &[
+        ("openapi", 1, Text),
+        ("info", 2, One(&INFO)),
+        ("paths", 4, One(&PATHS)),
+        ("components", 5, One(&COMPONENTS)),
+    ],
     9,
 );
 
