@@ -25,12 +25,13 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
+# Always the whole workspace: crates built alone have other features, and all would be compiled once more.
 unit:
 	$(CARGO) test --workspace --exclude e2e
 
 e2e:
 	$(CARGO) build --workspace --bins
-	COXSWAIN_E2E=$${COXSWAIN_E2E:-embedded} $(CARGO) test -p e2e
+	$(CARGO) test --workspace --test house --test end_to_end
 
 bench: packages
 	$(CARGO) build --release --bins

@@ -37,12 +37,14 @@ async fn apply_one(client: &Client, object: DynamicObject) -> Result<()> {
         None => Api::all_with(client.clone(), &resource),
     };
     let name = object.metadata.name.clone().unwrap_or_default();
-    match api.create(&PostParams::default(), &object).await {
-        Ok(_) => Ok(()),
-        Err(error) if client::is_already_exists(&error) => {
-            let patch = api.patch(&name, &PatchParams::default(), &Patch::Merge(&object)).await;
-            patch.map(drop).with_context(|| format!("update {} {name}", types.kind))
+    // Looked for first: a Service that asks for its own address again would be refused as a new one.
+    let existing = api.get_opt(&name).await.with_context(|| format!("look for {} {name}", types.kind))?;
+    if existing.is_none() {
+        match api.create(&PostParams::default(), &object).await {
+            Err(error) if client::is_already_exists(&error) => {}
+            outcome => return outcome.map(drop).with_context(|| format!("create {} {name}", types.kind)),
         }
-        Err(error) => Err(error).with_context(|| format!("create {} {name}", types.kind)),
     }
+    let patch = api.patch(&name, &PatchParams::default(), &Patch::Merge(&object)).await;
+    patch.map(drop).with_context(|| format!("update {} {name}", types.kind))
 }

@@ -15,7 +15,7 @@ pub async fn killed_components_come_back_and_no_pod_notices(env: Arc<Env>) -> Re
     let restarts = || async {
         kubectl.run("get pods -o jsonpath={.items[*].status.containerStatuses[*].restartCount}").await
     };
-    let mut cluster = env.cluster.lock().await;
+    let mut cluster = env.cluster.write().await;
     let victims: &[&str] = match cluster.form {
         Form::OneProcess => &["coxswain"],
         Form::Separate => {

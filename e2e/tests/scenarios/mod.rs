@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use e2e::cluster::Cluster;
 use e2e::kubectl::Kubectl;
 use e2e::wait;
-use tokio::sync::Mutex;
+use tokio::sync::RwLock;
 
 /// What a scenario works with.
 pub struct Env {
@@ -20,8 +20,10 @@ pub struct Env {
     pub name: &'static str,
     /// The command-line client under test.
     pub kubectl: Kubectl,
-    /// The cluster; held by scenarios that hurt it.
-    pub cluster: Mutex<Cluster>,
+    /// The node's address.
+    pub address: std::net::IpAddr,
+    /// The cluster. Scenarios share it; one that hurts it has it to itself.
+    pub cluster: RwLock<Cluster>,
     /// Where scenarios run.
     pub runtime: tokio::runtime::Handle,
 }
@@ -32,13 +34,18 @@ type Run = fn(Arc<Env>) -> Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 pub struct Scenario {
     /// The promise.
     pub name: &'static str,
+    /// Whether it hurts the cluster, so that nothing else may go on beside it.
+    pub hurts: bool,
     /// Keeps it, or fails.
     pub run: Run,
 }
 
 macro_rules! scenario {
+    ($module:ident::$name:ident, hurts: $hurts:literal) => {
+        Scenario { name: stringify!($name), hurts: $hurts, run: |env| Box::pin($module::$name(env)) }
+    };
     ($module:ident::$name:ident) => {
-        Scenario { name: stringify!($name), run: |env| Box::pin($module::$name(env)) }
+        scenario!($module::$name, hurts: false)
     };
 }
 
@@ -47,11 +54,12 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(samples::deployment_serves_behind_its_service),
     scenario!(samples::string_service_of_replication_controllers_answers),
     scenario!(samples::string_service_of_deployments_answers),
+    scenario!(samples::consumer_gets_what_the_producer_makes),
     scenario!(workloads::deleted_pod_is_replaced_and_scaling_scales),
     scenario!(workloads::rolling_update_loses_no_request),
     scenario!(workloads::memory_hog_is_killed_and_restarted),
     scenario!(workloads::logs_follow_and_exec_returns_its_exit_code),
-    scenario!(failure::killed_components_come_back_and_no_pod_notices),
+    scenario!(failure::killed_components_come_back_and_no_pod_notices, hurts: true),
 ];
 
 impl Env {
@@ -65,11 +73,6 @@ impl Env {
     /// Removes the namespace, without waiting for the end of it.
     pub async fn done(&self, kubectl: &Kubectl) -> Result<()> {
         self.kubectl.run(&format!("delete namespace {} --wait=false", kubectl.namespace())).await.map(drop)
-    }
-
-    /// The node's address.
-    pub async fn address(&self) -> std::net::IpAddr {
-        self.cluster.lock().await.address()
     }
 }
 

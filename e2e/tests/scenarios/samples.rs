@@ -45,13 +45,29 @@ async fn string_service(env: Arc<Env>, form: &str, verb: &str) -> Result<()> {
     for (app, count) in [("upper", 2), ("reversi", 2), ("tcpserver", 3)] {
         ready_pods(&kubectl, &format!("app={app}"), count).await?;
     }
-    let server = SocketAddr::new(env.address().await, NODE_PORT);
+    let server = SocketAddr::new(env.address, NODE_PORT);
     let answer =
         wait::until("the string service answers", || async { ask(server, "hello").await.map(Some) }).await?;
     ensure!(answer == "OLLEH", "answered {answer:?}");
     kubectl.run(&format!("delete -f {manifest} --wait=false")).await?;
     wait::until("the node port is free again", || async {
         Ok(kubectl.run("get services -o name").await?.trim().is_empty().then_some(()))
+    })
+    .await?;
+    env.done(&kubectl).await
+}
+
+pub async fn consumer_gets_what_the_producer_makes(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("queue").await?;
+    kubectl.run(&format!("apply -f {}", sample("queue/queue.yaml"))).await?;
+    for app in ["queue", "producer", "consumer"] {
+        ready_pods(&kubectl, &format!("app={app}"), 1).await?;
+    }
+    wait::until("a job has come through the queue", || async {
+        let consumed = kubectl.run("logs deployment/consumer").await?;
+        let produced = kubectl.run("logs deployment/producer").await?;
+        let job = consumed.lines().find_map(|line| line.strip_prefix("consumed ")).map(str::to_owned);
+        Ok(job.filter(|job| produced.lines().any(|line| line == format!("produced {job}"))))
     })
     .await?;
     env.done(&kubectl).await

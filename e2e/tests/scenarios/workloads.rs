@@ -37,7 +37,7 @@ pub async fn rolling_update_loses_no_request(env: Arc<Env>) -> Result<()> {
         .run("expose deployment hello --name=outside --type=NodePort --port=80 --target-port=8080")
         .await?;
     let port = kubectl.run("get service outside -o jsonpath={.spec.ports[0].nodePort}").await?;
-    let server = std::net::SocketAddr::new(env.address().await, port.trim().parse().context("a node port")?);
+    let server = std::net::SocketAddr::new(env.address, port.trim().parse().context("a node port")?);
     wait::until("the node port answers", || async { get(server).await.map(Some) }).await?;
     let stop = tokio_util::sync::CancellationToken::new();
     let stopped = stop.clone();

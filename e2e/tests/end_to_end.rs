@@ -12,7 +12,7 @@ use e2e::cluster::{Cluster, Form, binaries};
 use e2e::kubectl::{Kubectl, debian};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
-use tokio::sync::Mutex;
+use tokio::sync::RwLock;
 
 use scenarios::{Env, SCENARIOS};
 
@@ -43,7 +43,8 @@ fn main() -> ExitCode {
         let env = Arc::new(Env {
             name,
             kubectl: Kubectl::new(&program, &kubeconfig),
-            cluster: Mutex::new(cluster),
+            address: cluster.address(),
+            cluster: RwLock::new(cluster),
             runtime: runtime.handle().clone(),
         });
         // Two at a time: these machines are small.
@@ -74,7 +75,13 @@ fn trials_of(env: Option<&Arc<Env>>) -> Vec<Trial> {
             env.as_ref().map_or(scenario.name.to_owned(), |env| format!("{}::{}", env.name, scenario.name));
         Trial::test(name, move || {
             let env = env.ok_or_else(|| Failed::from("only listed"))?;
-            let run = (scenario.run)(env.clone());
+            let run = async {
+                if scenario.hurts {
+                    return (scenario.run)(env.clone()).await;
+                }
+                let _shared = env.cluster.read().await;
+                (scenario.run)(env.clone()).await
+            };
             env.runtime.block_on(run).map_err(|error| Failed::from(format!("{error:#}")))
         })
     };
