@@ -38,6 +38,7 @@ pub(crate) mod pod;
 pub(crate) mod policy;
 pub(crate) mod quota;
 pub(crate) mod rbac;
+pub(crate) mod registration;
 pub(crate) mod resources;
 mod rules;
 pub(crate) mod security;

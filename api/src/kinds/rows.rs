@@ -135,7 +135,12 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::new("apiregistration.k8s.io", "v1", "APIService")
         .defaults(d::other::api_service)
         .strategy(s::other::API_SERVICE)
-        .table(&p::other::API_SERVICE),
+        .table(&p::other::API_SERVICE)
+        .validate(
+            |o| v::typed(o, v::registration::service),
+            |n, o| v::typed2(n, o, v::registration::service_update),
+        )
+        .validate_status(|n, o| v::typed2(n, o, v::registration::service_status)),
     Kind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
         .defaults(d::other::custom_resource_definition)
         .strategy(s::other::CUSTOM_RESOURCE_DEFINITION),
@@ -189,7 +194,8 @@ pub(super) static KINDS: &[Kind] = &[
         .strategy(Strategy::SPEC_STATUS.pod_at(&["spec", "jobTemplate", "spec", "template", "spec"]))
         .table(&p::workload::CRON_JOB)
         .warnings(w::pod::cron_job)
-        .validate(|o| v::typed(o, v::job::cron_job), |n, o| v::typed2(n, o, v::job::cron_job_update)),
+        .validate(|o| v::typed(o, v::job::cron_job), |n, o| v::typed2(n, o, v::job::cron_job_update))
+        .validate_status(|_, _| Vec::new()),
     Kind::new(BATCH, "v1", "Job")
         .defaults(d::apps::job)
         .strategy(s::workload::JOB)

@@ -10,7 +10,7 @@ use k8s_openapi::api::resource::v1::{
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::Value;
 
-use crate::field::{Error, ErrorList, Path, Report};
+use crate::field::{Error, ErrorList, Path, Report, quote};
 use crate::format;
 
 use super::affinity::node_selector;
@@ -237,19 +237,36 @@ fn allocation_result(
 }
 
 fn uid(value: &str, path: &Path, errors: &mut ErrorList) {
-    let dashes = [8, 13, 18, 23];
-    let is_uid = value.len() == 36
-        && value
-            .bytes()
-            .enumerate()
-            .all(|(i, b)| if dashes.contains(&i) { b == b'-' } else { b.is_ascii_hexdigit() });
-    if !is_uid {
-        let detail = format!("error validating uid: invalid UUID length: {}", value.len());
-        errors.invalid(path, value, detail);
-    } else if value.bytes().any(|b| b.is_ascii_uppercase()) {
+    if let Err(why) = any_uuid(value) {
+        errors.invalid(path, value, format!("error validating uid: {why}"));
+    } else if value.len() != 36 || value.bytes().any(|b| b.is_ascii_uppercase()) {
         let detail = "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters";
         errors.invalid(path, value, detail);
     }
+}
+
+/// Whether this is an identifier in one of the forms that upstream's library reads.
+fn any_uuid(value: &str) -> Result<(), String> {
+    let plain = match value.len() {
+        36 | 32 => value,
+        45 => match value.split_at_checked(9) {
+            Some((prefix, rest)) if prefix.eq_ignore_ascii_case("urn:uuid:") => rest,
+            Some((prefix, _)) => return Err(format!("invalid urn prefix: {}", quote(prefix))),
+            None => return Err("invalid UUID format".to_owned()),
+        },
+        38 => value
+            .strip_prefix('{')
+            .and_then(|value| value.strip_suffix('}'))
+            .ok_or_else(|| "invalid bracketed UUID format".to_owned())?,
+        length => return Err(format!("invalid UUID length: {length}")),
+    };
+    let dashed = plain.len() == 36;
+    let is_right = |(i, byte): (usize, u8)| match i {
+        8 | 13 | 18 | 23 if dashed => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    let good = plain.bytes().enumerate().all(is_right);
+    if good { Ok(()) } else { Err("invalid UUID format".to_owned()) }
 }
 
 fn pool_name(name: &str, path: &Path, errors: &mut ErrorList) {

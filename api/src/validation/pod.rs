@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    ContainerStatus, Pod, PodDNSConfig, PodResourceClaim, PodSchedulingGate, PodSpec, PodTemplate,
+    Pod, PodDNSConfig, PodResourceClaim, PodSchedulingGate, PodSpec, PodTemplate,
     PodTemplateSpec, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -16,16 +16,18 @@ use super::affinity::{affinity, spread_constraints, tolerations};
 use super::claim::same;
 use super::container::{self, Context, image_whitespace};
 use super::golang;
-use super::ip::{is_dual_stack, legacy_ip, parse_sloppy};
+use super::ip::legacy_ip;
 use super::meta;
 use super::resources::{container_resource_name, pod_resource_name, requirements};
-use super::rules::{dns_label, immutable, list, qualified_name, text, to_value};
+use super::rules::{dns_label, list, qualified_name, text, to_value};
 use super::security;
 use super::volume::{object_name, volumes};
 
 mod resize;
+mod status;
 
 pub(crate) use resize::resize;
+pub(crate) use status::status;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -637,183 +639,4 @@ pub(crate) fn ephemeral_containers(new: &Pod, old: &Pod) -> ErrorList {
         }
     }
     errors
-}
-
-/// A pod changed by its status.
-pub(crate) fn status(new: &Pod, old: &Pod) -> ErrorList {
-    let path = Path::new("metadata");
-    let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &path);
-    errors.extend(annotation_updates(new, old, &path.child("annotations")));
-    let path = Path::new("status");
-    let (now, before) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
-    let empty = PodSpec::default();
-    let spec = old.spec.as_ref().unwrap_or(&empty);
-    for (i, condition) in list(&now.conditions).iter().enumerate() {
-        let at = path.child("conditions").index(i);
-        if let Some(generation) = condition.observed_generation.filter(|g| *g < 0) {
-            errors.invalid(&at.child("observedGeneration"), generation, "must be a non-negative integer");
-        }
-        if !matches!(condition.type_.as_str(), "PodScheduled" | "Ready" | "Initialized") {
-            errors.extend(qualified_name(&condition.type_, &at.child("Type")));
-        }
-    }
-    let (nominated, at) = (text(&now.nominated_node_name), path.child("nominatedNodeName"));
-    let changed = nominated != text(&before.nominated_node_name) && !nominated.is_empty();
-    if changed {
-        errors.extend(object_name(nominated, &at));
-        if !text(&spec.node_name).is_empty() {
-            errors.forbidden(&at, "may not be set on pods that are already bound to a node");
-        }
-    }
-    if let Some(generation) = now.observed_generation.filter(|g| *g < 0) {
-        errors.invalid(&path.child("observedGeneration"), generation, "must be a non-negative integer");
-    }
-    let class = |status: &Option<String>| text(status).to_owned();
-    errors.extend(immutable(&class(&now.qos_class), &class(&before.qos_class), &path.child("qosClass")));
-    let transitions = [
-        ("containerStatuses", list(&now.container_statuses), list(&before.container_statuses), Kind::App),
-        (
-            "initContainerStatuses",
-            list(&now.init_container_statuses),
-            list(&before.init_container_statuses),
-            Kind::Init,
-        ),
-        (
-            "ephemeralContainerStatuses",
-            list(&now.ephemeral_container_statuses),
-            list(&before.ephemeral_container_statuses),
-            Kind::Ephemeral,
-        ),
-    ];
-    for (key, now, before, kind) in transitions {
-        errors.extend(state_transitions(now, before, spec, kind, &path.child(key)));
-    }
-    let claims = list(&spec.resource_claims);
-    let statuses = list(&now.resource_claim_statuses);
-    for (i, status) in statuses.iter().enumerate() {
-        let at = path.child("resourceClaimStatuses").index(i);
-        if !claims.iter().any(|c| c.name == status.name) {
-            let detail = "must match the name of an entry in `spec.resourceClaims`";
-            errors.invalid(&at.child("name"), status.name.as_str(), detail);
-        }
-        if statuses[..i].iter().any(|s| s.name == status.name) {
-            errors.duplicate(&at.child("name"), status.name.as_str());
-        }
-        if let Some(name) = &status.resource_claim_name {
-            errors.extend(object_name(name, &at.child("resourceClaimName")));
-        }
-    }
-    addresses(&now, &before, &mut errors);
-    errors
-}
-
-fn addresses(
-    now: &k8s_openapi::api::core::v1::PodStatus,
-    before: &k8s_openapi::api::core::v1::PodStatus,
-    errors: &mut ErrorList,
-) {
-    let path = Path::new("status").child("podIPs");
-    let ips = |s: &k8s_openapi::api::core::v1::PodStatus| -> Vec<String> {
-        list(&s.pod_ips).iter().map(|ip| ip.ip.clone()).collect()
-    };
-    let (own, old) = (ips(now), ips(before));
-    let shown = |list: &[String], kind: &str| {
-        let all: Vec<_> = list.iter().map(|ip| serde_json::json!({"ip": ip})).collect();
-        golang::show_list(kind, &serde_json::Value::Array(all))
-    };
-    let mut many = |own: &[String], old: &[String], path: &Path, kind: &str| {
-        for (i, ip) in own.iter().enumerate() {
-            errors.extend(legacy_ip(&path.index(i), ip, old));
-        }
-        if own.len() > 1 {
-            let dual = is_dual_stack(own.iter().map(|ip| parse_sloppy(ip)));
-            if dual != Some(true) || own.len() > 2 {
-                let detail = "may specify no more than one IP for each IP family";
-                errors.push(Error::invalid_shown(path, shown(own, kind), detail));
-            }
-        }
-    };
-    many(&own, &old, &path, "core.PodIP");
-    let ips = |s: &k8s_openapi::api::core::v1::PodStatus| -> Vec<String> {
-        list(&s.host_ips).iter().map(|ip| ip.ip.clone()).collect()
-    };
-    let (own, old) = (ips(now), ips(before));
-    let path = Path::new("status").child("hostIPs");
-    if own.first().is_some_and(|first| first != text(&now.host_ip)) {
-        let first = own.first().cloned().unwrap_or_default();
-        let at = path.index(0).child("ip");
-        let error = Error::invalid(&at, first, "must be equal to `hostIP`");
-        many(&own, &old, &path, "core.HostIP");
-        let place = errors.len();
-        errors.insert(place, error);
-        return;
-    }
-    many(&own, &old, &path, "core.HostIP");
-}
-
-/// Which containers a list of statuses is of.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    App,
-    Init,
-    Ephemeral,
-}
-
-/// Containers that have ended do not come back, unless something says they may restart.
-fn state_transitions(
-    now: &[ContainerStatus],
-    before: &[ContainerStatus],
-    spec: &PodSpec,
-    kind: Kind,
-    path: &Path,
-) -> ErrorList {
-    let mut errors = ErrorList::new();
-    if kind != Kind::Ephemeral && all_could_restart(spec) {
-        return errors;
-    }
-    for (i, old) in before.iter().enumerate() {
-        let Some(ended) = old.state.as_ref().and_then(|s| s.terminated.as_ref()) else { continue };
-        let back = now
-            .iter()
-            .find(|n| n.name == old.name && n.state.as_ref().is_none_or(|s| s.terminated.is_none()));
-        if back.is_none() {
-            continue;
-        }
-        let containers = match kind {
-            Kind::App => spec.containers.as_slice(),
-            Kind::Init => list(&spec.init_containers),
-            Kind::Ephemeral => &[],
-        };
-        let container = containers.iter().find(|c| c.name == old.name);
-        if !container.is_some_and(|c| should_restart(c, spec, ended.exit_code)) {
-            let detail = "may not be transitioned to non-terminated state";
-            errors.forbidden(&path.index(i).child("state"), detail);
-        }
-    }
-    errors
-}
-
-fn all_could_restart(spec: &PodSpec) -> bool {
-    let restarts_all = |c: &k8s_openapi::api::core::v1::Container| {
-        list(&c.restart_policy_rules).iter().any(|rule| rule.action == "RestartAllContainers")
-    };
-    spec.containers.iter().chain(list(&spec.init_containers)).any(restarts_all)
-}
-
-/// Whether a container that ended with a code is started again.
-fn should_restart(container: &k8s_openapi::api::core::v1::Container, spec: &PodSpec, code: i32) -> bool {
-    for rule in list(&container.restart_policy_rules) {
-        let matched = rule.exit_codes.as_ref().is_some_and(|codes| {
-            let listed = list(&codes.values).contains(&code);
-            if codes.operator == "In" { listed } else { !listed }
-        });
-        if matched && rule.action == "Restart" {
-            return true;
-        }
-    }
-    match container.restart_policy.as_deref().unwrap_or(text(&spec.restart_policy)) {
-        "Always" => true,
-        "OnFailure" => code != 0,
-        _ => false,
-    }
 }

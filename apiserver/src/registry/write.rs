@@ -228,7 +228,11 @@ impl<'a> Write<'a> {
         if !errors.is_empty() {
             return Err(ApiError::invalid(&self.resource.gvk, name, &errors));
         }
-        for warning in strategy::warnings(gvk, object, Some(old)) {
+        let warnings = match self.part {
+            "" => strategy::warnings(gvk, object, Some(old)),
+            part => strategy::subresource_warnings(gvk, part, object, old),
+        };
+        for warning in warnings {
             self.cx.warn(warning);
         }
         Ok(())
