@@ -21,4 +21,5 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod structured;
 pub mod validation;

@@ -15,9 +15,12 @@ pub(crate) mod core;
 mod drop;
 pub(crate) mod other;
 pub(crate) mod pod;
+mod reset_fields;
 pub(crate) mod service;
 pub(crate) mod warnings;
 pub(crate) mod workload;
+
+pub use reset_fields::reset_fields;
 
 /// What counts for `metadata.generation`.
 #[derive(Clone, Copy)]

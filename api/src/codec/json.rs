@@ -79,6 +79,12 @@ pub fn encode(value: &Value) -> Vec<u8> {
     out
 }
 
+/// Compact JSON text with `<`, `>` and `&` escaped, as Go's standard encoder writes it.
+#[must_use]
+pub fn escaped(value: &Value) -> String {
+    value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}
+
 /// Writes JSON text indented by two spaces (`?pretty=true`).
 #[must_use]
 pub fn encode_pretty(value: &Value) -> Vec<u8> {

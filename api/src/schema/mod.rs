@@ -21,7 +21,7 @@ mod tests;
 pub use builtin::{Declared, Union, builtin, declared, enum_values, kinds, type_for, type_named, unions};
 pub use decode::{DecodeError, Decoded, strict_message};
 pub(crate) use decode::{fill_absent, plain_number, settle};
-pub use scalar::{format_micro_time, format_time, parse_duration, parse_time};
+pub use scalar::{format_micro_time, format_time, parse_duration, parse_micro_time, parse_time};
 pub use unstructured::{decode_any, decode_unstructured, decode_unstructured_value};
 
 /// Where a type stands in its schema's table.

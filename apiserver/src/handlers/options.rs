@@ -27,10 +27,30 @@ fn invalid(kind: &'static str, errors: &[field::Error]) -> ApiError {
     ApiError::invalid(&GroupVersionKind::new("meta.k8s.io", "v1", kind), "", errors)
 }
 
-/// `fieldValidation`, and the options of create, update and patch as admission sees them; 422 for bad ones.
+/// `fieldValidation`, and the options of create and update as admission sees them; 422 for bad ones.
 pub fn write_options(cx: &Context, kind: &'static str) -> Result<(FieldValidation, Value), ApiError> {
-    let query = &cx.query;
+    checked_options(cx, kind, Vec::new())
+}
+
+/// As [`write_options`] for patches, which may force only if they apply a configuration, and then say who they are.
+pub fn patch_options(cx: &Context, applies: bool) -> Result<(FieldValidation, Value), ApiError> {
     let mut errors = Vec::new();
+    if applies && cx.query.first("fieldManager").unwrap_or_default().is_empty() {
+        errors.push(field::Error::required(&Path::new("fieldManager"), "is required for apply patch"));
+    }
+    if !applies && cx.query.first("force").is_some() {
+        let why = "may not be specified for non-apply patch";
+        errors.push(field::Error::forbidden(&Path::new("force"), why));
+    }
+    checked_options(cx, "PatchOptions", errors)
+}
+
+fn checked_options(
+    cx: &Context,
+    kind: &'static str,
+    mut errors: Vec<field::Error>,
+) -> Result<(FieldValidation, Value), ApiError> {
+    let query = &cx.query;
     let dry_run: Vec<&str> = query.all("dryRun").collect();
     check_dry_run(&dry_run, &mut errors);
     let manager = query.first("fieldManager").unwrap_or_default();

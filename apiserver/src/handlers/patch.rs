@@ -1,20 +1,23 @@
 //! PATCH of an object (upstream `endpoints/handlers/patch.go`).
 
+use api::codec::yaml;
 use api::field;
-use api::names::GroupVersionKind;
+use api::managed_fields::FieldManager;
+use api::names::{GroupResource, GroupVersionKind};
 use api::status::ApiError;
 use bytes::Bytes;
 use http::{Request, Response};
 use serde_json::Value;
 
-use super::options::{FieldValidation, write_options};
+use super::options::{FieldValidation, patch_options};
 use super::update::answer;
 use crate::body::{self, Body};
 use crate::codec;
 use crate::negotiate;
 use crate::object;
 use crate::registry::Resource;
-use crate::registry::write::{Source, Write};
+use crate::registry::managed_fields::{self, AnyVersions};
+use crate::registry::write::{Source, Write, match_namespace};
 use crate::server::Context;
 
 /// The kinds of patches.
@@ -28,10 +31,20 @@ pub enum PatchType {
     Strategic,
 }
 
-const TYPES: [(&str, PatchType); 3] = [
-    ("application/json-patch+json", PatchType::Json),
-    ("application/merge-patch+json", PatchType::Merge),
-    ("application/strategic-merge-patch+json", PatchType::Strategic),
+/// What is done with the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// It is a patch.
+    Patch(PatchType),
+    /// It is a configuration to be applied.
+    Apply,
+}
+
+const TYPES: [(&str, How); 4] = [
+    ("application/json-patch+json", How::Patch(PatchType::Json)),
+    ("application/merge-patch+json", How::Patch(PatchType::Merge)),
+    ("application/strategic-merge-patch+json", How::Patch(PatchType::Strategic)),
+    ("application/apply-patch+yaml", How::Apply),
 ];
 
 /// Patches an object, or the part of it that a subresource stands for.
@@ -41,7 +54,8 @@ pub async fn patch(
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
-    let (mut patch, options) = read(cx, request, &resource.gvk).await?;
+    let versions = managed_fields::versions(resource, &cx.info.subresource);
+    let (mut patch, options) = read(cx, request, resource, &resource.gvk, versions).await?;
     let write = Write { options, ..Write::new(cx, resource) };
     let updated = write.update(&cx.info.name, &mut patch).await?;
     answer(cx, resource, updated, accepted)
@@ -51,19 +65,22 @@ pub async fn patch(
 pub async fn read<'a>(
     cx: &'a Context,
     request: Request<Body>,
+    resource: &Resource,
     gvk: &GroupVersionKind,
+    versions: AnyVersions,
 ) -> Result<(Patch<'a>, Value), ApiError> {
     let media = negotiate::media_type_as_sent(&cx.headers);
     let found = TYPES.iter().find(|(name, _)| *name == media);
-    let Some((_, kind)) = found else {
+    let Some((_, how)) = found else {
         // Refused by upstream's router, in its words.
         let mut error = negotiate::unsupported("415: Unsupported Media Type");
         error.status.details = Some(Default::default());
         return Err(error);
     };
     let bytes = body::read(request.into_body()).await?;
-    let (validation, options) = write_options(cx, "PatchOptions")?;
-    Ok((Patch { cx, kind: *kind, bytes, gvk: gvk.clone(), validation }, options))
+    let (validation, options) = patch_options(cx, *how == How::Apply)?;
+    let namespaced = resource.namespaced;
+    Ok((Patch { cx, how: *how, bytes, gvk: gvk.clone(), namespaced, validation, versions }, options))
 }
 
 /// 422 for a patch whose outcome is no object of its type.
@@ -82,55 +99,113 @@ fn unusable(patched: &Value, error: &ApiError) -> ApiError {
 /// A patch as the source of a new state.
 pub struct Patch<'a> {
     cx: &'a Context,
-    kind: PatchType,
+    how: How,
     bytes: Bytes,
     gvk: GroupVersionKind,
+    namespaced: bool,
     validation: FieldValidation,
+    versions: AnyVersions,
 }
 
 impl Patch<'_> {
-    /// The patched object, checked against its type.
-    pub fn apply(&self, old: &Value) -> Result<Value, ApiError> {
-        if self.cx.query.first("force").is_some() {
-            let path = field::Path::new("force");
-            let error = field::Error::forbidden(&path, "may not be specified for non-apply patch");
-            return Err(ApiError::invalid(
-                &GroupVersionKind::new("meta.k8s.io", "v1", "PatchOptions"),
-                "",
-                &[error],
-            ));
-        }
-        let (patched, mut strict_errors) = codec::patch(self.kind, &self.gvk, old, &self.bytes)?;
+    /// The patched object, checked against its type, with its managers; `None`: there is no object yet.
+    pub fn apply(&self, old: Option<&Value>) -> Result<Value, ApiError> {
+        let mut object = match (self.how, old) {
+            (How::Apply, old) => self.applied(old)?,
+            (How::Patch(kind), Some(old)) => {
+                let mut object = self.patched(kind, old)?;
+                let subresource = &self.cx.info.subresource;
+                managed_fields::record(self.cx, &self.versions, &self.gvk, subresource, &mut object, Some(old));
+                object
+            }
+            (How::Patch(_), None) => return Err(ApiError::internal("a patch needs an object")),
+        };
+        let namespace = if self.namespaced { self.cx.info.namespace.as_str() } else { "" };
+        match_namespace(namespace, self.namespaced, &mut object)?;
+        self.check_names(&object)?;
+        Ok(object)
+    }
+
+    fn patched(&self, kind: PatchType, old: &Value) -> Result<Value, ApiError> {
+        let (patched, mut strict_errors) = codec::patch(kind, &self.gvk, old, &self.bytes)?;
         let decoded =
             codec::decode_value(patched.clone(), &self.gvk).map_err(|error| unusable(&patched, &error))?;
         strict_errors.extend(decoded.strict_errors);
         codec::enforce(self.cx, self.validation, &self.gvk, &strict_errors)
             .map_err(|error| unusable(&patched, &error))?;
-        Ok(decoded.value)
+        let mut object = decoded.value;
+        // What a patch does not speak of stays; a version it does speak of is a precondition.
+        if object::meta(&object, "uid").is_none() {
+            object::set_meta(&mut object, "uid", object::meta(old, "uid").cloned());
+        }
+        Ok(object)
+    }
+
+    /// Upstream's `applyPatcher`.
+    fn applied(&self, old: Option<&Value>) -> Result<Value, ApiError> {
+        let query = &self.cx.query;
+        let refused = |why: String| ApiError::bad_request(format!("error decoding YAML: {why}"));
+        let loaded = yaml::load(&self.bytes).map_err(|why| refused(why.to_string()))?;
+        if !matches!(loaded.value, Value::Object(_) | Value::Null) {
+            let found = api::codec::json::kind_of(&loaded.value);
+            let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+            return Err(refused(format!("error unmarshaling JSON: while decoding JSON: {why}")));
+        }
+        let now = object::now();
+        let manager = FieldManager {
+            versions: self.versions.as_ref(),
+            kind: &self.gvk,
+            subresource: &self.cx.info.subresource,
+            now: now.as_str().unwrap_or_default(),
+        };
+        let name = query.first("fieldManager").unwrap_or_default();
+        let object = manager.apply(old, &loaded.value, name, query.bool("force").unwrap_or(false))?;
+        if let Some(why) = loaded.strict_error() {
+            let why = format!("error converting YAML to JSON: {why}");
+            match self.validation {
+                FieldValidation::Ignore => {}
+                FieldValidation::Warn => self.cx.warn(why),
+                FieldValidation::Strict => {
+                    return Err(ApiError::bad_request(format!("error strict decoding YAML: {why}")));
+                }
+            }
+        }
+        Ok(object)
     }
 }
 
 #[async_trait::async_trait]
 impl Source for Patch<'_> {
     async fn object(&mut self, old: Option<&Value>) -> Result<Value, ApiError> {
-        let Some(old) = old else { return Err(ApiError::internal("a patch needs an object")) };
-        let mut patched = self.apply(old)?;
-        self.check_names(old, &patched)?;
-        // What a patch does not speak of stays; a version it does speak of is a precondition.
-        if object::meta(&patched, "uid").is_none() {
-            object::set_meta(&mut patched, "uid", object::meta(old, "uid").cloned());
+        let object = self.apply(old)?;
+        let uid = object::meta_text(&object, "uid");
+        if old.is_none() && !uid.is_empty() {
+            let info = &self.cx.info;
+            let resource = GroupResource::new(info.group.clone(), info.resource.clone());
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            return Err(ApiError::conflict(&resource, &info.name, &why));
         }
-        Ok(patched)
+        Ok(object)
     }
 
     fn needs_object(&self) -> bool {
+        self.how != How::Apply
+    }
+
+    fn may_create(&self) -> bool {
+        self.how == How::Apply
+    }
+
+    fn records_managers(&self) -> bool {
         true
     }
 }
 
 impl Patch<'_> {
-    fn check_names(&self, old: &Value, new: &Value) -> Result<(), ApiError> {
-        let name = object::meta_text(old, "name");
+    fn check_names(&self, new: &Value) -> Result<(), ApiError> {
+        let name = &self.cx.info.name;
         let own = object::meta_text(new, "name");
         if own == name {
             return Ok(());

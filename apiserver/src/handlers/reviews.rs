@@ -1,6 +1,5 @@
 //! Resources that are answered and never stored: reviews, and bindings at the level of the namespace.
 
-use api::managed_fields::Set;
 use api::status::ApiError;
 use http::{Request, Response, StatusCode};
 use serde::Serialize;
@@ -16,7 +15,8 @@ use crate::codec;
 use crate::negotiate::{self, Accepted, Restrictions};
 use crate::object;
 use crate::registry::Resource;
-use crate::registry::write::{match_namespace, record_managers};
+use crate::registry::managed_fields;
+use crate::registry::write::match_namespace;
 use crate::server::{Context, response};
 
 /// Answers the creation of such an object.
@@ -31,7 +31,8 @@ pub async fn create(
     }
     let accepted = negotiate::accept(&cx.headers, &cx.query, Restrictions::OBJECTS)?;
     let (mut body, _) = read(cx, request, &resource.gvk, "CreateOptions").await?;
-    record_managers(cx, &resource.gvk, "", &mut body, None, &Set::default());
+    let versions = managed_fields::versions_of(&resource.gvk);
+    managed_fields::record(cx, &versions, &resource.gvk, "", &mut body, None);
     let Some(security) = cx.server.security() else {
         return Err(ApiError::unavailable("the server is still starting"));
     };

@@ -1,6 +1,7 @@
 //! The table of everything that is served. A resource is a row of [`api::registry`]; routes, discovery, storage keys
 //! and caches follow from it.
 
+pub mod managed_fields;
 pub mod node_port;
 pub mod resource;
 pub mod service_allocator;

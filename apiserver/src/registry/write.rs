@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use api::names::{GroupVersionKind, GroupVersionResource};
 use api::status::ApiError;
-use api::{field, managed_fields, strategy, validation};
+use api::{field, strategy, validation};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::storage::{Change, Current, Next, Storage, Updated, Written};
-use super::{Resource, service_allocator::Reservation};
+use super::{Resource, managed_fields, service_allocator::Reservation};
 use crate::admission::{Attributes, Operation, Plugin};
+use crate::authz;
 use crate::object::{self, meta_text};
+use crate::request::RequestInfo;
 use crate::server::Context;
 
 /// A write on its way.
@@ -166,8 +168,8 @@ impl<'a> Write<'a> {
 
     /// Records whose fields the request has set.
     fn record_managers(&self, object: &mut Value, old: Option<&Value>) {
-        let ignored = reset_fields(self.resource, self.part);
-        record_managers(self.cx, &self.resource.gvk, self.subresource, object, old, &ignored);
+        let versions = managed_fields::versions(self.resource, self.part);
+        managed_fields::record(self.cx, &versions, &self.resource.gvk, self.subresource, object, old);
     }
 
     async fn create_named(&self, name: &str, object: Value) -> Result<Written, ApiError> {
@@ -186,6 +188,13 @@ impl<'a> Write<'a> {
         .await;
         settle(reservation, outcome.is_ok()).await;
         outcome
+    }
+
+    /// Who makes an object by way of an update must be allowed to create it (upstream `withAuthorization`).
+    fn may_create(&self) -> Result<(), ApiError> {
+        let Some(security) = self.cx.server.security() else { return Ok(()) };
+        let create = RequestInfo { verb: "create".to_owned(), ..self.cx.info.clone() };
+        authz::check(security.authorizer.as_ref(), &self.cx.user, &create)
     }
 
     /// Nobody writes roles that give more than the writer has.
@@ -309,6 +318,11 @@ pub trait Source: Send {
     fn may_create(&self) -> bool {
         false
     }
+
+    /// Whether the objects say already who has set their fields.
+    fn records_managers(&self) -> bool {
+        false
+    }
 }
 
 struct UpdateChange<'a, 'b> {
@@ -340,7 +354,9 @@ impl UpdateChange<'_, '_> {
         let old_served = write.to_served(old.clone())?;
         let mut object = self.source.object(Some(&old_served)).await?;
         self.check_uid(&object, old)?;
-        write.record_managers(&mut object, Some(&old_served));
+        if !self.source.records_managers() {
+            write.record_managers(&mut object, Some(&old_served));
+        }
         write.admit(Operation::Update, name, &mut object, Some(&old_served)).await?;
         self.check_version(&mut object, current)?;
         match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
@@ -365,12 +381,8 @@ impl UpdateChange<'_, '_> {
     /// The object does not exist: makes it if the resource (or the source) allows that.
     async fn made(&mut self) -> Result<Next, ApiError> {
         let (write, name) = (self.write, self.name);
-        let allowed =
-            write.subresource.is_empty() && strategy::allow_create_on_update(&write.resource.stored_as);
-        if !allowed && !self.source.may_create() {
-            return Err(ApiError::not_found(&write.resource.group_resource(), name));
-        }
-        if self.source.needs_object() {
+        let allowed = self.source.may_create() || strategy::allow_create_on_update(&write.resource.stored_as);
+        if !allowed || !write.subresource.is_empty() || self.source.needs_object() {
             return Err(ApiError::not_found(&write.resource.group_resource(), name));
         }
         let mut object = self.source.object(None).await?;
@@ -386,7 +398,9 @@ impl UpdateChange<'_, '_> {
             return Err(ApiError::not_found(&write.resource.group_resource(), name));
         }
         match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
-        write.record_managers(&mut object, None);
+        if !self.source.records_managers() {
+            write.record_managers(&mut object, None);
+        }
         write.admit(Operation::Create, name, &mut object, None).await?;
         object::set_meta(&mut object, "resourceVersion", None);
         fill_system_metadata(&mut object);
@@ -395,6 +409,7 @@ impl UpdateChange<'_, '_> {
         let checked = async {
             write.check_escalation(&object, None).await?;
             write.prepare_create(name, &mut object)?;
+            write.may_create()?;
             write.admission_validate(Operation::Create, name, &object, None).await
         }
         .await;
@@ -464,57 +479,6 @@ fn is_released(new: &Value, old: &Value, resource: &Resource) -> bool {
         && object::is_being_deleted(old)
         && object::meta_int(old, "deletionGracePeriodSeconds").unwrap_or_default() == 0
         && !held_by_namespace
-}
-
-/// Records in an object whose fields the request has set.
-pub fn record_managers(
-    cx: &Context,
-    gvk: &GroupVersionKind,
-    subresource: &str,
-    object: &mut Value,
-    old: Option<&Value>,
-    ignored: &managed_fields::Set,
-) {
-    let Some(ty) = api::schema::type_for(gvk) else { return };
-    let (name, api_version) = (manager(cx), gvk.group_version().to_string());
-    let manager = managed_fields::Manager { name: &name, api_version: &api_version, subresource };
-    let now = object::now();
-    // As upstream, whose scale handler knows no times.
-    let now = now.as_str().filter(|_| subresource != "scale").unwrap_or_default();
-    managed_fields::update(ty, old, object, manager, ignored, now);
-}
-
-/// The field manager of the request, or what the client calls itself (upstream `managerOrUserAgent`).
-fn manager(cx: &Context) -> String {
-    if let Some(given) = cx.query.first("fieldManager").filter(|name| !name.is_empty()) {
-        return given.to_owned();
-    }
-    let agent = cx.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-    let agent = agent.unwrap_or_default().split('/').next().unwrap_or_default();
-    agent.chars().filter(|c| !c.is_control()).take(128).collect()
-}
-
-/// What a request cannot change, whatever it says (upstream `GetResetFields` of the strategies).
-fn reset_fields(resource: &Resource, part: &str) -> managed_fields::Set {
-    let plural = (&*resource.gvr.group, &*resource.gvr.resource);
-    let csr = plural.1 == "certificatesigningrequests";
-    let paths: &[&[&str]] = match part {
-        "" if csr => &[&["spec"], &["status"]],
-        "" if resource.subresource("status").is_some() => &[&["status"]],
-        "finalize" => &[&["status"]],
-        "approval" => &[&["spec"], &["status", "certificate"]],
-        "status" => match plural {
-            ("apps", "deployments") => &[&["spec"], &["metadata", "labels"]],
-            ("", "pods") => {
-                &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]
-            }
-            ("networking.k8s.io", "servicecidrs") | ("resource.k8s.io", _) => &[&["spec"], &["metadata"]],
-            _ if csr => &[&["spec"], &["status", "conditions"]],
-            _ => &[&["spec"]],
-        },
-        _ => &[],
-    };
-    managed_fields::Set::of_fields(paths)
 }
 
 /// Takes away what only the server may set (upstream `WipeObjectMetaSystemFields`).

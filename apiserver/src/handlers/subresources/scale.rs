@@ -1,9 +1,12 @@
 //! `scale`: the number of replicas of a workload, as an object of `autoscaling/v1` (upstream `ScaleREST`).
 
-use api::field::{self, Path};
+use api::field;
+use api::managed_fields::scale::{Mappings, ScaleHandler};
+use api::managed_fields::{Invalid, Managed};
 use api::names::GroupVersionKind;
 use api::selector::LabelSelector;
 use api::status::ApiError;
+use api::structured::Path;
 use http::{Request, Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde_json::{Map, Value, json};
@@ -16,6 +19,7 @@ use crate::handlers::patch::{self, Patch};
 use crate::handlers::{render, update};
 use crate::object::{self, meta_text};
 use crate::registry::Resource;
+use crate::registry::managed_fields;
 use crate::registry::storage::{Updated, cache_error};
 use crate::registry::write::{Source, Write, match_namespace};
 use crate::server::Context;
@@ -53,7 +57,8 @@ pub async fn patch(
     resource: &Resource,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let (patch, options) = patch::read(cx, request, &kind()).await?;
+    let versions = managed_fields::versions_of(&kind());
+    let (patch, options) = patch::read(cx, request, resource, &kind(), versions).await?;
     write(cx, resource, options, New::Patch(patch)).await
 }
 
@@ -65,7 +70,7 @@ async fn write(
 ) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
     let write = Write { options, part: "", kind: kind(), ..Write::new(cx, resource) };
-    let mut source = ScaleSource { new, name: &cx.info.name };
+    let mut source = ScaleSource { cx, new, version: resource.api_version() };
     let object = match write.update(&cx.info.name, &mut source).await? {
         Updated::Written(written) => render::served(resource, &written.object)?,
         Updated::Deleted(last, _) | Updated::Kept(last) => write.to_served(last)?,
@@ -79,23 +84,42 @@ enum New<'a> {
 }
 
 struct ScaleSource<'a> {
+    cx: &'a Context,
     new: New<'a>,
-    name: &'a str,
+    /// The `apiVersion` of the workload in this request.
+    version: String,
+}
+
+impl ScaleSource<'_> {
+    /// The new scale, with its managers.
+    fn scale(&self, old: Value) -> Result<Value, ApiError> {
+        match &self.new {
+            New::Scale(scale) => {
+                let mut scale = scale.clone();
+                let versions = managed_fields::versions_of(&kind());
+                managed_fields::record(self.cx, &versions, &kind(), "scale", &mut scale, Some(&old));
+                Ok(scale)
+            }
+            New::Patch(patch) => patch.apply(Some(&old)),
+        }
+    }
 }
 
 #[async_trait::async_trait]
 impl Source for ScaleSource<'_> {
     async fn object(&mut self, old: Option<&Value>) -> Result<Value, ApiError> {
         let Some(old) = old else { return Err(ApiError::internal("a scale needs an object")) };
-        let scale = match &self.new {
-            New::Scale(scale) => scale.clone(),
-            New::Patch(patch) => patch.apply(&scale_of(old)?)?,
-        };
+        let mappings = Mappings::from([(self.version.clone(), Some(Path::of_fields(&["spec", "replicas"])))]);
+        let failed = |why: Invalid| ApiError::new(500, "", why.to_string());
+        let managers = ScaleHandler::new(old, &self.version, &mappings).map_err(failed)?;
+        let mut old_scale = scale_of(old)?;
+        managers.to_subresource().write(&mut old_scale);
+        let scale = self.scale(old_scale)?;
         let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
         if replicas < 0 {
-            let path = Path::new("spec").child("replicas");
+            let path = field::Path::new("spec").child("replicas");
             let error = field::Error::invalid(&path, replicas, "must be greater than or equal to 0");
-            return Err(ApiError::invalid(&kind(), self.name, &[error]));
+            return Err(ApiError::invalid(&kind(), &self.cx.info.name, &[error]));
         }
         let mut object = old.clone();
         object["spec"]["replicas"] = replicas.into();
@@ -104,10 +128,15 @@ impl Source for ScaleSource<'_> {
         if let Some(uid) = Some(meta_text(&scale, "uid")).filter(|uid| !uid.is_empty()) {
             object::set_meta(&mut object, "uid", Some(uid.into()));
         }
+        managers.to_parent(Managed::of(&scale).map_err(failed)?).write(&mut object);
         Ok(object)
     }
 
     fn needs_object(&self) -> bool {
+        true
+    }
+
+    fn records_managers(&self) -> bool {
         true
     }
 }

@@ -1,6 +1,5 @@
 //! `serviceaccounts/NAME/token`: a token for a service account.
 
-use api::managed_fields::Set;
 use api::names::GroupVersionKind;
 use api::status::ApiError;
 use http::{Request, Response, StatusCode};
@@ -12,7 +11,7 @@ use crate::codec;
 use crate::handlers::create::read;
 use crate::object;
 use crate::registry::Resource;
-use crate::registry::write::record_managers;
+use crate::registry::managed_fields;
 use crate::server::Context;
 
 /// Makes a token.
@@ -20,7 +19,7 @@ pub async fn create(cx: &Context, _: &Resource, request: Request<Body>) -> Resul
     let accepted = cx.accept()?;
     let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
     let (mut body, _) = read(cx, request, &kind, "CreateOptions").await?;
-    record_managers(cx, &kind, "token", &mut body, None, &Set::default());
+    managed_fields::record(cx, &managed_fields::versions_of(&kind), &kind, "token", &mut body, None);
     let asked: TokenRequest =
         serde_json::from_value(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let Some(issuer) = cx.server.security().and_then(|security| security.issuer.as_ref()) else {

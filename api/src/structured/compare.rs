@@ -1,0 +1,230 @@
+//! What differs between two values of a shape (upstream `typed/compare.go`).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::check::scalar;
+use super::element::{Element, same_values};
+use super::set::{Filter, Set};
+use super::shape::{Form, List, Mapping, Scalar, Shape, list_step};
+use super::Problems;
+
+/// What differs between an old and a new value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Paths that are gone.
+    pub removed: Set,
+    /// Paths whose values changed.
+    pub modified: Set,
+    /// Paths that are new.
+    pub added: Set,
+}
+
+impl Comparison {
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
+    }
+
+    /// The part of it that counts.
+    #[must_use]
+    pub fn filtered(self, filter: Option<&Filter>) -> Self {
+        match filter {
+            None => self,
+            Some(filter) => Self {
+                removed: filter.apply(&self.removed),
+                modified: filter.apply(&self.modified),
+                added: filter.apply(&self.added),
+            },
+        }
+    }
+}
+
+/// Compares two values of a shape.
+///
+/// # Errors
+/// When neither fits the shape somewhere.
+pub fn compare(shape: Shape<'_>, old: &Value, new: &Value) -> Result<Comparison, Problems> {
+    value(shape, Some(old), Some(new)).map(|outcome| outcome.below)
+}
+
+/// What was found about one place.
+#[derive(Default)]
+struct Outcome {
+    mark: Option<Mark>,
+    /// The place is a leaf, or replaced as a whole.
+    leaf: bool,
+    below: Comparison,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Added,
+    Removed,
+    Modified,
+}
+
+impl Comparison {
+    fn graft(&mut self, element: &Element, outcome: Outcome) {
+        let Outcome { mark, below, .. } = outcome;
+        self.removed.graft(element, mark == Some(Mark::Removed), below.removed);
+        self.modified.graft(element, mark == Some(Mark::Modified), below.modified);
+        self.added.graft(element, mark == Some(Mark::Added), below.added);
+    }
+}
+
+/// An absent value has any form.
+fn value(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<Outcome, Problems> {
+    let atom = shape.atom();
+    let (before, after) = (atom.form(old), atom.form(new));
+    let mut outcome = Outcome::default();
+    if new.is_none() {
+        visit(before, old, new, &mut outcome)?;
+    } else if old.is_none() || before.is_like(&after) {
+        visit(after, old, new, &mut outcome)?;
+    } else {
+        visit(before, old, new, &mut outcome)?;
+        outcome.leaf = false;
+        visit(after, old, new, &mut outcome)?;
+    }
+    if !outcome.leaf {
+        if old.is_none() {
+            outcome.mark = Some(Mark::Added);
+        } else if new.is_none() {
+            outcome.mark = Some(Mark::Removed);
+        }
+    }
+    Ok(outcome)
+}
+
+fn visit(
+    form: Form<'_>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    outcome: &mut Outcome,
+) -> Result<(), Problems> {
+    match form {
+        Form::Scalar(kind) => check_scalars(kind, old, new).map(|()| leaf(old, new, outcome)),
+        Form::List(list) => {
+            let (before, after) = (old.and_then(Value::as_array), new.and_then(Value::as_array));
+            let empty = |items: Option<&Vec<Value>>| items.is_none_or(Vec::is_empty);
+            if list.atomic() || (empty(before) && empty(after)) {
+                leaf(old, new, outcome);
+                return Ok(());
+            }
+            let items = |items: Option<&Vec<Value>>| index(&list, items.map(Vec::as_slice).unwrap_or_default());
+            elements(&list, items(before)?, items(after)?, &mut outcome.below)
+        }
+        Form::Map(map) => {
+            let (before, after) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+            let empty = |fields: Option<&Map<String, Value>>| fields.is_none_or(Map::is_empty);
+            if map.atomic || (empty(before) && empty(after)) {
+                leaf(old, new, outcome);
+                return Ok(());
+            }
+            members(&map, before, after, &mut outcome.below)
+        }
+    }
+}
+
+fn leaf(old: Option<&Value>, new: Option<&Value>, outcome: &mut Outcome) {
+    outcome.leaf = true;
+    outcome.mark = match (old, new) {
+        (None, _) => Some(Mark::Added),
+        (_, None) => Some(Mark::Removed),
+        (Some(old), Some(new)) => (!same_values(old, new)).then_some(Mark::Modified).or(outcome.mark),
+    };
+}
+
+/// One of the two must fit.
+pub(super) fn check_scalars(kind: Scalar, old: Option<&Value>, new: Option<&Value>) -> Result<(), Problems> {
+    let check = |value: Option<&Value>| value.and_then(|value| scalar(kind, value));
+    match (check(old), check(new)) {
+        (Some(old), Some(new)) => {
+            let mut problems = Problems::one(format!("lhs: {old}"));
+            problems.0.extend(Problems::one(format!("rhs: {new}")).0);
+            Err(problems)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn members(
+    map: &Mapping<'_>,
+    old: Option<&Map<String, Value>>,
+    new: Option<&Map<String, Value>>,
+    out: &mut Comparison,
+) -> Result<(), Problems> {
+    let olds = old.into_iter().flatten();
+    let news = new.into_iter().flatten().filter(|(name, _)| !old.is_some_and(|old| old.contains_key(*name)));
+    let pairs = olds
+        .map(|(name, before)| (name, Some(before), new.and_then(|new| new.get(name))))
+        .chain(news.map(|(name, after)| (name, None, Some(after))));
+    for (name, before, after) in pairs {
+        if matches!((before, after), (Some(before), Some(after)) if before == after) {
+            continue;
+        }
+        let outcome = match map.field(name) {
+            Some(shape) => value(shape, before, after).map_err(|found| found.below(&Element::field(name)))?,
+            None => {
+                return Err(Problems::one("schema error: invalid atom: inlined").below(&Element::field(name)));
+            }
+        };
+        if outcome.mark.is_some() || !outcome.below.is_same() {
+            out.graft(&Element::field(name), outcome);
+        }
+    }
+    Ok(())
+}
+
+type Index<'v> = BTreeMap<Element, Vec<&'v Value>>;
+
+fn index<'v>(list: &List<'_>, items: &'v [Value]) -> Result<Index<'v>, Problems> {
+    let mut out = Index::new();
+    for (place, item) in items.iter().enumerate() {
+        let element =
+            list_step(list, item).map_err(|why| Problems::one(format!("element {place}: {why}")))?;
+        out.entry(element).or_default().push(item);
+    }
+    Ok(out)
+}
+
+fn elements(list: &List<'_>, olds: Index<'_>, news: Index<'_>, out: &mut Comparison) -> Result<(), Problems> {
+    let one = |element: &Element, old: Option<&Value>, new: Option<&Value>| {
+        value(list.item, old, new).map_err(|found| found.below(element))
+    };
+    let only_new = news.iter().filter(|(element, _)| !olds.contains_key(*element));
+    let pairs = olds
+        .iter()
+        .map(|(element, before)| (element, before.as_slice(), news.get(element).map(Vec::as_slice)))
+        .chain(only_new.map(|(element, after)| (element, [].as_slice(), Some(after.as_slice()))));
+    for (element, old, new) in pairs {
+        let new = new.unwrap_or_default();
+        match (old.len(), new.len()) {
+            (0 | 1, 0 | 1) => {
+                let outcome = one(element, old.first().copied(), new.first().copied())?;
+                out.graft(element, outcome);
+            }
+            // Elements with the same key are compared as a whole.
+            (2.., 2..) => {
+                let same = old.len() == new.len() && old.iter().zip(new).all(|(a, b)| same_values(a, b));
+                out.modified.graft(element, !same, Set::default());
+            }
+            (2.., _) => {
+                if let Some(new) = new.first() {
+                    out.graft(element, one(element, None, Some(new))?);
+                }
+                out.removed.graft(element, true, Set::default());
+            }
+            _ => {
+                if let Some(old) = old.first() {
+                    out.graft(element, one(element, Some(old), None)?);
+                }
+                out.added.graft(element, true, Set::default());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Who changes what: the field manager of a request (upstream `RequestScope.FieldManager`).
+
+use api::managed_fields::{BuiltIn, FieldManager, Versions};
+use api::names::GroupVersionKind;
+use http::header::USER_AGENT;
+use serde_json::Value;
+
+use super::Resource;
+use crate::object;
+use crate::server::Context;
+
+/// The versions of a kind, as handlers carry them along.
+pub type AnyVersions = Box<dyn Versions + Send + Sync>;
+
+/// Names of managers are cut after so many bytes.
+const MAX_NAME: usize = 128;
+
+/// The versions of a resource, with what a request for a part of it (empty: all of it) can change.
+#[must_use]
+pub fn versions(resource: &Resource, part: &str) -> AnyVersions {
+    let filter = api::strategy::reset_fields(&resource.gvk, part);
+    Box::new(BuiltIn::new(resource.gvk.clone(), filter))
+}
+
+/// The versions of a kind whose objects are sent, but not stored: reviews, scales.
+#[must_use]
+pub fn versions_of(kind: &GroupVersionKind) -> AnyVersions {
+    Box::new(BuiltIn::new(kind.clone(), None))
+}
+
+/// Records in an object whose fields the request has set; `old` is what was there before.
+pub fn record(
+    cx: &Context,
+    versions: &AnyVersions,
+    kind: &GroupVersionKind,
+    subresource: &str,
+    object: &mut Value,
+    old: Option<&Value>,
+) {
+    let now = object::now();
+    let now = now.as_str().unwrap_or_default();
+    let manager = FieldManager { versions: versions.as_ref(), kind, subresource, now };
+    manager.update(old, object, &manager_name(cx));
+}
+
+/// The field manager of the request, or what the client calls itself (upstream `managerOrUserAgent`).
+fn manager_name(cx: &Context) -> String {
+    match cx.query.first("fieldManager") {
+        Some(given) if !given.is_empty() => given.to_owned(),
+        _ => {
+            let agent = cx.headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+            from_agent(agent.as_deref().unwrap_or_default())
+        }
+    }
+}
+
+fn from_agent(agent: &str) -> String {
+    let mut name = String::new();
+    let printable = |c: &char| *c == ' ' || !(c.is_control() || c.is_whitespace());
+    for c in agent.split('/').next().unwrap_or_default().chars().filter(printable) {
+        if name.len() + c.len_utf8() > MAX_NAME {
+            break;
+        }
+        name.push(c);
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The cases of upstream's TestManagerOrUserAgent.
+    #[test]
+    fn clients_are_called_by_the_beginning_of_their_agent() {
+        let long = "a".repeat(128);
+        for (agent, name) in [
+            ("", ""),
+            ("kubectl/v1.36.0 (linux/amd64)", "kubectl"),
+            ("plain agent", "plain agent"),
+            ("a\u{7f}b\tc", "abc"),
+            (&format!("{long}b/1"), &long),
+            (&"ü".repeat(70), &"ü".repeat(64)),
+        ] {
+            assert_eq!(from_agent(agent), name);
+        }
+    }
+}
