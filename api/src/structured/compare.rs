@@ -114,8 +114,9 @@ fn visit(
                 leaf(old, new, outcome);
                 return Ok(());
             }
-            let items = |items: Option<&Vec<Value>>| index(&list, items.map(Vec::as_slice).unwrap_or_default());
-            elements(&list, items(before)?, items(after)?, &mut outcome.below)
+            let olds = index(&list, before.map(Vec::as_slice).unwrap_or_default())?;
+            let news = index(&list, after.map(Vec::as_slice).unwrap_or_default())?;
+            elements(&list, olds, news, &mut outcome.below)
         }
         Form::Map(map) => {
             let (before, after) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
