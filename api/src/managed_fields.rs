@@ -209,16 +209,18 @@ impl FieldManager<'_> {
         force: bool,
     ) -> Result<(Value, Managed), Refusal> {
         if managed.fields.is_empty() {
-            managed = self.record(&self.versions.zero(), live, managed, BEFORE_FIRST_APPLY).map_err(|why| {
-                failed(format!("failed to create manager for existing fields: {}", conflict::text(&why)))
-            })?;
+            managed =
+                self.record(&self.versions.zero(), live, managed, BEFORE_FIRST_APPLY).map_err(|why| {
+                    failed(format!("failed to create manager for existing fields: {}", conflict::text(&why)))
+                })?;
         }
         if config["metadata"]["managedFields"].is_array() {
             return Err(ApiError::bad_request("metadata.managedFields must be nil").into());
         }
         let named = self.named(config);
         let shape = self.versions.shape(&self.version());
-        let shape = shape.ok_or_else(|| failed(format!("no corresponding type for {}", go_kind(self.kind))))?;
+        let shape =
+            shape.ok_or_else(|| failed(format!("no corresponding type for {}", go_kind(self.kind))))?;
         check(shape, config, Duplicates::Refused)
             .map_err(|found| failed(format!("failed to create typed patch object ({named}): {found}")))?;
         check(shape, live, Duplicates::Allowed).map_err(|found| {
@@ -227,11 +229,12 @@ impl FieldManager<'_> {
         let id = self.id(manager, Operation::Apply);
         let updater = Updater { converter: self.versions };
         let before = std::mem::take(&mut managed.fields);
-        let (object, fields) =
-            updater.apply(live, config, &self.version(), before, &id, force).map_err(|failure| match failure {
+        let (object, fields) = updater.apply(live, config, &self.version(), before, &id, force).map_err(
+            |failure| match failure {
                 Failure::Conflicts(conflicts) => Refusal::Conflicts(conflicts),
                 Failure::Other(why) => failed(why).into(),
-            })?;
+            },
+        )?;
         managed.fields = fields;
         managed.strip(&id);
         let object = match object {
@@ -296,7 +299,8 @@ fn is_reset(new: &Value) -> bool {
 
 /// Keeps the entries as they were if nothing else changed but their times.
 pub fn ignore_times(new: &mut Value, old: &Value) {
-    let entries = |object: &Value| object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let entries =
+        |object: &Value| object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     let (after, before) = (entries(new), entries(old));
     let same_but_time = |a: &Value, b: &Value| match (a.as_object(), b.as_object()) {
         (Some(a), Some(b)) => {

@@ -136,16 +136,15 @@ fn applying_nothing_new_changes_nothing() {
 #[test]
 fn keys_may_be_left_to_their_defaults() {
     let mut server = Server::new("", "v1", "Service");
-    let service = |ports: Value| {
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": ports}})
-    };
+    let service = |ports: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": ports}});
     server.apply(&service(json!([{"port": 80, "targetPort": 1}])), "alice", false).expect("new");
     let both = json!([{"port": 80, "targetPort": 1}, {"port": 80, "protocol": "UDP", "name": "u"}]);
     server.apply(&service(both), "alice", false).expect("own fields");
     let ports = server.live()["spec"]["ports"].as_array().expect("ports").clone();
     let protocols: Vec<&Value> = ports.iter().map(|port| &port["protocol"]).collect();
     assert_eq!(protocols, ["TCP", "UDP"]);
-    let error = server.apply(&service(json!([{"port": 80}, {"port": 80, "protocol": "TCP"}])), "alice", false);
+    let error =
+        server.apply(&service(json!([{"port": 80}, {"port": 80, "protocol": "TCP"}])), "alice", false);
     assert_eq!(
         code(error),
         (
@@ -160,7 +159,8 @@ fn keys_may_be_left_to_their_defaults() {
 #[test]
 fn configurations_of_other_kinds_are_refused() {
     let mut server = Server::new("apps", "v1", "Deployment");
-    let kind = |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind, "metadata": {"name": "d"}});
+    let kind =
+        |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind, "metadata": {"name": "d"}});
     for (config, shown) in [
         (kind("apps/v1beta1", "Deployment"), "apps/v1beta1, Kind=Deployment"),
         (kind("v1", "Pod"), "/v1, Kind=Pod"),
@@ -187,7 +187,10 @@ fn configurations_that_do_not_fit_are_refused_in_upstreams_words() {
                      unstructured object to apps/v1, Kind=Deployment: ";
     for (spec, wanted) in [
         (json!({"replica": 1}), format!("{typed}.spec.replica: field not declared in schema")),
-        (json!({"replicas": "1"}), format!("{typed}.spec.replicas: expected numeric (int or float), got string")),
+        (
+            json!({"replicas": "1"}),
+            format!("{typed}.spec.replicas: expected numeric (int or float), got string"),
+        ),
         (json!({"paused": "yes"}), format!("{typed}.spec.paused: expected boolean, got &{{yes}}")),
         (json!({"strategy": [1]}), format!("{typed}.spec.strategy: expected map, got &{{[1]}}")),
         (
@@ -239,9 +242,7 @@ fn what_was_there_before_the_first_apply_has_an_owner() {
 #[test]
 fn owners_in_another_version_count() {
     let mut server = Server::new("autoscaling", "v2", "HorizontalPodAutoscaler");
-    let hpa = |version: &str, spec: Value| {
-        json!({"apiVersion": version, "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": spec})
-    };
+    let hpa = |version: &str, spec: Value| json!({"apiVersion": version, "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": spec});
     let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
     let spec = json!({"minReplicas": 2, "maxReplicas": 5, "scaleTargetRef": target});
     server.apply(&hpa("autoscaling/v2", spec), "alice", false).expect("new");
@@ -307,7 +308,8 @@ fn kubectl_keeps_what_it_applied_on_its_side() {
             Some(wanted) => {
                 let error = outcome.expect_err("a conflict");
                 assert_eq!(error.code(), 409, "{name}: {error}");
-                let causes = error.status.details.clone().and_then(|details| details.causes).unwrap_or_default();
+                let causes =
+                    error.status.details.clone().and_then(|details| details.causes).unwrap_or_default();
                 let found: Vec<String> = causes.into_iter().filter_map(|cause| cause.field).collect();
                 let paths = Set::decode(wanted).expect("well formed").paths();
                 let wanted: Vec<String> = paths.iter().map(ToString::to_string).collect();

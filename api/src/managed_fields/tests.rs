@@ -18,9 +18,8 @@ fn update(kind: &GroupVersionKind, live: Option<&Value>, new: &mut Value, manage
 
 fn owned(object: &Value) -> Vec<(String, Value)> {
     let list = object["metadata"]["managedFields"].as_array();
-    let entry = |entry: &Value| {
-        (entry["manager"].as_str().expect("a manager").to_owned(), entry["fieldsV1"].clone())
-    };
+    let entry =
+        |entry: &Value| (entry["manager"].as_str().expect("a manager").to_owned(), entry["fieldsV1"].clone());
     list.into_iter().flatten().map(entry).collect()
 }
 
@@ -112,7 +111,12 @@ fn the_oldest_updaters_are_merged_by_version() {
         ),
         (
             "one version, one ancient changes",
-            &[("ancient-changes", "v1", 2, "ab"), ("u3", "v1", 3, "c"), ("u4", "v1", 4, "d"), ("u5", "v1", 5, "e")],
+            &[
+                ("ancient-changes", "v1", 2, "ab"),
+                ("u3", "v1", 3, "c"),
+                ("u4", "v1", 4, "d"),
+                ("u5", "v1", 5, "e"),
+            ],
             &[("ancient-changes", "v1", 3, "abc"), ("u4", "v1", 4, "d"), ("u5", "v1", 5, "e")],
         ),
         (

@@ -17,7 +17,9 @@ pub fn reset_fields(kind: &GroupVersionKind, part: &str) -> Option<Filter> {
         "status" => by_status(name),
         "approval" => &[&["spec"], &["status", "certificate"]],
         "finalize" => &[&["status"]],
-        "ephemeralcontainers" => return Some(Filter::Include(vec![fields(&["spec", "ephemeralContainers"])])),
+        "ephemeralcontainers" => {
+            return Some(Filter::Include(vec![fields(&["spec", "ephemeralContainers"])]));
+        }
         "resize" => return Some(Filter::Include(resize())),
         _ => return None,
     };
@@ -53,7 +55,10 @@ fn resize() -> Vec<Pattern> {
         pattern.extend([None, Some(Element::field(field))]);
         pattern
     };
-    containers.iter().flat_map(|list| ["resources", "resizePolicy"].map(|field| pattern(list, field))).collect()
+    containers
+        .iter()
+        .flat_map(|list| ["resources", "resizePolicy"].map(|field| pattern(list, field)))
+        .collect()
 }
 
 #[cfg(test)]

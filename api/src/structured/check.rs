@@ -50,7 +50,9 @@ pub(super) fn scalar(kind: Scalar, value: &Value) -> Option<String> {
         | (Scalar::String, Value::String(_))
         | (Scalar::Boolean, Value::Bool(_))
         | (Scalar::Untyped, Value::Number(_) | Value::String(_) | Value::Bool(_)) => None,
-        (Scalar::Numeric, other) => Some(format!("expected numeric (int or float), got {}", type_name(other))),
+        (Scalar::Numeric, other) => {
+            Some(format!("expected numeric (int or float), got {}", type_name(other)))
+        }
         (Scalar::String, other) => {
             Some(format!("expected string, got &value.valueUnstructured{{Value:{}}}", syntax(other)))
         }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::Problems;
 use super::check::scalar;
 use super::element::{Element, same_values};
 use super::set::{Filter, Set};
 use super::shape::{Form, List, Mapping, Scalar, Shape, list_step};
-use super::Problems;
 
 /// What differs between an old and a new value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -62,7 +62,9 @@ impl Element {
             Self::Key(fields) => {
                 let fields: Vec<String> = fields
                     .iter()
-                    .map(|(name, value)| format!("{}:{}", escaped(&Value::from(name.as_str())), escaped(value)))
+                    .map(|(name, value)| {
+                        format!("{}:{}", escaped(&Value::from(name.as_str())), escaped(value))
+                    })
                     .collect();
                 format!("k:{{{}}}", fields.join(","))
             }

@@ -41,7 +41,8 @@ pub(super) fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
-            let fields: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
+            let fields: Vec<String> =
+                map.iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
             format!("map[{}]", fields.join(" "))
         }
     }
@@ -93,6 +94,9 @@ mod tests {
             r#"map[string]interface {}{"a":map[string]interface {}{"c":1.5}, "b":[]interface {}{1, "x", interface {}(nil)}}"#
         );
         let numbers = json!([0.5, 1e21, 1e-7, 1.0, 123456789.0, 7]);
-        assert_eq!(plain(&numbers), "[0.5 1e+21 1e-07 1 1.23456789e+08 7]".replace("1.23456789e+08", "123456789"));
+        assert_eq!(
+            plain(&numbers),
+            "[0.5 1e+21 1e-07 1 1.23456789e+08 7]".replace("1.23456789e+08", "123456789")
+        );
     }
 }

@@ -66,7 +66,8 @@ fn members(
     config: Option<&Map<String, Value>>,
 ) -> Result<Map<String, Value>, Problems> {
     let mut out = Map::new();
-    let names: BTreeSet<&String> = live.into_iter().flatten().chain(config.into_iter().flatten()).map(|(k, _)| k).collect();
+    let names: BTreeSet<&String> =
+        live.into_iter().flatten().chain(config.into_iter().flatten()).map(|(k, _)| k).collect();
     for name in names {
         let (before, after) = (live.and_then(|map| map.get(name)), config.and_then(|map| map.get(name)));
         let merged = match map.field(name) {
@@ -129,7 +130,8 @@ struct ListMerge<'a, 'v> {
 fn elements(list: &List<'_>, live: &[Value], config: &[Value]) -> Result<Vec<Value>, Problems> {
     let config_side = Side::new(list, config, false)?;
     let live_side = Side::new(list, live, true)?;
-    let shared = config_side.order.iter().filter(|step| live_side.by_step.contains_key(*step)).cloned().collect();
+    let shared =
+        config_side.order.iter().filter(|step| live_side.by_step.contains_key(*step)).cloned().collect();
     let merge = ListMerge {
         list,
         live: live_side,

@@ -46,7 +46,8 @@ fn object() -> impl Strategy<Value = Value> {
     fields.prop_map(|(lists, maps, of_lists, of_maps)| {
         let names = ["listOfLists", "listOfMaps", "mapOfLists", "mapOfMaps"];
         let values = [lists, maps, of_lists, of_maps];
-        let fields = names.into_iter().zip(values).filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let fields =
+            names.into_iter().zip(values).filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Value::Object(fields.collect::<Map<_, _>>())
     })
 }

@@ -220,7 +220,8 @@ impl Set {
     pub fn with_named_fields(&self, shape: Option<Shape<'_>>) -> Self {
         let nodes = self.nodes.iter().map(|node| {
             let child = shape.and_then(|shape| shape.step(&node.element));
-            let named = matches!((&node.element, shape), (Element::Field(name), Some(shape)) if shape.names(name));
+            let named =
+                matches!((&node.element, shape), (Element::Field(name), Some(shape)) if shape.names(name));
             Node {
                 element: node.element.clone(),
                 member: node.member || (named && !node.below.is_empty()),

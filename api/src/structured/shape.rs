@@ -217,7 +217,9 @@ pub(super) fn list_step(list: &List<'_>, value: &Value) -> Result<Element, Strin
     match list.relation {
         Relation::Atomic => Err("invalid indexing of non-associative list".to_owned()),
         Relation::Set => match value {
-            Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
+            Value::Object(_) => {
+                Err("associative list without keys has an element that's a map type".to_owned())
+            }
             Value::Array(_) => Err("not supported: associative list with lists as elements".to_owned()),
             Value::Null => {
                 Err("associative list without keys has an element that's an explicit null".to_owned())
@@ -232,7 +234,11 @@ pub(super) fn list_step(list: &List<'_>, value: &Value) -> Result<Element, Strin
     }
 }
 
-fn keyed_step(item: Shape<'_>, keys: &[Cow<'static, str>], map: &Map<String, Value>) -> Result<Element, String> {
+fn keyed_step(
+    item: Shape<'_>,
+    keys: &[Cow<'static, str>],
+    map: &Map<String, Value>,
+) -> Result<Element, String> {
     let mut fields = Vec::with_capacity(keys.len());
     for key in keys {
         match map.get(key.as_ref()) {

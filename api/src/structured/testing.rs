@@ -28,7 +28,8 @@ impl Named {
 
 /// All schemas of the tests, by name.
 pub fn schemas() -> HashMap<String, Named> {
-    let rows = include_str!("cases/schemas.jsonl").lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let rows =
+        include_str!("cases/schemas.jsonl").lines().map(|line| serde_json::from_str(line).expect("JSON"));
     rows.map(|row: Value| (row["name"].as_str().expect("a name").to_owned(), build(&row))).collect()
 }
 

@@ -21,7 +21,8 @@ fn values_are_treated_as_upstream_treats_them() {
     let schemas = schemas();
     let mut count = 0;
     for row in rows(include_str!("cases/typed.jsonl")) {
-        let shape = schemas[row["schema"].as_str().expect("a schema")].shape(row["root"].as_str().expect("a root"));
+        let shape =
+            schemas[row["schema"].as_str().expect("a schema")].shape(row["root"].as_str().expect("a root"));
         typed(shape, &row);
         count += 1;
     }
@@ -51,7 +52,10 @@ fn typed(shape: Shape<'_>, row: &Value) {
             assert_eq!(found.modified, set(&row["modified"]), "{row}");
             assert_eq!(found.added, set(&row["added"]), "{row}");
             let back = compare(shape, &row["new"], &row["old"]).expect("they compare");
-            assert_eq!((back.added, back.modified, back.removed), (found.removed, found.modified, found.added));
+            assert_eq!(
+                (back.added, back.modified, back.removed),
+                (found.removed, found.modified, found.added)
+            );
         }
         Some("remove") => {
             let left = remove_items(shape, &row["value"], &set(&row["set"]));
@@ -117,8 +121,10 @@ impl<'s> State<'s> {
         }
         let duplicates = if kind == "Update" { Duplicates::Allowed } else { Duplicates::Refused };
         check(self.converter.shape, object, duplicates).map_err(|e| e.to_string())?;
-        let (manager, version) =
-            (op["manager"].as_str().expect("a manager").to_owned(), op["version"].as_str().expect("a version"));
+        let (manager, version) = (
+            op["manager"].as_str().expect("a manager").to_owned(),
+            op["version"].as_str().expect("a version"),
+        );
         let updater = Updater { converter: &self.converter };
         let managers = self.managers.clone();
         if kind == "Update" {
@@ -202,7 +208,14 @@ fn sets_survive_their_wire_form() {
     assert_eq!(set(&decoded.encode()), decoded);
     // Steps of unknown kinds are left out, malformed ones are an error.
     assert_eq!(set(&json!({"f:a": {}, "x:y": {}})), set(&json!({"f:a": {}})));
-    for bad in [json!({"f": {}}), json!({"fa": {}}), json!({"v:": {}}), json!({"k:1": {}}), json!({"f:a": 1}), json!([])] {
+    for bad in [
+        json!({"f": {}}),
+        json!({"fa": {}}),
+        json!({"v:": {}}),
+        json!({"k:1": {}}),
+        json!({"f:a": 1}),
+        json!([]),
+    ] {
         assert!(Set::decode(&bad).is_err(), "{bad}");
     }
 }

@@ -183,9 +183,7 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
             // Fields of a version that is no more are nobody's.
             let Some(Some(compared)) = versions.get(&owned.version) else { continue };
             let taken = owned.set.intersection(&compared.modified.union(&compared.added));
-            conflicts.extend(
-                taken.paths().into_iter().map(|path| Conflict { manager: other.clone(), path }),
-            );
+            conflicts.extend(taken.paths().into_iter().map(|path| Conflict { manager: other.clone(), path }));
             let set = owned.set.difference(&taken).difference(&compared.removed);
             left.insert(other, Versioned { set, ..owned });
         }
@@ -197,12 +195,14 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
     }
 
     fn compared_in(&self, live: &Value, new: &Value, version: &str) -> Result<Option<Comparison>, String> {
-        let old = self.convert(live, version).map_err(|why| format!("failed to convert old object: {why}"))?;
+        let old =
+            self.convert(live, version).map_err(|why| format!("failed to convert old object: {why}"))?;
         let new = self.convert(new, version).map_err(|why| format!("failed to convert new object: {why}"))?;
         let (Some(old), Some(new), Some(shape)) = (old, new, self.converter.shape(version)) else {
             return Ok(None);
         };
-        let compared = compare(shape, &old, &new).map_err(|found| format!("failed to compare objects: {found}"))?;
+        let compared =
+            compare(shape, &old, &new).map_err(|found| format!("failed to compare objects: {found}"))?;
         Ok(Some(compared.filtered(self.converter.filter(version))))
     }
 
@@ -216,7 +216,9 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
     ) -> Result<Value, String> {
         let Some(last) = last.filter(|last| !last.set.is_empty()) else { return Ok(merged) };
         let failed = |why| format!("failed to convert merged object to last applied version: {why}");
-        let Some(converted) = self.convert(&merged, &last.version).map_err(failed)? else { return Ok(merged) };
+        let Some(converted) = self.convert(&merged, &last.version).map_err(failed)? else {
+            return Ok(merged);
+        };
         let shape = self.shape(&last.version)?;
         let last_set = last.set.with_named_fields(Some(shape));
         let pruned = remove_items(shape, &converted, &last_set);
@@ -273,7 +275,9 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
         last: &Set,
     ) -> Result<Value, String> {
         let failed = |why| format!("failed to convert pruned object to last applied version: {why}");
-        let Some(converted) = self.convert(pruned, version).map_err(failed)? else { return Ok(merged.clone()) };
+        let Some(converted) = self.convert(pruned, version).map_err(failed)? else {
+            return Ok(merged.clone());
+        };
         let shape = self.shape(version)?;
         let kept = field_set(shape, &converted).with_named_fields(Some(shape));
         let all = field_set(shape, merged).with_named_fields(Some(shape));

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    Pod, PodDNSConfig, PodResourceClaim, PodSchedulingGate, PodSpec, PodTemplate,
-    PodTemplateSpec, Toleration,
+    Pod, PodDNSConfig, PodResourceClaim, PodSchedulingGate, PodSpec, PodTemplate, PodTemplateSpec, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

@@ -115,7 +115,14 @@ impl Patch<'_> {
             (How::Patch(kind), Some(old)) => {
                 let mut object = self.patched(kind, old)?;
                 let subresource = &self.cx.info.subresource;
-                managed_fields::record(self.cx, &self.versions, &self.gvk, subresource, &mut object, Some(old));
+                managed_fields::record(
+                    self.cx,
+                    &self.versions,
+                    &self.gvk,
+                    subresource,
+                    &mut object,
+                    Some(old),
+                );
                 object
             }
             (How::Patch(_), None) => return Err(ApiError::internal("a patch needs an object")),
@@ -148,7 +155,8 @@ impl Patch<'_> {
         let loaded = yaml::load(&self.bytes).map_err(|why| refused(why.to_string()))?;
         if !matches!(loaded.value, Value::Object(_) | Value::Null) {
             let found = api::codec::json::kind_of(&loaded.value);
-            let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+            let why =
+                format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
             return Err(refused(format!("error unmarshaling JSON: while decoding JSON: {why}")));
         }
         let now = object::now();

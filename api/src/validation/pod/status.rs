@@ -115,8 +115,8 @@ fn extended_claim(
     }
     for (i, mapping) in status.request_mappings.iter().enumerate() {
         let at = mappings.index(i);
-        let all = list(&spec.init_containers).iter().chain(&spec.containers);
-        match all.filter(|c| c.name == mapping.container_name).last() {
+        let mut all = list(&spec.init_containers).iter().chain(&spec.containers);
+        match all.rfind(|c| c.name == mapping.container_name) {
             Some(container) if !requests(container).any(|name| *name == mapping.resource_name) => {
                 let detail = "must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests";
                 errors.invalid(&at.child("resourceName"), mapping.resource_name.as_str(), detail);
@@ -284,15 +284,9 @@ fn image_volumes(statuses: &[ContainerStatus], path: &Path, errors: &mut ErrorLi
     }
 }
 
-fn addresses(
-    now: &PodStatus,
-    before: &PodStatus,
-    errors: &mut ErrorList,
-) {
+fn addresses(now: &PodStatus, before: &PodStatus, errors: &mut ErrorList) {
     let path = Path::new("status").child("podIPs");
-    let ips = |s: &PodStatus| -> Vec<String> {
-        list(&s.pod_ips).iter().map(|ip| ip.ip.clone()).collect()
-    };
+    let ips = |s: &PodStatus| -> Vec<String> { list(&s.pod_ips).iter().map(|ip| ip.ip.clone()).collect() };
     let (own, old) = (ips(now), ips(before));
     let shown = |list: &[String], kind: &str| {
         let all: Vec<_> = list.iter().map(|ip| serde_json::json!({"ip": ip})).collect();
@@ -311,9 +305,7 @@ fn addresses(
         }
     };
     many(&own, &old, &path, "core.PodIP", errors);
-    let ips = |s: &PodStatus| -> Vec<String> {
-        list(&s.host_ips).iter().map(|ip| ip.ip.clone()).collect()
-    };
+    let ips = |s: &PodStatus| -> Vec<String> { list(&s.host_ips).iter().map(|ip| ip.ip.clone()).collect() };
     let (own, old) = (ips(now), ips(before));
     let path = Path::new("status").child("hostIPs");
     if let Some(first) = own.first().filter(|first| *first != text(&now.host_ip)) {
