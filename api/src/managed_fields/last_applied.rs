@@ -50,11 +50,12 @@ pub(super) fn renew(object: &mut Value, config: &Value) {
         return;
     }
     let mut config = config.clone();
-    if let Some(annotations) = config["metadata"]["annotations"].as_object_mut() {
+    if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(ANNOTATION);
     }
     let text = format!("{}\n", json::escaped(&config));
-    let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else { return };
+    let annotations = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+    let Some(annotations) = annotations else { return };
     annotations.insert(ANNOTATION.to_owned(), text.into());
     let size: usize =
         annotations.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();

@@ -202,7 +202,8 @@ fn a_client_may_forget_all_managers() {
 fn parts_do_not_rewrite_entries() {
     let kind = kind("Pod");
     let versions = BuiltIn::new(kind.clone(), None);
-    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}}});
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "status": {},
+        "metadata": {"name": "p", "labels": {"a": "b"}}});
     update(&kind, None, &mut pod, "m", "2026-01-01T00:00:00Z");
     pod["metadata"]["uid"] = "u".into();
     let mut new = pod.clone();

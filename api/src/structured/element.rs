@@ -63,12 +63,12 @@ impl Element {
                 let fields: Vec<String> = fields
                     .iter()
                     .map(|(name, value)| {
-                        format!("{}:{}", escaped(&Value::from(name.as_str())), escaped(value))
+                        format!("{}:{}", escaped(&Value::from(name.as_str())), json_text(value))
                     })
                     .collect();
                 format!("k:{{{}}}", fields.join(","))
             }
-            Self::Value(value) => format!("v:{}", escaped(value)),
+            Self::Value(value) => format!("v:{}", json_text(value)),
             Self::Index(index) => format!("i:{index}"),
         }
     }
@@ -150,6 +150,14 @@ impl Display for Element {
             Self::Value(value) => write!(f, "[={}]", plain_text(value)),
             Self::Index(index) => write!(f, "[{index}]"),
         }
+    }
+}
+
+/// A value as it stands inside a step; `2.0` is `2`, as Go writes it.
+fn json_text(value: &Value) -> String {
+    match value {
+        Value::Number(number) => number_text(number),
+        other => escaped(other),
     }
 }
 

@@ -55,7 +55,7 @@ fn object() -> impl Strategy<Value = Value> {
 type State = (Value, Managers<String>);
 
 fn apply(schema: &Named, state: &State, config: &Value, manager: &str) -> Result<State, Failure<String>> {
-    let converter = OneType(schema.shape("nestedType"));
+    let converter = OneType(schema.root());
     let updater = Updater { converter: &converter };
     let managers = state.1.clone();
     let (new, managers) = updater.apply(&state.0, config, "v1", managers, &manager.to_owned(), true)?;
@@ -63,7 +63,7 @@ fn apply(schema: &Named, state: &State, config: &Value, manager: &str) -> Result
 }
 
 fn update(schema: &Named, state: &State, new: &Value, manager: &str) -> Result<State, Failure<String>> {
-    let converter = OneType(schema.shape("nestedType"));
+    let converter = OneType(schema.root());
     let updater = Updater { converter: &converter };
     let managers = updater.update(&state.0, new, "v1", state.1.clone(), &manager.to_owned())?;
     Ok((new.clone(), managers))
@@ -90,7 +90,7 @@ proptest! {
     #[test]
     fn what_is_applied_is_there_and_owned(first in object(), config in object()) {
         let schema = nested();
-        let shape = schema.shape("nestedType");
+        let shape = schema.root();
         let state = update(&schema, &(json!({}), Managers::new()), &first, "u").expect("it compares");
         let (object, managers) = apply(&schema, &state, &config, "a").expect("forced");
         let applied = field_set(shape, &config);
@@ -103,7 +103,7 @@ proptest! {
     #[test]
     fn letting_go_leaves_what_others_own(mine in object(), theirs in object()) {
         let schema = nested();
-        let shape = schema.shape("nestedType");
+        let shape = schema.root();
         let state = apply(&schema, &(json!({}), Managers::new()), &theirs, "b").expect("forced");
         let state = apply(&schema, &state, &mine, "a").expect("forced");
         let others = state.1.get("b").map(|owned| owned.set.clone()).unwrap_or_default();
@@ -122,7 +122,7 @@ proptest! {
     #[test]
     fn nothing_is_without_an_owner(first in object(), config in object(), second in object()) {
         let schema = nested();
-        let shape = schema.shape("nestedType");
+        let shape = schema.root();
         let state = update(&schema, &(json!({}), Managers::new()), &first, "u").expect("it compares");
         let state = apply(&schema, &state, &config, "a").expect("forced");
         let (object, managers) = update(&schema, &state, &second, "w").expect("it compares");
@@ -137,7 +137,7 @@ proptest! {
     #[test]
     fn sets_come_back_from_the_wire(value in object()) {
         let schema = nested();
-        let set = field_set(schema.shape("nestedType"), &value);
+        let set = field_set(schema.root(), &value);
         prop_assert_eq!(&Set::decode(&set.encode()).expect("well formed"), &set);
     }
 
@@ -145,7 +145,7 @@ proptest! {
     #[test]
     fn sets_obey_their_laws(a in object(), b in object()) {
         let schema = nested();
-        let shape = schema.shape("nestedType");
+        let shape = schema.root();
         let (x, y) = (field_set(shape, &a), field_set(shape, &b));
         prop_assert_eq!(x.union(&y), y.union(&x));
         prop_assert_eq!(x.intersection(&y), y.intersection(&x));

@@ -47,6 +47,13 @@ fn build(row: &Value) -> Named {
         let id = builder.push(Node::Bool);
         builder.names.insert(ty["name"].as_str().expect("a name").to_owned(), id);
     }
+    // Upstream's parser knows these two by itself.
+    for (name, raw) in [("__untyped_atomic_", Raw::Extension), ("__untyped_deduced_", Raw::Json)] {
+        if !builder.names.contains_key(name) {
+            let id = builder.push(Node::Raw(raw));
+            builder.names.insert(name.to_owned(), id);
+        }
+    }
     for (at, ty) in types.iter().enumerate() {
         builder.nodes[at] = builder.node(ty);
     }

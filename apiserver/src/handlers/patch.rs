@@ -206,6 +206,10 @@ impl Source for Patch<'_> {
         self.how == How::Apply
     }
 
+    fn has_preconditions(&self) -> bool {
+        false
+    }
+
     fn records_managers(&self) -> bool {
         true
     }

@@ -319,6 +319,12 @@ pub trait Source: Send {
         false
     }
 
+    /// Whether uid and resourceVersion of the new object say which one is meant to be changed. Those of a patched
+    /// object are checked as its other fields are.
+    fn has_preconditions(&self) -> bool {
+        true
+    }
+
     /// Whether the objects say already who has set their fields.
     fn records_managers(&self) -> bool {
         false
@@ -353,7 +359,9 @@ impl UpdateChange<'_, '_> {
         let old = &current.value;
         let old_served = write.to_served(old.clone())?;
         let mut object = self.source.object(Some(&old_served)).await?;
-        self.check_uid(&object, old)?;
+        if self.source.has_preconditions() {
+            self.check_uid(&object, old)?;
+        }
         if !self.source.records_managers() {
             write.record_managers(&mut object, Some(&old_served));
         }
@@ -386,16 +394,8 @@ impl UpdateChange<'_, '_> {
             return Err(ApiError::not_found(&write.resource.group_resource(), name));
         }
         let mut object = self.source.object(None).await?;
-        if !meta_text(&object, "uid").is_empty() {
-            let (key, asked) = (write.resource.key(write.namespace, name), meta_text(&object, "uid"));
-            let why = format!(
-                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
-                 Precondition failed: UID in precondition: {asked}, UID in object meta: "
-            );
-            return Err(ApiError::conflict(&write.resource.group_resource(), name, &why));
-        }
-        if !matches!(meta_text(&object, "resourceVersion"), "" | "0") {
-            return Err(ApiError::not_found(&write.resource.group_resource(), name));
+        if self.source.has_preconditions() {
+            self.check_absent(&object)?;
         }
         match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
         if !self.source.records_managers() {
@@ -418,6 +418,25 @@ impl UpdateChange<'_, '_> {
             return Err(error);
         }
         Ok(Next::Put(object))
+    }
+
+    /// A body that means an object of some uid or version does not mean one that is to be made.
+    fn check_absent(&self, object: &Value) -> Result<(), ApiError> {
+        let (write, name) = (self.write, self.name);
+        let resource = write.resource.group_resource();
+        let asked = meta_text(object, "uid");
+        if !asked.is_empty() {
+            let key = write.resource.key(write.namespace, name);
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+                 Precondition failed: UID in precondition: {asked}, UID in object meta: "
+            );
+            return Err(ApiError::conflict(&resource, name, &why));
+        }
+        if !matches!(meta_text(object, "resourceVersion"), "" | "0") {
+            return Err(ApiError::not_found(&resource, name));
+        }
+        Ok(())
     }
 
     /// The uid of the body, if it has one, is a precondition.
