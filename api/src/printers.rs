@@ -111,6 +111,12 @@ static DEFAULT: Table = Table::new(
     },
 );
 
+/// Whether a kind has columns of its own.
+#[must_use]
+pub fn has_columns(gvk: &GroupVersionKind) -> bool {
+    kinds::find(gvk).is_some_and(|kind| kind.table.is_some())
+}
+
 fn table(gvk: &GroupVersionKind) -> &'static Table {
     kinds::find(gvk).and_then(|kind| kind.table).unwrap_or(&DEFAULT)
 }

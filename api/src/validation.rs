@@ -117,9 +117,25 @@ fn stored<'a>(gvk: &GroupVersionKind, object: &'a Value) -> Cow<'a, Value> {
     }
 }
 
+/// The typed object. A null where the struct wants a value counts as absent.
+fn read<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
+    T::deserialize(object).or_else(|_| T::deserialize(without_nulls(object)))
+}
+
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
+        scalar => scalar.clone(),
+    }
+}
+
 /// Runs a check on the typed object.
 pub(crate) fn typed<T: DeserializeOwned>(object: &Value, check: impl FnOnce(&T) -> ErrorList) -> ErrorList {
-    match T::deserialize(object) {
+    match read(object) {
         Ok(object) => check(&object),
         Err(error) => vec![Error::internal(&Path::root(), error.to_string())],
     }
@@ -131,7 +147,7 @@ pub(crate) fn typed2<T: DeserializeOwned>(
     old: &Value,
     check: impl FnOnce(&T, &T) -> ErrorList,
 ) -> ErrorList {
-    match (T::deserialize(new), T::deserialize(old)) {
+    match (read(new), read(old)) {
         (Ok(new), Ok(old)) => check(&new, &old),
         (Err(error), _) | (_, Err(error)) => vec![Error::internal(&Path::root(), error.to_string())],
     }

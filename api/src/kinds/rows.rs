@@ -52,7 +52,7 @@ pub(super) static KINDS: &[Kind] = &[
         .fields(f::NODE)
         .table(&p::core::NODE)
         .warnings(w::node)
-        .validate(|o| v::typed(o, v::node::create), |n, o| v::typed2(n, o, v::node::update))
+        .validate(|o| v::typed(o, v::node::create), |n, o| v::typed2(n, o, v::node::node_update))
         .validate_status(|n, o| v::typed2(n, o, v::node::update)),
     Kind::new("", "v1", "PersistentVolumeClaim")
         .defaults(d::volume::claim)

@@ -19,6 +19,28 @@ pub(super) fn pod_fields(object: &mut Object, old: Option<&Object>, path: &[&str
     }
 }
 
+const STATUSES: [&str; 3] = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
+
+/// Drops what the status of a pod may not have.
+pub(super) fn pod_status(status: &mut Object, old: &Object) {
+    const NODE_CLAIMS: &str = "nodeAllocatableResourceClaimStatuses";
+    if old.is_unset(NODE_CLAIMS) {
+        status.remove(NODE_CLAIMS);
+    }
+    let has_digest = |mount: &Object| !mount.is_unset("volumeStatus");
+    let kept = STATUSES.iter().flat_map(|key| old.each(key)).any(|s| s.each("volumeMounts").any(has_digest));
+    if kept {
+        return;
+    }
+    for key in STATUSES {
+        for container in status.each_mut(key) {
+            container.each_mut("volumeMounts").for_each(|mount| {
+                mount.remove("volumeStatus");
+            });
+        }
+    }
+}
+
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 fn pod_spec(spec: &mut Object, old: Option<&Object>) {

@@ -75,6 +75,7 @@ fn status_update(new: &mut Object, old: &Object) {
     set_meta(new, "ownerReferences", owners);
     let Some(old_status) = old.object("status") else { return };
     let Some(status) = new.ensure("status") else { return };
+    super::drop::pod_status(status, old_status);
     if status.text("qosClass").is_empty() {
         status.copy("qosClass", old_status);
     }

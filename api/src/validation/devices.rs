@@ -590,7 +590,8 @@ pub(crate) fn template(object: &ResourceClaimTemplate) -> ErrorList {
 
 /// A changed template of claims.
 pub(crate) fn template_update(new: &ResourceClaimTemplate, old: &ResourceClaimTemplate) -> ErrorList {
-    let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &metadata());
+    let mut errors = template(new);
+    errors.extend(meta::validate_update_core(&new.metadata, &old.metadata, &metadata()));
     if !same(&new.spec, &old.spec) {
         let shown = golang::show("resource.ResourceClaimTemplateSpec", &to_value(&new.spec));
         errors.push(Error::invalid_shown(&Path::new("spec"), shown, IMMUTABLE));

@@ -433,7 +433,8 @@ fn parent(spec: &IPAddressSpec) -> Option<&ParentReference> {
 
 /// A changed IP address.
 pub(crate) fn address_update(new: &IPAddress, old: &IPAddress) -> ErrorList {
-    let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &metadata());
+    let mut errors = address(new);
+    errors.extend(meta::validate_update_core(&new.metadata, &old.metadata, &metadata()));
     let (now, before) = (parent(&new.spec), parent(&old.spec));
     if now != before {
         let shown = golang::show("networking.ParentReference", &now.map(to_value).unwrap_or_default());

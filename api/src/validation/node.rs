@@ -97,6 +97,13 @@ fn declared_features(features: &[String], errors: &mut ErrorList) {
 }
 
 /// A changed node, by whatever way.
+pub(crate) fn node_update(new: &Node, old: &Node) -> ErrorList {
+    let mut errors = create(new);
+    errors.extend(update(new, old));
+    errors
+}
+
+/// A node changed by its status, or in any other way.
 pub(crate) fn update(new: &Node, old: &Node) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &path);

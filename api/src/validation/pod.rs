@@ -227,7 +227,7 @@ fn resource_claims(claims: &[PodResourceClaim], meta: Option<&ObjectMeta>, path:
     let mut names = BTreeSet::new();
     for (i, claim) in claims.iter().enumerate() {
         if mirror {
-            errors.forbidden(&Path::root(), "static pods do not support resource claims");
+            errors.forbidden(&Path::new("[]"), "static pods do not support resource claims");
             continue;
         }
         let path = path.index(i);
@@ -619,7 +619,7 @@ pub(crate) fn ephemeral_containers(new: &Pod, old: &Pod) -> ErrorList {
     errors.extend(metadata_and_spec(new));
     errors.extend(annotation_updates(new, old, &path.child("annotations")));
     if rules::is_mirror(old) {
-        return vec![Error::forbidden(&Path::root(), "static pods do not support ephemeral containers")];
+        return vec![Error::forbidden(&Path::new("[]"), "static pods do not support ephemeral containers")];
     }
     let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
     let path = Path::new("spec").child("ephemeralContainers");

@@ -177,7 +177,8 @@ pub(crate) fn runtime_class(object: &RuntimeClass) -> ErrorList {
 
 /// A changed runtime class.
 pub(crate) fn runtime_class_update(new: &RuntimeClass, old: &RuntimeClass) -> ErrorList {
-    let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &metadata());
+    let mut errors = runtime_class(new);
+    errors.extend(meta::validate_update_core(&new.metadata, &old.metadata, &metadata()));
     if new.handler != old.handler {
         errors.invalid(&Path::new("handler"), new.handler.as_str(), IMMUTABLE);
     }

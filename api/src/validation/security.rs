@@ -123,7 +123,7 @@ pub(crate) fn pod(context: &PodSecurityContext, spec: &PodSpec, path: &Path) -> 
         errors.one_of(&path.child("supplementalGroupsPolicy"), policy, &["Merge", "Strict"]);
     }
     if let Some(policy) = &context.se_linux_change_policy {
-        errors.one_of(&path.child("seLinuxChangePolicy"), policy, &["MountOption", "Recursive"]);
+        errors.one_of(&path.child("seLinuxChangePolicy"), policy, &["Recursive"]);
     }
     errors
 }

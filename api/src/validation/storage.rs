@@ -54,7 +54,8 @@ pub(crate) fn class(object: &StorageClass) -> ErrorList {
 
 /// A changed storage class.
 pub(crate) fn class_update(new: &StorageClass, old: &StorageClass) -> ErrorList {
-    let mut errors = metadata_update(&new.metadata, &old.metadata);
+    let mut errors = class(new);
+    errors.extend(metadata_update(&new.metadata, &old.metadata));
     let (now, then) = (to_value(new), to_value(old));
     for key in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
         if !same(&now[key], &then[key]) {
@@ -343,9 +344,14 @@ fn token_requests(requests: &[TokenRequest], path: &Path, errors: &mut ErrorList
 
 /// New capacity.
 pub(crate) fn capacity(object: &CSIStorageCapacity) -> ErrorList {
+    any_capacity(object, false)
+}
+
+fn any_capacity(object: &CSIStorageCapacity, allow_invalid_values: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
-    errors.extend(label_selector(object.node_topology.as_ref(), false, &Path::new("nodeTopology")));
+    let topology = object.node_topology.as_ref();
+    errors.extend(label_selector(topology, allow_invalid_values, &Path::new("nodeTopology")));
     errors.extend(dns_subdomain(&object.storage_class_name, &Path::new("storageClassName")));
     if let Some(amount) = &object.capacity {
         errors.extend(non_negative_amount(amount, &Path::new("capacity")));
@@ -355,8 +361,8 @@ pub(crate) fn capacity(object: &CSIStorageCapacity) -> ErrorList {
 
 /// Changed capacity.
 pub(crate) fn capacity_update(new: &CSIStorageCapacity, old: &CSIStorageCapacity) -> ErrorList {
-    let mut errors = metadata_update(&new.metadata, &old.metadata);
-    let _ = has_invalid_values(old.node_topology.as_ref());
+    let mut errors = any_capacity(new, has_invalid_values(old.node_topology.as_ref()));
+    errors.extend(metadata_update(&new.metadata, &old.metadata));
     if !same(&new.node_topology, &old.node_topology) {
         let shown = match &new.node_topology {
             None => Value::Null.to_string(),

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 
 use super::list;
 use super::options::{DeleteOptions, ListOptions};
+use super::render::{IncludeObject, transformed};
 use crate::admission::Operation;
 use crate::body::{self, Body};
 use crate::codec;
-use crate::negotiate::{self, Accepted, Transform};
+use crate::negotiate;
 use crate::object::{self, meta_text, set_meta};
 use crate::registry::storage::{Change, Current, Next, Updated};
 use crate::registry::write::Write;
@@ -45,18 +46,9 @@ pub async fn delete(
         Outcome::Gone(value) => success(resource, name, meta_text(&value, "uid")),
         Outcome::Pending(value) => write.to_served(value)?,
     };
-    let accepted =
-        Accepted { transform: accepted.transform.filter(|(t, _)| *t != Transform::Table), ..accepted };
-    response::object(status, accepted, &shaped(value, accepted), &cx.headers)
-}
-
-fn shaped(value: Value, accepted: Accepted) -> Value {
-    match accepted.transform {
-        Some((Transform::PartialObjectMetadata, version)) if value["kind"] != "Status" => {
-            super::render::metadata_only(&value, version)
-        }
-        _ => value,
-    }
+    let include = IncludeObject::parse(cx.query.first("includeObject"))?;
+    let value = transformed(&resource.gvk, value, accepted, include);
+    response::object(status, accepted, &value, &cx.headers)
 }
 
 fn writer<'a>(cx: &'a Context, resource: &'a Resource, options: &DeleteOptions) -> Write<'a> {

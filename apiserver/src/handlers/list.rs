@@ -140,7 +140,7 @@ pub fn answer(
         let mut values =
             items.iter().map(|object| render::served(resource, object)).collect::<Result<Vec<_>, _>>()?;
         api::printers::sort(&resource.gvk, &mut values);
-        let table = render::table(resource, &values, meta.to_value(), version, include, true);
+        let table = render::table(&resource.gvk, &values, meta.to_value(), version, include, true);
         return response::object(StatusCode::OK, accepted, &table, &cx.headers);
     }
     let pieces = render::list(resource, items, meta, accepted)?;

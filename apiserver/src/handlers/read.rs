@@ -78,7 +78,7 @@ pub fn one(
             let include = IncludeObject::parse(cx.query.first("includeObject"))?;
             let value = render::served(resource, object)?;
             let meta = render::table_meta(&value);
-            let table = render::table(resource, &[value], meta, version, include, true);
+            let table = render::table(&resource.gvk, &[value], meta, version, include, true);
             codec::value(&table, accepted)?
         }
         _ => render::whole(resource, object, accepted)?,

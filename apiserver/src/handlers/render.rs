@@ -308,7 +308,7 @@ impl IncludeObject {
 
 /// A table of objects. `columns`: whether the column definitions are in it.
 pub fn table(
-    resource: &Resource,
+    gvk: &GroupVersionKind,
     values: &[Value],
     meta: Value,
     version: MetaVersion,
@@ -316,7 +316,6 @@ pub fn table(
     columns: bool,
 ) -> Value {
     let now = jiff::Timestamp::now();
-    let gvk = &resource.gvk;
     let rows: Vec<Value> = values
         .iter()
         .map(|value| {
@@ -340,11 +339,32 @@ pub fn table(
     } else {
         Value::Null
     };
-    let rows = if rows.is_empty() { Value::Null } else { Value::Array(rows) };
+    // As upstream, whose general table of a list begins with no rows at all.
+    let none = rows.is_empty() && !api::printers::has_columns(gvk);
+    let rows = if none { Value::Null } else { Value::Array(rows) };
     json!({
         "kind": "Table", "apiVersion": version.api_version(), "metadata": meta,
         "columnDefinitions": definitions, "rows": rows,
     })
+}
+
+/// One object that comes from no cache, turned into what the client wants. Outcomes stay what they are.
+#[must_use]
+pub fn transformed(
+    gvk: &GroupVersionKind,
+    value: Value,
+    accepted: Accepted,
+    include: IncludeObject,
+) -> Value {
+    match accepted.transform {
+        _ if value["kind"] == "Status" => value,
+        Some((Transform::Table, version)) => {
+            let meta = table_meta(&value);
+            table(gvk, &[value], meta, version, include, true)
+        }
+        Some((Transform::PartialObjectMetadata, version)) => metadata_only(&value, version),
+        _ => value,
+    }
 }
 
 /// The metadata of a table of one object.

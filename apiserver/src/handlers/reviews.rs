@@ -37,10 +37,8 @@ pub async fn create(
         return Err(ApiError::unavailable("the server is still starting"));
     };
     let authorizer = security.authorizer.as_ref();
-    let namespace = cx.info.namespace.as_str();
-    if resource.namespaced {
-        match_namespace(namespace, true, &mut body)?;
-    }
+    let namespace = if resource.namespaced { cx.info.namespace.as_str() } else { "" };
+    match_namespace(namespace, resource.namespaced, &mut body)?;
     let mut answer = match &*resource.gvk.kind {
         "TokenReview" => {
             encode(authn::token_review(decode(body)?, &security.tokens, &security.audiences).await?)?

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::create::read;
 use super::read::one;
+use super::render::{IncludeObject, transformed};
 use crate::body::Body;
 use crate::negotiate::Accepted;
 use crate::object::meta_text;
@@ -80,7 +81,9 @@ pub fn answer(
         }
         Updated::Deleted(value, _) | Updated::Kept(value) => {
             let value = crate::codec::convert(value, &resource.stored_as, &resource.gvk)?;
-            response::object(StatusCode::OK, Accepted { transform: None, ..accepted }, &value, &cx.headers)
+            let include = IncludeObject::parse(cx.query.first("includeObject"))?;
+            let value = transformed(&resource.gvk, value, accepted, include);
+            response::object(StatusCode::OK, accepted, &value, &cx.headers)
         }
     }
 }

@@ -103,19 +103,28 @@ impl Storage<'_> {
         let key = self.resource.key(namespace, name);
         let bytes = encode(value);
         if self.dry_run {
-            let (found, _) = self.store.get(&key).await.map_err(|e| self.error(name, e))?;
-            if found.is_some() {
-                return Err(ApiError::already_exists(&self.resource.group_resource(), name));
-            }
-            return self.written(key, bytes, Revision(0), true);
+            return match self.read(namespace, name).await? {
+                Some(current) => Err(self.taken(name, Some(&current))),
+                None => self.written(key, bytes, Revision(0), true),
+            };
         }
         match self.store.put(&key, bytes.clone(), Expect::Absent, self.resource.ttl).await {
             Ok(revision) => self.written(key, bytes, revision, true),
             Err(store::Error::Conflict { .. }) => {
-                Err(ApiError::already_exists(&self.resource.group_resource(), name))
+                let current = self.read(namespace, name).await.ok().flatten();
+                Err(self.taken(name, current.as_ref()))
             }
             Err(error) => Err(self.error(name, error)),
         }
+    }
+
+    /// The name of a new object is that of another, which perhaps is on its way out.
+    fn taken(&self, name: &str, current: Option<&Current>) -> ApiError {
+        let mut error = ApiError::already_exists(&self.resource.group_resource(), name);
+        if current.is_some_and(|current| object::is_being_deleted(&current.value)) {
+            error.status.message = Some(format!("object is being deleted: {}", error.message()));
+        }
+        error
     }
 
     fn written(

@@ -209,7 +209,7 @@ impl<'a> Write<'a> {
     fn prepare_create(&self, name: &str, object: &mut Value) -> Result<(), ApiError> {
         let gvk = &self.resource.stored_as;
         strategy::prepare_for_create(gvk, object);
-        let mut errors = validation::validate_create(gvk, object);
+        let mut errors = validation::validate_create(&self.resource.gvk, object);
         if errors.is_empty() {
             // As upstream: metadata is validated after the kind, so that specific messages win.
             let meta = ObjectMeta::deserialize(&object["metadata"]).unwrap_or_default();
@@ -229,10 +229,10 @@ impl<'a> Write<'a> {
         let gvk = &self.resource.stored_as;
         let errors = if self.part.is_empty() {
             strategy::prepare_for_update(gvk, object, old);
-            validation::validate_update(gvk, object, old)
+            validation::validate_update(&self.resource.gvk, object, old)
         } else {
             strategy::prepare_for_subresource_update(gvk, self.part, object, old);
-            validation::validate_subresource_update(gvk, self.part, object, old)
+            validation::validate_subresource_update(&self.resource.gvk, self.part, object, old)
         };
         if !errors.is_empty() {
             return Err(ApiError::invalid(&self.resource.gvk, name, &errors));

@@ -36,14 +36,14 @@ pub async fn create(
     crate::registry::write::match_namespace(write.namespace, true, &mut binding)?;
     write.subresource = "binding";
     write.admit(Operation::Create, &name, &mut binding, None).await?;
-    validate(&name, &binding)?;
+    validate(&binding)?;
     write.admission_validate(Operation::Create, &name, &binding, None).await?;
     let mut change = Bind { name: &name, binding: &binding };
     write.storage().update(write.namespace, &name, &mut change).await?;
     done(cx, accepted)
 }
 
-fn validate(name: &str, binding: &Value) -> Result<(), ApiError> {
+fn validate(binding: &Value) -> Result<(), ApiError> {
     let target = Path::new("target");
     let text = |field: &str| binding["target"][field].as_str().unwrap_or_default();
     let mut errors = Vec::new();
@@ -53,7 +53,13 @@ fn validate(name: &str, binding: &Value) -> Result<(), ApiError> {
     if text("name").is_empty() {
         errors.push(field::Error::required(&target.child("name"), ""));
     }
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(&kind(), name, &errors)) }
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    match texts.as_slice() {
+        [] => Ok(()),
+        // As upstream, which answers with the bare errors here.
+        [one] => Err(ApiError::new(500, "", one.as_str())),
+        many => Err(ApiError::new(500, "", format!("[{}]", many.join(", ")))),
+    }
 }
 
 struct Bind<'a> {

@@ -1,13 +1,19 @@
 //! `componentstatuses`: how the scheduler, the controller manager and the store are. Read only, deprecated upstream.
 
-use api::names::GroupResource;
+use api::names::{GroupResource, GroupVersionKind};
 use api::status::ApiError;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::value;
 use crate::body::Body;
+use crate::handlers::render::{IncludeObject, table, transformed};
+use crate::negotiate::Transform;
 use crate::server::Context;
+
+fn kind() -> GroupVersionKind {
+    GroupVersionKind::new("", "v1", "ComponentStatus")
+}
 
 const NAMES: [&str; 3] = ["controller-manager", "etcd-0", "scheduler"];
 
@@ -49,7 +55,8 @@ pub async fn component_status(cx: &Context, name: &str) -> Result<Response<Body>
     };
     found["kind"] = "ComponentStatus".into();
     found["apiVersion"] = "v1".into();
-    value(cx, accepted, StatusCode::OK, &found)
+    let include = IncludeObject::parse(cx.query.first("includeObject"))?;
+    value(cx, accepted, StatusCode::OK, &transformed(&kind(), found, accepted, include))
 }
 
 /// All components.
@@ -58,6 +65,15 @@ pub async fn component_statuses(cx: &Context) -> Result<Response<Body>, ApiError
     let mut items = Vec::new();
     for name in NAMES {
         items.extend(status(cx, name).await);
+    }
+    if let Some((Transform::Table, version)) = accepted.transform {
+        let include = IncludeObject::parse(cx.query.first("includeObject"))?;
+        return value(
+            cx,
+            accepted,
+            StatusCode::OK,
+            &table(&kind(), &items, json!({}), version, include, true),
+        );
     }
     let list = json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items});
     value(cx, accepted, StatusCode::OK, &list)

@@ -43,6 +43,8 @@ pub async fn create(
     if meta_text(&eviction, "name") != name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
+    // Whether there is such a pod is looked at before the options are.
+    current(&Write::new(cx, pods), name).await?;
     let body = eviction.get("deleteOptions").filter(|options| !options.is_null()).cloned();
     let mut delete = DeleteOptions::parse(Some(body.unwrap_or_else(|| json!({}))), &cx.query)?;
     delete.dry_run |= cx.dry_run();

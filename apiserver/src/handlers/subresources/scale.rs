@@ -16,7 +16,9 @@ use crate::body::Body;
 use crate::cacher::ReadAt;
 use crate::handlers::create::read;
 use crate::handlers::patch::{self, Patch};
+use crate::handlers::render::IncludeObject;
 use crate::handlers::{render, update};
+use crate::negotiate::Accepted;
 use crate::object::{self, meta_text};
 use crate::registry::Resource;
 use crate::registry::managed_fields;
@@ -36,7 +38,7 @@ pub async fn get(cx: &Context, resource: &Resource) -> Result<Response<Body>, Ap
     let (found, _) =
         cache.get(ReadAt::Latest, &cx.info.namespace, name).await.map_err(|e| cache_error(&e))?;
     let Some(found) = found else { return Err(ApiError::not_found(&resource.group_resource(), name)) };
-    value(cx, accepted, StatusCode::OK, &scale_of(&render::served(resource, &found)?)?)
+    answer(cx, accepted, &render::served(resource, &found)?)
 }
 
 /// Writes the scale of an object.
@@ -75,7 +77,14 @@ async fn write(
         Updated::Written(written) => render::served(resource, &written.object)?,
         Updated::Deleted(last, _) | Updated::Kept(last) => write.to_served(last)?,
     };
-    value(cx, accepted, StatusCode::OK, &scale_of(&object)?)
+    answer(cx, accepted, &object)
+}
+
+/// The scale of a workload in whatever form the client wants.
+fn answer(cx: &Context, accepted: Accepted, object: &Value) -> Result<Response<Body>, ApiError> {
+    let include = IncludeObject::parse(cx.query.first("includeObject"))?;
+    let scale = render::transformed(&kind(), scale_of(object)?, accepted, include);
+    value(cx, accepted, StatusCode::OK, &scale)
 }
 
 enum New<'a> {

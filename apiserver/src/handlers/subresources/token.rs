@@ -9,6 +9,7 @@ use super::value;
 use crate::body::Body;
 use crate::codec;
 use crate::handlers::create::read;
+use crate::negotiate::{self, Restrictions};
 use crate::object;
 use crate::registry::Resource;
 use crate::registry::managed_fields;
@@ -16,7 +17,7 @@ use crate::server::Context;
 
 /// Makes a token.
 pub async fn create(cx: &Context, _: &Resource, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept()?;
+    let accepted = negotiate::accept(&cx.headers, &cx.query, Restrictions::OBJECTS)?;
     let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
     let (mut body, _) = read(cx, request, &kind, "CreateOptions").await?;
     managed_fields::record(cx, &managed_fields::versions_of(&kind), &kind, "token", &mut body, None);
