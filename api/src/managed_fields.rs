@@ -17,6 +17,8 @@ mod apply_tests;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 pub use crate::structured::{Filter, Set};
@@ -52,6 +54,12 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 pub trait Versions: Converter {
     /// A new object of the version of the request, with nothing said in it.
     fn zero(&self) -> Value;
+
+    /// A new object as upstream compares it with the live one: some conversions to the stored version and back add
+    /// fields, which then are the writer's.
+    fn converted<'v>(&self, object: &'v Value) -> Cow<'v, Value> {
+        Cow::Borrowed(object)
+    }
 
     /// A merged object as it comes out of decoding: checked against its type, in its normal form, defaulted.
     ///
@@ -91,7 +99,8 @@ impl FieldManager<'_> {
                 &zero
             }
         };
-        if let Ok(managed) = self.record(live, new, managed, manager) {
+        let converted = self.versions.converted(new);
+        if let Ok(managed) = self.record(live, &converted, managed, manager) {
             managed.write(new);
         }
     }

@@ -21,6 +21,7 @@ pub(crate) mod warnings;
 pub(crate) mod workload;
 
 pub use reset_fields::reset_fields;
+pub(crate) use workload::TEMPLATE_GENERATION;
 
 /// What counts for `metadata.generation`.
 #[derive(Clone, Copy)]

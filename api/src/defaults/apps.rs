@@ -53,7 +53,6 @@ pub(crate) fn stateful_set(object: &mut Object) {
             && let Some(rolling) = strategy.object_mut("rollingUpdate")
         {
             rolling.or_default("partition", 0);
-            rolling.or_default("maxUnavailable", 1);
         }
     }
     if let Some(policy) = spec.ensure("persistentVolumeClaimRetentionPolicy") {

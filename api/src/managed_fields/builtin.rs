@@ -1,11 +1,14 @@
 //! The versions of built-in kinds.
 
-use serde_json::Value;
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
 
 use super::struct_check::mismatch;
 use super::{Versions, go_kind};
 use crate::names::{GroupVersion, GroupVersionKind};
 use crate::schema::{self, TypeRef};
+use crate::strategy::TEMPLATE_GENERATION;
 use crate::structured::{Converter, Duplicates, Filter, Shape, check};
 use crate::{convert, defaults, registry};
 
@@ -84,6 +87,27 @@ impl Versions for BuiltIn {
         let mut zero = Value::Object(zero);
         set_kind(&mut zero, &self.kind);
         zero
+    }
+
+    fn converted<'v>(&self, object: &'v Value) -> Cow<'v, Value> {
+        match (&*self.kind.group, &*self.kind.version, &*self.kind.kind) {
+            // Its counter of templates is a field in the stored version, and zero there unless given.
+            ("apps", _, "DaemonSet") if object["metadata"]["annotations"][TEMPLATE_GENERATION].is_null() => {
+                let mut object = object.clone();
+                if object["metadata"]["annotations"].is_null() {
+                    object["metadata"]["annotations"] = json!({});
+                }
+                object["metadata"]["annotations"][TEMPLATE_GENERATION] = "0".into();
+                Cow::Owned(object)
+            }
+            // The target that is meant when there is none stands only in the stored version.
+            ("autoscaling", "v1", "HorizontalPodAutoscaler") => {
+                let stored = GroupVersionKind::new("autoscaling", "v2", "HorizontalPodAutoscaler");
+                let there = convert::convert(&self.kind, &stored, object.clone());
+                Cow::Owned(convert::convert(&stored, &self.kind, there))
+            }
+            _ => Cow::Borrowed(object),
+        }
     }
 
     fn settle(&self, object: Value) -> Result<Value, String> {

@@ -80,6 +80,25 @@ fn many_updaters_become_ancient() {
     assert_eq!(object["metadata"]["managedFields"][0]["time"], "2026-01-01T00:00:05Z");
 }
 
+#[test]
+fn what_conversion_adds_is_the_writers() {
+    let kind = GroupVersionKind::new("apps", "v1", "DaemonSet");
+    let mut set =
+        json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "d"}, "spec": {}});
+    update(&kind, None, &mut set, "m", "2026-01-01T00:00:00Z");
+    let generation = json!({".": {}, "f:deprecated.daemonset.template.generation": {}});
+    assert_eq!(owned(&set)[0].1["f:metadata"], json!({"f:annotations": generation}));
+    assert_eq!(set["metadata"]["annotations"], Value::Null);
+
+    let kind = GroupVersionKind::new("autoscaling", "v1", "HorizontalPodAutoscaler");
+    let target = json!({"kind": "Deployment", "name": "d"});
+    let spec = json!({"maxReplicas": 3, "scaleTargetRef": target});
+    let mut hpa = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "spec": spec,
+        "metadata": {"name": "h"}, "status": {"currentReplicas": 0, "desiredReplicas": 0}});
+    update(&kind, None, &mut hpa, "m", "2026-01-01T00:00:00Z");
+    assert_eq!(owned(&hpa)[0].1["f:spec"]["f:targetCPUUtilizationPercentage"], json!({}));
+}
+
 /// Managers `(name, version, hour, fields)`.
 type Row<'a> = (&'a str, &'a str, u32, &'a str);
 

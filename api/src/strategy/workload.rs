@@ -66,7 +66,7 @@ fn drop_unavailable(new: &mut Object, old: Option<&Object>) {
 }
 
 /// Kept as an annotation, for clients that knew the field of an older version.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 fn template_generation(object: &Object) -> i64 {
     let annotations = object.object("metadata").and_then(|m| m.object("annotations"));

@@ -168,14 +168,14 @@ impl Patch<'_> {
         };
         let name = query.first("fieldManager").unwrap_or_default();
         let object = manager.apply(old, &loaded.value, name, query.bool("force").unwrap_or(false))?;
-        if let Some(why) = loaded.strict_error() {
-            let why = format!("error converting YAML to JSON: {why}");
-            match self.validation {
-                FieldValidation::Ignore => {}
-                FieldValidation::Warn => self.cx.warn(why),
-                FieldValidation::Strict => {
-                    return Err(ApiError::bad_request(format!("error strict decoding YAML: {why}")));
-                }
+        match (loaded.strict_error(), self.validation) {
+            (None, _) | (_, FieldValidation::Ignore) => {}
+            (Some(_), FieldValidation::Warn) => {
+                loaded.duplicates.iter().for_each(|duplicate| self.cx.warn(duplicate.as_str()));
+            }
+            (Some(why), FieldValidation::Strict) => {
+                let why = format!("error strict decoding YAML: error converting YAML to JSON: {why}");
+                return Err(ApiError::bad_request(why));
             }
         }
         Ok(object)

@@ -1,9 +1,10 @@
-//! Access, admission, Services' addresses, streaming and the published API, asked of a whole server over TLS or its loopback client.
+//! Access, admission, apply, Services' addresses, streaming and the published API, asked of a whole server over TLS or its loopback client.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod access;
 mod admission;
+mod apply;
 mod openapi;
 mod services;
 mod streaming;

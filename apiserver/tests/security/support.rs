@@ -188,7 +188,9 @@ impl Asker {
         }
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let bytes = body.map(|body| serde_json::to_vec(body).unwrap()).unwrap_or_default();
-        let request = request.header("Content-Type", kind).body(bytes.into()).unwrap();
+        let own = self.headers.iter().any(|(name, _)| name == "Content-Type");
+        let request = if own { request } else { request.header("Content-Type", kind) };
+        let request = request.body(bytes.into()).unwrap();
         let response = self.client.send(request).await.expect("an answer");
         let status = response.status().as_u16();
         let bytes = response.into_body().collect_bytes().await.expect("a body");
