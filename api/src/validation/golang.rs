@@ -108,8 +108,13 @@ fn with_host_fields(spec: &Map<String, Value>) -> Map<String, Value> {
 fn fields_of(fields: &[Field], object: &Map<String, Value>, out: &mut Vec<(String, Shaped)>) {
     for field in fields {
         if field.name == "@" {
-            if let Some(fields) = TYPES.get(field.element) {
-                fields_of(fields, object, out);
+            // Metadata is embedded in the internal type, and a field of its own in the API.
+            let inner = match field.element {
+                "metav1.ObjectMeta" => object.get("metadata").and_then(Value::as_object),
+                _ => Some(object),
+            };
+            if let (Some(fields), Some(inner)) = (TYPES.get(field.element), inner) {
+                fields_of(fields, inner, out);
             }
             continue;
         }
@@ -213,6 +218,9 @@ mod tests {
         );
         let selector = json!({"matchLabels": {"a": "b"}});
         assert_eq!(show("metav1.LabelSelector", &selector), r#"{"matchLabels":{"a":"b"}}"#);
+        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}});
+        let shown = show("core.PodTemplateSpec", &template);
+        assert!(shown.starts_with(r#"{"labels":{"a":"b"},"Spec":{"#), "{shown}");
     }
 
     #[test]
