@@ -1,5 +1,6 @@
 //! Objects between bytes and values, for requests and answers: `api::codec` with the errors of the REST layer.
 
+use api::codec::ordered::{self, Ordered};
 use api::codec::{json, protobuf, yaml};
 use api::names::{GroupVersion, GroupVersionKind};
 use api::schema::{self, TypeRef};
@@ -247,11 +248,30 @@ pub fn convert(object: Value, from: &GroupVersionKind, to: &GroupVersionKind) ->
     Ok(api::convert::convert(from, to, object))
 }
 
+/// An object as Go would write it.
+fn go_json(value: &Value, pretty: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    let object = Ordered { value, ty: built_in(value) };
+    if pretty {
+        ordered::write_pretty(&mut out, &object);
+    } else {
+        ordered::write(&mut out, &object);
+        out.push(b'\n');
+    }
+    out
+}
+
+/// The type of an object of this server's own kinds.
+#[must_use]
+pub fn built_in(value: &Value) -> Option<TypeRef<'static>> {
+    let (api_version, kind) = kind_of_value(value);
+    schema::type_for(&GroupVersion::parse(&api_version)?.with_kind(kind))
+}
+
 /// An object in the encoding of an answer.
 pub fn value(value: &Value, accepted: Accepted) -> Result<Bytes, ApiError> {
     let bytes = match accepted.encoding {
-        Encoding::Json if accepted.pretty => json::encode_pretty(value),
-        Encoding::Json => json::encode(value),
+        Encoding::Json => go_json(value, accepted.pretty),
         Encoding::Yaml => yaml::encode(value).into(),
         Encoding::Protobuf => protobuf(value)?,
     };

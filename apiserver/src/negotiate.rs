@@ -4,7 +4,7 @@ use api::status::ApiError;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 
-use crate::query::{Query, is_true};
+use crate::query::Query;
 
 pub use api::codec::media::Encoding;
 
@@ -234,8 +234,8 @@ fn media_types() -> String {
 
 /// As upstream: asked for by the query, or by being a person with curl or a browser.
 fn pretty(headers: &HeaderMap, query: &Query) -> bool {
-    if let Some(value) = query.first("pretty") {
-        return is_true(value) && !value.is_empty();
+    if let Some(value) = query.first("pretty").filter(|value| !value.is_empty()) {
+        return matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True");
     }
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix))

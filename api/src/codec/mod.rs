@@ -4,5 +4,6 @@
 
 pub mod json;
 pub mod media;
+pub mod ordered;
 pub mod protobuf;
 pub mod yaml;

@@ -71,7 +71,8 @@ pub struct Strict<T> {
 }
 
 /// A value as Go's `%v` prints it.
-pub(crate) fn go_value(value: &Value) -> String {
+#[must_use]
+pub fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),

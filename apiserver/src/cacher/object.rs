@@ -219,7 +219,7 @@ fn splice(stored: &[u8], revision: Revision) -> Result<Spliced, serde_json::Erro
 #[derive(Default)]
 struct Metadata<'a> {
     is_empty: bool,
-    /// The last value whose key sorts before `resourceVersion`.
+    /// The value that `resourceVersion` follows: the last one whose key sorts before it, or the uid.
     predecessor: Option<&'a str>,
     version: Option<&'a str>,
     uid: Option<&'a str>,
@@ -238,10 +238,15 @@ impl<'de> Deserialize<'de> for Metadata<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut found = Metadata { is_empty: true, ..Metadata::default() };
+                let mut is_struct = false;
                 while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
                     let value = map.next_value::<&'de RawValue>()?.get();
                     found.is_empty = false;
-                    if &*key < "resourceVersion" {
+                    if &*key == "creationTimestamp" && found.uid.is_some() {
+                        // The order is upstream's struct's: the version stands behind the uid.
+                        found.predecessor = found.uid;
+                        is_struct = true;
+                    } else if &*key < "resourceVersion" && !is_struct {
                         found.predecessor = Some(value);
                     }
                     match &*key {
@@ -315,6 +320,10 @@ mod tests {
             (
                 r#"{"metadata":{"name":"a"},"x":1}"#,
                 r#"{"metadata":{"name":"a","resourceVersion":"42"},"x":1}"#,
+            ),
+            (
+                r#"{"metadata":{"name":"a","uid":"u","creationTimestamp":null,"labels":{}}}"#,
+                r#"{"metadata":{"name":"a","uid":"u","resourceVersion":"42","creationTimestamp":null,"labels":{}}}"#,
             ),
             (r#"{"metadata":{"uid":"u"}}"#, r#"{"metadata":{"resourceVersion":"42","uid":"u"}}"#),
             (

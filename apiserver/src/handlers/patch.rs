@@ -1,5 +1,6 @@
 //! PATCH of an object (upstream `endpoints/handlers/patch.go`).
 
+use api::codec::ordered::{self, Touched};
 use api::codec::yaml;
 use api::field;
 use api::managed_fields::FieldManager;
@@ -7,7 +8,7 @@ use api::names::{GroupResource, GroupVersionKind};
 use api::status::ApiError;
 use bytes::Bytes;
 use http::{Request, Response};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::options::{FieldValidation, patch_options};
 use super::update::answer;
@@ -84,16 +85,45 @@ pub async fn read<'a>(
 }
 
 /// 422 for a patch whose outcome is no object of its type.
-fn unusable(patched: &Value, error: &ApiError) -> ApiError {
-    let mut shown = patched.clone();
-    object::set_meta(&mut shown, "managedFields", None);
+fn unusable(shown: &str, error: &ApiError) -> ApiError {
     let why = error.message();
     let why = why
         .split_once(" cannot be handled as a ")
         .and_then(|(_, rest)| rest.split_once(": "))
         .map_or(why, |(_, w)| w);
-    let invalid = field::Error::invalid(&field::Path::new("patch"), shown.to_string(), why);
+    let invalid = field::Error::invalid(&field::Path::new("patch"), shown, why);
     ApiError::invalid(&GroupVersionKind::new("", "", ""), "", &[invalid])
+}
+
+/// What is shown of a patch that cannot be used: its outcome, or itself if it is merged by the type's rules.
+fn shown(kind: PatchType, bytes: &[u8], patched: &Value, gvk: &GroupVersionKind) -> String {
+    let patch: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let touched = match kind {
+        PatchType::Strategic => return api::patch::go_value(&patch),
+        PatchType::Merge => patch,
+        PatchType::Json => touched_by(&patch),
+    };
+    let mut out = Vec::new();
+    ordered::write(&mut out, &Touched { value: patched, ty: api::schema::type_for(gvk), touched: &touched });
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The places that the operations of a JSON patch went through, as nested objects.
+fn touched_by(operations: &Value) -> Value {
+    let mut touched = Value::Object(Map::new());
+    for operation in operations.as_array().into_iter().flatten() {
+        for path in ["path", "from"].iter().filter_map(|key| operation[*key].as_str()) {
+            let mut parts: Vec<&str> = path.split('/').skip(1).collect();
+            parts.pop();
+            let mut place = &mut touched;
+            for part in parts {
+                let name = part.replace("~1", "/").replace("~0", "~");
+                let Some(map) = place.as_object_mut() else { break };
+                place = map.entry(name).or_insert_with(|| Value::Object(Map::new()));
+            }
+        }
+    }
+    touched
 }
 
 /// A patch as the source of a new state.
@@ -135,11 +165,11 @@ impl Patch<'_> {
 
     fn patched(&self, kind: PatchType, old: &Value) -> Result<Value, ApiError> {
         let (patched, mut strict_errors) = codec::patch(kind, &self.gvk, old, &self.bytes)?;
-        let decoded =
-            codec::decode_value(patched.clone(), &self.gvk).map_err(|error| unusable(&patched, &error))?;
+        let refuse = |error: &ApiError| unusable(&shown(kind, &self.bytes, &patched, &self.gvk), error);
+        let decoded = codec::decode_value(patched.clone(), &self.gvk).map_err(|error| refuse(&error))?;
         strict_errors.extend(decoded.strict_errors);
         codec::enforce(self.cx, self.validation, &self.gvk, &strict_errors)
-            .map_err(|error| unusable(&patched, &error))?;
+            .map_err(|error| refuse(&error))?;
         let mut object = decoded.value;
         // What a patch does not speak of stays; a version it does speak of is a precondition.
         if object::meta(&object, "uid").is_none() {

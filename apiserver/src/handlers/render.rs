@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use api::codec::ordered::{self, Ordered};
 use api::names::GroupVersionKind;
 use api::schema;
 use api::status::ApiError;
@@ -54,7 +55,8 @@ pub fn whole(resource: &Resource, object: &CachedObject, accepted: Accepted) -> 
         return codec::value(&value, accepted);
     }
     if accepted.encoding == Encoding::Json && partial.is_none() && !resource.converts() {
-        return Ok(object.json.clone());
+        // What is kept is one of many in lists; alone it ends a line, as upstream's encoder writes it.
+        return Ok([&object.json[..], b"\n"].concat().into());
     }
     object.try_form(form(resource, accepted.encoding, Shape::Whole, partial), |object| {
         codec::value(&shaped(resource, object, partial)?, Accepted { pretty: false, ..accepted })
@@ -79,7 +81,10 @@ pub fn item(resource: &Resource, object: &CachedObject, accepted: Accepted) -> R
                     map.remove("apiVersion");
                 }
                 // What follows the opening brace, as above.
-                let bytes = serde_json::to_vec(&value).map_err(ApiError::internal)?;
+                let mut bytes = Vec::with_capacity(512);
+                let ty =
+                    if partial.is_none() { schema::type_for(&resource.gvk) } else { codec::built_in(&value) };
+                ordered::write(&mut bytes, &Ordered { value: &value, ty });
                 Ok(Bytes::from(bytes).slice(1..))
             })
         }

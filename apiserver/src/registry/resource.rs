@@ -68,6 +68,15 @@ impl Resource {
         self.gvr.group_resource()
     }
 
+    /// The kind that errors of validation name: upstream's internal one, and events are those of the core group.
+    #[must_use]
+    pub fn kind_in_errors(&self) -> GroupVersionKind {
+        match &*self.gvk.group {
+            "events.k8s.io" => GroupVersionKind::new("", "v1", self.gvk.kind.clone()),
+            _ => self.gvk.clone(),
+        }
+    }
+
     /// The `apiVersion` of its objects.
     #[must_use]
     pub fn api_version(&self) -> String {

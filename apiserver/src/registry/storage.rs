@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::codec::ordered::{Part, entries};
 use api::status::ApiError;
 use bytes::Bytes;
 use serde_json::Value;
@@ -251,7 +252,8 @@ impl Storage<'_> {
 
 /// The bytes that are stored: compact JSON without a resourceVersion.
 fn encode(value: &Value) -> Bytes {
-    let stored = serde_json::to_vec(&WithoutVersion(value)).expect("a JSON value is encodable");
+    let mut stored = Vec::with_capacity(1024);
+    api::codec::ordered::write(&mut stored, &WithoutVersion(value));
     Bytes::from(stored)
 }
 
@@ -284,25 +286,23 @@ impl serde::Serialize for WithoutVersion<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Some(object) = self.0.as_object() else { return self.0.serialize(serializer) };
         // Kind and version come first, as upstream writes them: lists cut them off (`Resource::json_prefix`).
-        let head = ["kind", "apiVersion"];
-        let first = head.iter().filter_map(|key| object.get_key_value(*key));
-        let rest = object.iter().filter(|(key, _)| !head.contains(&key.as_str()));
-        serializer.collect_map(first.chain(rest).map(|(key, value)| (key, Part { key, value })))
+        let entries = entries(object, crate::codec::built_in(self.0));
+        serializer.collect_map(entries.map(|(key, part)| (key, Top { key, part })))
     }
 }
 
-struct Part<'a> {
+struct Top<'a> {
     key: &'a str,
-    value: &'a Value,
+    part: Part<'a>,
 }
 
-impl serde::Serialize for Part<'_> {
+impl serde::Serialize for Top<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match (self.key, self.value) {
+        match (self.key, self.part.value) {
             ("metadata", Value::Object(meta)) => {
-                serializer.collect_map(meta.iter().filter(|(key, _)| !unstored(key)))
+                serializer.collect_map(entries(meta, self.part.ty()).filter(|(key, _)| !unstored(key)))
             }
-            (_, value) => value.serialize(serializer),
+            _ => self.part.serialize(serializer),
         }
     }
 }

@@ -216,7 +216,7 @@ impl<'a> Write<'a> {
             errors = validation::meta::validate_path_segment(&meta, self.resource.namespaced);
         }
         if !errors.is_empty() {
-            return Err(ApiError::invalid(&self.resource.gvk, name, &errors));
+            return Err(ApiError::invalid(&self.resource.kind_in_errors(), name, &errors));
         }
         for warning in strategy::warnings(gvk, object, None) {
             self.cx.warn(warning);
@@ -235,7 +235,7 @@ impl<'a> Write<'a> {
             validation::validate_subresource_update(&self.resource.gvk, self.part, object, old)
         };
         if !errors.is_empty() {
-            return Err(ApiError::invalid(&self.resource.gvk, name, &errors));
+            return Err(ApiError::invalid(&self.resource.kind_in_errors(), name, &errors));
         }
         let warnings = match self.part {
             "" => strategy::warnings(gvk, object, Some(old)),
