@@ -29,7 +29,10 @@ static ORDERS: LazyLock<HashMap<TypeId, Vec<&'static str>>> =
 /// The structs whose order is not that of their tags: a name and the fields, a line each.
 static EXCEPTIONS: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
     let lines = include_str!("../../data/order.tsv").lines();
-    lines.filter_map(|line| line.split_once('\t')).map(|(ty, names)| (ty, names.split(' ').collect())).collect()
+    lines
+        .filter_map(|line| line.split_once('\t'))
+        .map(|(ty, names)| (ty, names.split(' ').collect()))
+        .collect()
 });
 
 fn order(ty: TypeRef<'static>) -> Vec<&'static str> {

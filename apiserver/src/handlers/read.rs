@@ -8,7 +8,7 @@ use super::render::{self, IncludeObject};
 use crate::body::Body;
 use crate::cacher::{CachedObject, ReadAt};
 use crate::codec;
-use crate::negotiate::{Accepted, Transform};
+use crate::negotiate::{Accepted, Encoding, Transform};
 use crate::object;
 use crate::registry::Resource;
 use crate::registry::storage::cache_error;
@@ -83,5 +83,8 @@ pub fn one(
         }
         _ => render::whole(resource, object, accepted)?,
     };
+    // What is kept is one of many in lists; alone it ends a line, as upstream's encoder writes it.
+    let ends_line = accepted.encoding != Encoding::Json || accepted.pretty || bytes.ends_with(b"\n");
+    let bytes = if ends_line { bytes } else { [&bytes[..], b"\n"].concat().into() };
     Ok(response::compressed(status, accepted.encoding.media_type(), bytes, &cx.headers))
 }

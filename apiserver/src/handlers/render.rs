@@ -55,8 +55,7 @@ pub fn whole(resource: &Resource, object: &CachedObject, accepted: Accepted) -> 
         return codec::value(&value, accepted);
     }
     if accepted.encoding == Encoding::Json && partial.is_none() && !resource.converts() {
-        // What is kept is one of many in lists; alone it ends a line, as upstream's encoder writes it.
-        return Ok([&object.json[..], b"\n"].concat().into());
+        return Ok(object.json.clone());
     }
     object.try_form(form(resource, accepted.encoding, Shape::Whole, partial), |object| {
         codec::value(&shaped(resource, object, partial)?, Accepted { pretty: false, ..accepted })
