@@ -441,6 +441,44 @@ fn render_types(types: &Types) -> String {
     out
 }
 
+const JSON_SCHEMA: &str = "io.k8s.apiextensions_apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
+/// Some fields of a JSON schema have another name on the wire, and the facts list both: the one in JSON without a tag.
+/// They are one field, which goes by its name in JSON.
+fn join_wire_names(schema: &mut Type) {
+    let fields = &mut schema.fields;
+    let untagged: Vec<String> = fields.iter().filter(|f| f.tag == 0).map(|f| f.name.clone()).collect();
+    for name in untagged {
+        let mut words = name.trim_start_matches('$').split('-');
+        let mut wire = words.next().unwrap_or_default().to_owned();
+        for word in words {
+            let (first, rest) = word.split_at(1);
+            wire += &first.to_uppercase();
+            wire += rest;
+        }
+        let Some(at) = fields.iter().position(|f| f.name == wire) else { continue };
+        let tag = fields.remove(at).tag;
+        fields.iter_mut().find(|f| f.name == name).unwrap().tag = tag;
+    }
+}
+
+/// What the facts do not say and upstream's published documents do: values, unions and defaults. Rows of
+/// `type field addition...`; without a field the addition is the type's.
+fn add(types: &mut Types, additions: &str) {
+    for row in additions.lines() {
+        let columns: Vec<&str> = row.split('\t').collect();
+        let [name, field, extras @ ..] = columns.as_slice() else { panic!("{row}: too few columns") };
+        let ty = types.get_mut(*name).unwrap_or_else(|| panic!("no type {name}"));
+        let extras = extras.iter().map(|extra| (*extra).to_owned());
+        if field.is_empty() {
+            ty.flags.extend(extras);
+            continue;
+        }
+        let found = ty.fields.iter_mut().find(|f| f.name == *field);
+        found.unwrap_or_else(|| panic!("no field {name}.{field}")).extras.extend(extras);
+    }
+}
+
 fn compact(dir: &Path) -> [(&'static str, String); 3] {
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
     let mut types = read_types(&read("fields.tsv"));
@@ -451,6 +489,8 @@ fn compact(dir: &Path) -> [(&'static str, String); 3] {
         let field = types.get_mut(*ty).unwrap().fields.iter_mut().find(|f| f.name == *name).unwrap();
         field.extras.push(format!("default={value}"));
     }
+    join_wire_names(types.get_mut(JSON_SCHEMA).unwrap());
+    add(&mut types, include_str!("additions.tsv"));
     let creation = types.get_mut("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap();
     creation.fields.iter_mut().find(|f| f.name == "creationTimestamp").unwrap().mode = "vz".into();
     let kinds = kinds.iter().fold(String::new(), |mut out, (group, version, kind, ty)| {
