@@ -1,3 +1,5 @@
+//! What tables show of pods, and that every table has a cell for each of its columns.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Amounts: their text, their rounding, their order and their sums, by upstream's cases.
+
 use super::*;
 
 fn parse(text: &str) -> Quantity {

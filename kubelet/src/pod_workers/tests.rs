@@ -1,3 +1,5 @@
+//! The life of pods under a scripted syncer, from the first sync to the end.
+
 use std::collections::VecDeque;
 
 use tokio::sync::Semaphore;

@@ -1,3 +1,5 @@
+//! Which pods the levels of pod security refuse, and in which words.
+
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! What quotas charge for an object, and what they refuse.
+
 use serde_json::json;
 
 use super::*;

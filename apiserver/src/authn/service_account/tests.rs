@@ -1,3 +1,5 @@
+//! Claims of tokens against the objects that they are bound to.
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;

@@ -1,3 +1,5 @@
+//! Families and policy of Services, and how they are written into the object.
+
 use super::*;
 
 fn spec(value: Value) -> ServiceSpec {
