@@ -56,6 +56,12 @@ impl Failure {
     }
 }
 
+impl From<api::jsonpath::Error> for Failure {
+    fn from(error: api::jsonpath::Error) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,5 +1,6 @@
 //! The rows. In the order of the API groups as they are served.
 
+use crate::crd::validation as c;
 use crate::defaults as d;
 use crate::printers as p;
 use crate::selector::kinds as f;
@@ -143,7 +144,10 @@ pub(super) static KINDS: &[Kind] = &[
         .validate_status(|n, o| v::typed2(n, o, v::registration::service_status)),
     Kind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
         .defaults(d::other::custom_resource_definition)
-        .strategy(s::other::CUSTOM_RESOURCE_DEFINITION),
+        .strategy(s::other::CUSTOM_RESOURCE_DEFINITION)
+        .warnings(c::warnings)
+        .validate(|o| v::typed(o, c::create), |n, o| v::typed2(n, o, c::update))
+        .validate_status(|n, o| v::typed2(n, o, c::status_update)),
     // apps, batch, autoscaling
     Kind::new(APPS, "v1", "ControllerRevision").table(&p::workload::CONTROLLER_REVISION).validate(
         |o| v::typed(o, v::workload::controller_revision),

@@ -246,19 +246,48 @@ pub(crate) fn webhook_url(url: &str, path: &Path, errors: &mut ErrorList) {
 
 fn webhook_service(service: &ServiceReference, path: &Path, errors: &mut ErrorList) {
     // Upstream passes name and namespace the wrong way round, so each is missed under the other's path.
-    if service.namespace.is_empty() {
+    let names = (service.name.as_str(), service.namespace.as_str());
+    service_target(names, service.path.as_deref(), service.port, path, errors);
+}
+
+/// Checks where a webhook is called: by URL, or a service's name, namespace, path and port.
+pub(crate) fn webhook_target(
+    url: Option<&str>,
+    service: Option<(&str, &str, Option<&str>, Option<i32>)>,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    match (url, service) {
+        (None, None) | (Some(_), Some(_)) => {
+            errors.required(path, "exactly one of url or service is required");
+        }
+        (Some(url), None) => webhook_url(url, &path.child("url"), errors),
+        (None, Some((name, namespace, target, port))) => {
+            service_target((name, namespace), target, port, &path.child("service"), errors);
+        }
+    }
+}
+
+fn service_target(
+    (name, namespace): (&str, &str),
+    target: Option<&str>,
+    port: Option<i32>,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    if namespace.is_empty() {
         errors.required(&path.child("name"), "");
     }
-    if service.name.is_empty() {
+    if name.is_empty() {
         errors.required(&path.child("namespace"), "");
     }
-    let port = service.port.unwrap_or(0);
+    let port = port.unwrap_or(0);
     let messages = format::port_number(i64::from(port));
     if !messages.is_empty() {
         let detail = format!("port is not valid: {}", messages.join(", "));
         errors.invalid(&path.child("port"), port, detail);
     }
-    let value = text(&service.path);
+    let value = target.unwrap_or_default();
     let at = path.child("path");
     match value {
         "" | "/" => return,

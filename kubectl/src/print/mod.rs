@@ -1,7 +1,7 @@
 //! Results as people and scripts want them: `-o`.
 
 pub mod columns;
-pub mod jsonpath;
+pub use api::jsonpath;
 pub mod table;
 pub mod yaml;
 
@@ -41,10 +41,11 @@ impl Output {
             "yaml" => Ok(Self::Yaml),
             "name" => Ok(Self::Name),
             "jsonpath" | "jsonpath-as-json" if !argument.is_empty() => {
-                Template::parse(argument).map(Self::JsonPath)
+                Ok(Self::JsonPath(Template::parse(argument)?))
             }
             "jsonpath-file" => {
-                Template::parse(std::fs::read_to_string(argument)?.trim_end_matches('\n')).map(Self::JsonPath)
+                let text = std::fs::read_to_string(argument)?;
+                Ok(Self::JsonPath(Template::parse(text.trim_end_matches('\n'))?))
             }
             "custom-columns" => columns::Columns::parse(argument, no_headers).map(Self::Columns),
             _ => Err(Failure::local(format!(

@@ -1,11 +1,18 @@
-//! kubectl's dialect of JSONPath: templates of text and `{...}` with paths, `range`, quoted text, filters.
+//! The dialect of JSONPath that kubectl's output and the columns of custom resources are written in: templates of text
+//! and `{...}` with paths, `range`, quoted text, filters.
 //!
 //! Not RFC 9535: names may be escaped (`.labels.app\.kubernetes\.io/name`), several results are joined by spaces,
 //! and a missing key gives nothing rather than an error (as `-o` allows).
 
 use serde_json::Value;
 
-use crate::failure::{Failure, Result};
+/// Why a template cannot be read, or gives nothing for an object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
+
+/// The result of reading or using a template.
+pub type Result<T = ()> = std::result::Result<T, Error>;
 
 /// A parsed template.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +52,9 @@ enum Operand {
 
 impl Template {
     /// Reads a template; one without braces is a path as it stands.
+    ///
+    /// # Errors
+    /// When the text is no template.
     pub fn parse(text: &str) -> Result<Self> {
         let braced = if text.contains('{') { text.to_owned() } else { format!("{{{}}}", dotted(text)) };
         let mut parser = Parser { text: braced.chars().collect(), at: 0 };
@@ -53,6 +63,9 @@ impl Template {
     }
 
     /// What the template prints for an object.
+    ///
+    /// # Errors
+    /// When an index is beyond the end of a list.
     pub fn render(&self, object: &Value) -> Result<String> {
         let mut out = String::new();
         render(&self.parts, object, object, &mut out)?;
@@ -60,6 +73,9 @@ impl Template {
     }
 
     /// All values the template's paths find.
+    ///
+    /// # Errors
+    /// When an index is beyond the end of a list.
     pub fn find(&self, object: &Value) -> Result<Vec<Value>> {
         let mut found = vec![];
         for part in &self.parts {
@@ -122,7 +138,7 @@ fn apply<'v>(step: &Step, value: &'v Value, root: &'v Value, next: &mut Vec<&'v 
             for index in indexes {
                 let at = position(*index, items.len());
                 let item = at.and_then(|at| items.get(at)).ok_or_else(|| {
-                    Failure::local(format!(
+                    Error(format!(
                         "error executing jsonpath: array index out of bounds: index {index}, length {}",
                         items.len()
                     ))
@@ -218,7 +234,7 @@ impl Parser {
     }
 
     fn fail<T>(&self, what: &str) -> Result<T> {
-        Err(Failure::local(format!(
+        Err(Error(format!(
             "error parsing jsonpath {}, {what}",
             self.text.iter().collect::<String>()
         )))
