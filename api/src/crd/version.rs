@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use serde_json::Value;
 
 use super::columns::Columns;
-use super::props::{Props, PropsExt, list, text};
+use super::props::{Props, list, text};
 use super::value::Checker;
 use super::{compile, defaulting, versions};
 use crate::jsonpath::Template;
@@ -214,11 +214,6 @@ impl Version {
     #[must_use]
     pub fn selects_by(&self, field: &str) -> bool {
         self.selectable.iter().any(|(name, _)| name == field)
-    }
-
-    /// Whether the schema says anything of a field at the root.
-    pub(super) fn root_field(&self, name: &str) -> Option<&Props> {
-        self.schema.as_ref()?.field(name)
     }
 }
 

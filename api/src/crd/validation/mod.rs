@@ -56,7 +56,7 @@ pub(crate) fn create(crd: &Crd) -> ErrorList {
 pub(crate) fn update(new: &Crd, old: &Crd) -> ErrorList {
     let mut errors = meta::validate_update(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (internal, before) = (Internal::of(new), Internal::of(old));
-    let options = Options::update(new, &internal, old, &before);
+    let options = Options::update(&internal, old, &before);
     errors.extend(spec::validate(&new.spec, &internal, &options));
     errors.extend(spec::immutable(&new.spec, &old.spec, options.immutable_names));
     errors.extend(common(new, Some(old)));

@@ -27,8 +27,6 @@ pub(super) struct Options {
     pub(super) allow_bad_bundle: bool,
     /// Versions that may keep their many selectable fields; an empty name stands for all versions together.
     pub(super) many_selectable: BTreeSet<String>,
-    /// Versions whose schema is as before.
-    pub(super) unchanged: BTreeSet<String>,
     /// Rules and message expressions that were there before.
     pub(super) known_rules: BTreeSet<String>,
     pub(super) known_message_expressions: BTreeSet<String>,
@@ -55,7 +53,6 @@ impl Options {
     }
 
     pub(super) fn update(
-        new: &CustomResourceDefinition,
         internal: &Internal<'_>,
         old: &CustomResourceDefinition,
         before: &Internal<'_>,
@@ -78,12 +75,6 @@ impl Options {
                 || bundle.is_some_and(|bundle| !bundle.0.is_empty() && !super::is_ca_bundle(&bundle.0)),
             ..Self::default()
         };
-        let schema_of = |crd: &CustomResourceDefinition, name: &str| {
-            let version = crd.spec.versions.iter().find(|v| v.name == name)?;
-            Some(version.schema.clone())
-        };
-        let same = |name: &str| schema_of(old, name).is_some_and(|old| Some(old) == schema_of(new, name));
-        options.unchanged = new.spec.versions.iter().map(|v| v.name.clone()).filter(|name| same(name)).collect();
         options.note_rules(before);
         options.note_selectable(internal, before);
         options

@@ -23,7 +23,6 @@ const AT_ROOT: &str = "[Description Type Format Title Maximum ExclusiveMaximum M
 pub(super) fn validate(
     schema: &Props,
     has_status: bool,
-    known_cost: bool,
     options: &Options,
     path: &Path,
 ) -> ErrorList {
@@ -35,7 +34,6 @@ pub(super) fn validate(
         errors.forbidden(&Path::new(&format!("{path}.nullable")), "nullable cannot be true at the root");
     }
     let mut unsupported = None;
-    let mut sound = false;
     if options.structural {
         match structural::check_supported(schema) {
             Err(why) => unsupported = Some(Error::invalid(path, "", why)),
@@ -44,12 +42,11 @@ pub(super) fn validate(
                 if found.is_empty() {
                     found = defaults::validate(schema, options.pruned_defaults, path);
                 }
-                sound = found.is_empty();
                 errors.extend(found);
             }
         }
     }
-    let mut walk = Walk { options, sound, known_cost, errors: ErrorList::new(), rule_errors: ErrorList::new() };
+    let mut walk = Walk { options, errors: ErrorList::new(), rule_errors: ErrorList::new() };
     walk.node(schema, path, &Context::default(), true);
     errors.extend(walk.errors);
     errors.extend(walk.rule_errors);
@@ -115,10 +112,6 @@ impl Context {
 
 struct Walk<'a> {
     options: &'a Options,
-    /// Whether the whole schema is structural, so that rules can be compiled.
-    sound: bool,
-    /// Whether the cost of each rule was accepted before.
-    known_cost: bool,
     errors: ErrorList,
     rule_errors: ErrorList,
 }

@@ -9,7 +9,7 @@ use super::super::correlate::Correlated;
 use super::super::props::Props;
 use super::super::{list_types, metadata};
 use super::{Scale, Version, path};
-use crate::field::{Error, ErrorList, ErrorType, Path, Report, quote};
+use crate::field::{ErrorList, Path, Report, quote};
 use crate::format;
 use crate::json::Object;
 use crate::validation::meta;
@@ -141,22 +141,6 @@ impl Version {
         added.dedup();
         added.iter().flat_map(|finalizer| finalizer_warnings(finalizer)).collect()
     }
-}
-
-/// Whether errors keep rules from being evaluated; the error that says so.
-pub(crate) fn blocks_rules(errors: &ErrorList) -> Option<Error> {
-    let blocks = errors.iter().any(|error| {
-        matches!(
-            error.kind,
-            ErrorType::NotSupported
-                | ErrorType::Required
-                | ErrorType::TooLong
-                | ErrorType::TooMany
-                | ErrorType::TypeInvalid
-        )
-    });
-    let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
-    blocks.then(|| Error::invalid(&Path::root(), Value::Null, detail))
 }
 
 fn read_meta(object: &Value) -> ObjectMeta {
