@@ -234,10 +234,7 @@ impl Parser {
     }
 
     fn fail<T>(&self, what: &str) -> Result<T> {
-        Err(Error(format!(
-            "error parsing jsonpath {}, {what}",
-            self.text.iter().collect::<String>()
-        )))
+        Err(Error(format!("error parsing jsonpath {}, {what}", self.text.iter().collect::<String>())))
     }
 
     fn spaces(&mut self) {

@@ -52,15 +52,18 @@ impl<'a> Parser<'a> {
         while let Some(c) = self.rest.chars().next() {
             before = match c {
                 '(' => {
-                    if self.open()? { Before::Nothing } else { before_flags(before) }
+                    if self.open()? {
+                        Before::Nothing
+                    } else {
+                        before_flags(before)
+                    }
                 }
                 '|' => {
                     self.copy(1);
                     Before::Nothing
                 }
                 ')' => {
-                    self.depth =
-                        self.depth.checked_sub(1).ok_or(("unexpected )", self.whole))?;
+                    self.depth = self.depth.checked_sub(1).ok_or(("unexpected )", self.whole))?;
                     self.copy(1);
                     Before::Something
                 }
@@ -274,8 +277,8 @@ fn before_flags(before: Before<'_>) -> Before<'_> {
 }
 
 const POSIX: [&str; 14] = [
-    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper",
-    "word", "xdigit",
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
+    "upper", "word", "xdigit",
 ];
 
 /// `{n}`, `{n,}` or `{n,m}` at the beginning: the numbers and the length.

@@ -135,15 +135,22 @@ mod tests {
             {"name": "L", "type": "string", "jsonPath": ".spec.list[1]"},
         ]));
         let cells = |spec: Value| columns.cells(&json!({"metadata": {"name": "x"}, "spec": spec}), now());
-        let right = json!({"s": "t", "i": 5, "n": 1.5, "b": true, "d": "2024-01-01T00:00:00Z", "list": ["p", "q"]});
-        assert_eq!(cells(right), [json!("x"), json!("t"), json!(5), json!(1.5), json!(true), json!("60m"), json!("q")]);
+        let right =
+            json!({"s": "t", "i": 5, "n": 1.5, "b": true, "d": "2024-01-01T00:00:00Z", "list": ["p", "q"]});
+        assert_eq!(
+            cells(right),
+            [json!("x"), json!("t"), json!(5), json!(1.5), json!(true), json!("60m"), json!("q")]
+        );
         let wrong = json!({"s": 7, "i": "five", "n": 3, "b": "yes", "d": "never", "list": ["p"]});
         let null = Value::Null;
         assert_eq!(
             cells(wrong),
             [json!("x"), json!("7"), null.clone(), json!(3), null.clone(), json!("<invalid>"), null.clone()]
         );
-        assert_eq!(cells(json!({}))[1..], [null.clone(), null.clone(), null.clone(), null.clone(), null.clone(), null]);
+        assert_eq!(
+            cells(json!({}))[1..],
+            [null.clone(), null.clone(), null.clone(), null.clone(), null.clone(), null]
+        );
     }
 
     #[test]

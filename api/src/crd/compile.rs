@@ -119,7 +119,9 @@ impl Compiler {
         let schema = ty.schema();
         let node = match schema.node(id).node().clone() {
             Node::Object { ty: inner, atomic } => Node::Object { ty: self.copy(schema.ty(inner)), atomic },
-            Node::SchemaOr { flavour, ty: inner } => Node::SchemaOr { flavour, ty: self.copy(schema.ty(inner)) },
+            Node::SchemaOr { flavour, ty: inner } => {
+                Node::SchemaOr { flavour, ty: self.copy(schema.ty(inner)) }
+            }
             Node::List { item, semantics, wrapped } => {
                 Node::List { item: self.copy_node(ty, item), semantics, wrapped }
             }

@@ -138,7 +138,14 @@ pub fn plan_names(
 
 fn same_names(a: &CustomResourceDefinitionNames, b: &CustomResourceDefinitionNames) -> bool {
     (&a.plural, text(&a.singular), &a.kind, text(&a.list_kind), list(&a.short_names), list(&a.categories))
-        == (&b.plural, text(&b.singular), &b.kind, text(&b.list_kind), list(&b.short_names), list(&b.categories))
+        == (
+            &b.plural,
+            text(&b.singular),
+            &b.kind,
+            text(&b.list_kind),
+            list(&b.short_names),
+            list(&b.categories),
+        )
 }
 
 /// Every name that is free, or has been this definition's before; the last one that is neither is told.
@@ -238,7 +245,9 @@ fn structural_condition(crd: &CustomResourceDefinition) -> Option<Condition> {
         errors.push(Error::invalid(&spec.child("preserveUnknownFields"), true, "must be false"));
     }
     for (i, version) in crd.spec.versions.iter().enumerate() {
-        let Some(schema) = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()) else { continue };
+        let Some(schema) = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()) else {
+            continue;
+        };
         if let Err(why) = structural::check_supported(schema) {
             let message = format!("failed to check validation schema for version {}: {why}", version.name);
             let unknown = condition(NON_STRUCTURAL, false, "StructuralError", &message);
@@ -272,9 +281,9 @@ pub(crate) enum Approval {
 
 /// Whether definitions in a group need approval.
 pub(crate) fn is_protected(group: &str) -> bool {
-    ["k8s.io", "kubernetes.io"].iter().any(|domain| {
-        group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    })
+    ["k8s.io", "kubernetes.io"]
+        .iter()
+        .any(|domain| group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
 }
 
 /// The annotation that approval is noted in.

@@ -34,7 +34,11 @@ impl Reader<'_> {
 
     /// `local@domain`
     fn spec(&mut self) -> Option<()> {
-        if self.rest.starts_with('"') { self.quoted()? } else { self.dot_atom(false)? }
+        if self.rest.starts_with('"') {
+            self.quoted()?
+        } else {
+            self.dot_atom(false)?
+        }
         self.take('@')?;
         self.space();
         if self.rest.starts_with('[') { self.literal() } else { self.dot_atom(false) }

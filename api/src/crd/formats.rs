@@ -99,9 +99,8 @@ static HOSTNAME: LazyLock<Regex> = LazyLock::new(|| {
     ))
 });
 static DURATION_PART: LazyLock<Regex> = LazyLock::new(|| regex(r"([0-9]+)[\t\n\f\r ]*([A-Za-zµ]+)"));
-static DAY_TIME: LazyLock<Regex> = LazyLock::new(|| {
-    regex(r"^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$")
-});
+static DAY_TIME: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$"));
 
 fn is_hostname(text: &str) -> bool {
     HOSTNAME.is_match(text) && text.len() <= 255 && text.split('.').all(|label| label.len() <= 63)
@@ -155,15 +154,14 @@ fn is_authority(text: &str) -> bool {
     });
     let port = |text: &str| text.is_empty() || text[1..].bytes().all(|b| b.is_ascii_digit());
     let host_fits = if let Some(inside) = host.strip_prefix('[') {
-        inside.rsplit_once(']').is_some_and(|(_, after)| {
-            (after.is_empty() || after.starts_with(':')) && port(after)
-        })
+        inside
+            .rsplit_once(']')
+            .is_some_and(|(_, after)| (after.is_empty() || after.starts_with(':')) && port(after))
     } else {
         let (name, number) = host.split_at(host.rfind(':').unwrap_or(host.len()));
         // Other escapes than those of letters beyond ASCII are not for hosts.
-        let allowed = |b: u8| {
-            b.is_ascii_alphanumeric() || b >= 0x80 || b"-._~!$&'()*+,;=:[]<>\"%".contains(&b)
-        };
+        let allowed =
+            |b: u8| b.is_ascii_alphanumeric() || b >= 0x80 || b"-._~!$&'()*+,;=:[]<>\"%".contains(&b);
         port(number) && name.bytes().all(allowed) && escapes_are_whole(name)
     };
     user_fits && host_fits
@@ -171,9 +169,9 @@ fn is_authority(text: &str) -> bool {
 
 /// Whether every percent sign is followed by two hexadecimal digits.
 fn escapes_are_whole(text: &str) -> bool {
-    text.split('%').skip(1).all(|after| {
-        after.len() >= 2 && after.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit)
-    })
+    text.split('%')
+        .skip(1)
+        .all(|after| after.len() >= 2 && after.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit))
 }
 
 /// As Go's `net.ParseMAC`: 6, 8 or 20 octets with colons or dashes, or groups of four digits with dots.
@@ -207,8 +205,11 @@ fn is_isbn13(text: &str) -> bool {
     if bytes.len() != 13 || !bytes.iter().all(u8::is_ascii_digit) {
         return false;
     }
-    let sum: u32 =
-        bytes[..12].iter().enumerate().map(|(i, b)| u32::from(b - b'0') * if i % 2 == 0 { 1 } else { 3 }).sum();
+    let sum: u32 = bytes[..12]
+        .iter()
+        .enumerate()
+        .map(|(i, b)| u32::from(b - b'0') * if i % 2 == 0 { 1 } else { 3 })
+        .sum();
     u32::from(bytes[12] - b'0') == (10 - sum % 10) % 10
 }
 
@@ -228,7 +229,7 @@ fn is_base64(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     let padding = text.len() - body.len();
     !text.is_empty()
-        && text.len() % 4 == 0
+        && text.len().is_multiple_of(4)
         && padding <= 2
         && body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
 }
@@ -241,7 +242,9 @@ fn is_date_time(text: &str) -> bool {
     let lower = text.to_lowercase();
     let mut parts = lower.split('t');
     let (Some(date), Some(time)) = (parts.next(), parts.next()) else { return false };
-    let Some(found) = DAY_TIME.captures(time).filter(|_| text.len() >= 4 && is_date(date)) else { return false };
+    let Some(found) = DAY_TIME.captures(time).filter(|_| text.len() >= 4 && is_date(date)) else {
+        return false;
+    };
     &found[1] <= "23" && &found[2] <= "59" && &found[3] <= "59"
 }
 
@@ -280,15 +283,39 @@ mod tests {
     #[test]
     fn formats_take_what_upstream_takes() {
         for (name, good, bad) in [
-            ("bsonobjectid", &["507f1f77bcf86cd799439011"] as &[&str], &["507f1f77bcf86cd79943901", "", "x"] as &[&str]),
-            ("uri", &["https://example.com/x", "/a/b", "mailto:a@b", "http://[::1]:80/", "*"], &["relative/x", "not ok!", "", ":x", "http://a b/", "http://a:b/", "/%zz"]),
-            ("email", &["a@example.com", "A <a@example.com>", "\"a b\"@example.com"], &["not ok!", "a@", "@b", "a"]),
-            ("hostname", &["h.example.com", "localhost", "a-b.example.london"], &["not ok!", "", "-a.example.com", "a_b.example.com"]),
+            (
+                "bsonobjectid",
+                &["507f1f77bcf86cd799439011"] as &[&str],
+                &["507f1f77bcf86cd79943901", "", "x"] as &[&str],
+            ),
+            (
+                "uri",
+                &["https://example.com/x", "/a/b", "mailto:a@b", "http://[::1]:80/", "*"],
+                &["relative/x", "not ok!", "", ":x", "http://a b/", "http://a:b/", "/%zz"],
+            ),
+            (
+                "email",
+                &["a@example.com", "A <a@example.com>", "\"a b\"@example.com"],
+                &["not ok!", "a@", "@b", "a"],
+            ),
+            (
+                "hostname",
+                &["h.example.com", "localhost", "a-b.example.london"],
+                &["not ok!", "", "-a.example.com", "a_b.example.com"],
+            ),
             ("ipv4", &["192.0.2.1", "192.000.002.001"], &["2001:db8::1", "1.2.3", "256.1.1.1"]),
             ("ipv6", &["2001:db8::1", "::ffff:192.0.2.1"], &["192.0.2.1", "2001:db8:::1"]),
             ("cidr", &["192.0.2.0/24", "2001:db8::/32"], &["192.0.2.0", "192.0.2.0/33"]),
-            ("mac", &["00:11:22:33:44:55", "00-11-22-33-44-55", "0011.2233.4455"], &["00:11:22:33:44", "not ok!"]),
-            ("uuid", &["11111111-1111-1111-1111-111111111111", "AAAAAAAA111111111111111111111111"], &["1111", ""]),
+            (
+                "mac",
+                &["00:11:22:33:44:55", "00-11-22-33-44-55", "0011.2233.4455"],
+                &["00:11:22:33:44", "not ok!"],
+            ),
+            (
+                "uuid",
+                &["11111111-1111-1111-1111-111111111111", "AAAAAAAA111111111111111111111111"],
+                &["1111", ""],
+            ),
             ("uuid4", &["11111111-1111-4111-8111-111111111111"], &["11111111-1111-1111-1111-111111111111"]),
             ("isbn10", &["0321751043", "0-321-75104-3"], &["0321751044", "x"]),
             ("isbn13", &["978-0321751041"], &["978-0321751042"]),
@@ -299,7 +326,11 @@ mod tests {
             ("rgbcolor", &["rgb(255, 255, 255)"], &["rgb(300,0,0)", "rgb(1,2)"]),
             ("byte", &["AAE=", "AAAA"], &["AAE", "", "not ok!"]),
             ("date", &["2024-01-02"], &["", "2024-13-01", "2024-1-2", "2024-02-30"]),
-            ("date-time", &["2024-01-02T03:04:05Z", "2024-01-02t03:04:05.1+01:00"], &["2024-01-02T03:04:05", "2024-01-02", "2024-01-02T24:00:00Z"]),
+            (
+                "date-time",
+                &["2024-01-02T03:04:05Z", "2024-01-02t03:04:05.1+01:00"],
+                &["2024-01-02T03:04:05", "2024-01-02", "2024-01-02T24:00:00Z"],
+            ),
             ("duration", &["1h30m", "2 days", "3 weeks", "0"], &["not ok!", "", "5 moons"]),
             ("k8s-short-name", &["short-name"], &["Not", "a.b", ""]),
             ("k8s-long-name", &["a.b-c"], &["a..b"]),

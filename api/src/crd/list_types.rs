@@ -44,7 +44,8 @@ fn walk(value: &Value, schema: &Props, path: &Path, errors: &mut ErrorList) {
 }
 
 fn map_items(items: &[Value], keys: &[String], path: &Path, errors: &mut ErrorList) {
-    if let Some((i, other)) = items.iter().enumerate().find(|(_, item)| !item.is_null() && !item.is_object()) {
+    if let Some((i, other)) = items.iter().enumerate().find(|(_, item)| !item.is_null() && !item.is_object())
+    {
         let detail = "must be an object for an array of list-type map";
         return errors.invalid(&path.index(i), other.clone(), detail);
     }

@@ -134,7 +134,11 @@ impl Coercer {
                 None | Some(Value::String(_)) => {}
                 Some(_) if self.drop_invalid => drop(fields.remove(name)),
                 Some(other) => {
-                    return Err(Box::new(Error::invalid(&path.child(name), other.clone(), "must be a string")));
+                    return Err(Box::new(Error::invalid(
+                        &path.child(name),
+                        other.clone(),
+                        "must be a string",
+                    )));
                 }
             }
         }
@@ -202,9 +206,9 @@ fn object(value: &Value, path: &Path, errors: &mut ErrorList) {
     }
     if let Some(metadata) = fields.get("metadata") {
         let at = path.child("metadata");
-        match read(metadata, false).and_then(|read| {
-            ObjectMeta::deserialize(read.value).map_err(|error| error.to_string())
-        }) {
+        match read(metadata, false)
+            .and_then(|read| ObjectMeta::deserialize(read.value).map_err(|error| error.to_string()))
+        {
             Ok(mut meta) => {
                 // Embedded objects need no name.
                 if meta.name.as_deref().is_none_or(str::is_empty) {

@@ -173,7 +173,7 @@ pub(super) fn is_integer(value: &Value) -> bool {
 fn is_integer_float(value: f64) -> bool {
     const MAX: f64 = 9_007_199_254_740_991.0;
     const EPSILON: f64 = 1e-9;
-    if !value.is_finite() || value > MAX || value < -MAX - 1.0 {
+    if !value.is_finite() || !(-MAX - 1.0..=MAX).contains(&value) {
         return false;
     }
     let rounded = value.round();
@@ -199,16 +199,23 @@ mod tests {
 
     #[test]
     fn floats_print_as_in_go() {
-        for (value, want) in
-            [(5.0, "5"), (1.5, "1.5"), (1e21, "1e+21"), (1e20, "100000000000000000000"), (1e-5, "1e-05"), (0.1, "0.1")]
-        {
+        for (value, want) in [
+            (5.0, "5"),
+            (1.5, "1.5"),
+            (1e21, "1e+21"),
+            (1e20, "100000000000000000000"),
+            (1e-5, "1e-05"),
+            (0.1, "0.1"),
+        ] {
             assert_eq!(go_float(value), want);
         }
     }
 
     #[test]
     fn whole_floats_are_integers() {
-        for (value, want) in [(1.0, true), (1.5, false), (1e16, false), (-3.0, true), (0.0, true), (0.1 * 3.0 / 0.1, true)] {
+        for (value, want) in
+            [(1.0, true), (1.5, false), (1e16, false), (-3.0, true), (0.0, true), (0.1 * 3.0 / 0.1, true)]
+        {
             assert_eq!(is_integer_float(value), want, "{value}");
         }
     }

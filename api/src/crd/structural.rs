@@ -27,7 +27,9 @@ pub(crate) fn check_supported(schema: &Props) -> Result<(), String> {
     let clauses = clauses.chain(list(&schema.all_of)).chain(list(&schema.any_of)).chain(list(&schema.one_of));
     clauses.into_iter().try_for_each(check_supported)?;
     if schema.x_kubernetes_preserve_unknown_fields == Some(false) {
-        return Err("internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined".to_owned());
+        return Err(
+            "internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined".to_owned()
+        );
     }
     match &schema.items {
         Some(JSONSchemaPropsOrArray::Schemas(items)) if !items.is_empty() => {

@@ -15,14 +15,14 @@ fn structural_schemas_are_told_from_others() {
         (json!({"type": "object"}), vec![]),
         (json!({"type": "object", "properties": {"a": {"type": "string"}}}), vec![]),
         (json!({"type": "object", "properties": {"a": {"x-kubernetes-int-or-string": true}}}), vec![]),
-        (json!({"type": "object", "properties": {"a": {"x-kubernetes-preserve-unknown-fields": true}}}), vec![]),
+        (
+            json!({"type": "object", "properties": {"a": {"x-kubernetes-preserve-unknown-fields": true}}}),
+            vec![],
+        ),
         (json!({"type": "string"}), vec!["type"]),
         (json!({"type": "object", "properties": {"a": {}}}), vec!["properties[a].type"]),
         (json!({"type": "object", "properties": {"a": {"type": "array"}}}), vec!["properties[a].items"]),
-        (
-            json!({"type": "object", "anyOf": [{"properties": {"b": {"minimum": 1}}}]}),
-            vec!["properties[b]"],
-        ),
+        (json!({"type": "object", "anyOf": [{"properties": {"b": {"minimum": 1}}}]}), vec!["properties[b]"]),
         (
             json!({"type": "object", "properties": {"a": {"type": "string"}}, "not": {"properties": {"a": {"description": "x"}}}}),
             vec!["not.properties[a].description"],

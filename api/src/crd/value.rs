@@ -298,7 +298,7 @@ impl Checker {
         let number = kind == "integer" && is("number");
         let texts = matches!(value, Value::String(_) | Value::Array(_));
         let own_format = self.format_name.as_str();
-        if !texts && !own_format.is_empty() && !(is(kind) || format == own_format || whole_float || number) {
+        if !(texts || own_format.is_empty() || is(kind) || format == own_format || whole_float || number) {
             return Outcome::of(Problem::of_type(path, own_format, format));
         }
         if texts && !own_format.is_empty() && !is("number") && !is("integer") {
@@ -323,7 +323,10 @@ impl Checker {
         let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
         if let Some(max) = self.max_length.filter(|max| length > *max) {
             let message = format!("{path} in body should be at most {max} chars long");
-            return Outcome::of(Problem { kind: Kind::TooLong(max), ..Problem::invalid(path, text, message) });
+            return Outcome::of(Problem {
+                kind: Kind::TooLong(max),
+                ..Problem::invalid(path, text, message)
+            });
         }
         if let Some(min) = self.min_length.filter(|min| length < *min) {
             let message = format!("{path} in body should be at least {min} chars long");
@@ -476,8 +479,10 @@ impl Checker {
             (1, Some(first)) => outcome.merge(first),
             _ if self.one_of.is_empty() => {}
             (0, _) => {
-                let message =
-                    format!("{} must validate one and only one schema (oneOf). Found none valid", quote(path));
+                let message = format!(
+                    "{} must validate one and only one schema (oneOf). Found none valid",
+                    quote(path)
+                );
                 outcome.add(Problem::general(message));
             }
             (count, _) => {

@@ -24,7 +24,11 @@ fn keywords_hold_or_say_why_not() {
         (json!({"type": "string", "pattern": "^a+$"}), json!("aa"), json!("b")),
         (json!({"type": "string", "enum": ["x", "y"]}), json!("x"), json!("z")),
         (json!({"type": "string", "format": "ipv4"}), json!("1.2.3.4"), json!("::1")),
-        (json!({"type": "array", "items": {"type": "string"}, "maxItems": 1}), json!(["a"]), json!(["a", "b"])),
+        (
+            json!({"type": "array", "items": {"type": "string"}, "maxItems": 1}),
+            json!(["a"]),
+            json!(["a", "b"]),
+        ),
         (json!({"type": "object", "required": ["k"]}), json!({"k": 1}), json!({})),
         (json!({"x-kubernetes-int-or-string": true}), json!("1"), json!(true)),
         (json!({"type": "string", "nullable": true}), Value::Null, json!(1)),

@@ -13,8 +13,9 @@ fn parse(version: &str) -> Option<(u8, u64, u64)> {
     if rest.is_empty() {
         return Some((2, major, 0));
     }
-    let (kind, minor) =
-        [("beta", 1), ("alpha", 0)].into_iter().find_map(|(name, kind)| Some((kind, rest.strip_prefix(name)?)))?;
+    let (kind, minor) = [("beta", 1), ("alpha", 0)]
+        .into_iter()
+        .find_map(|(name, kind)| Some((kind, rest.strip_prefix(name)?)))?;
     (digits(minor) == minor.len()).then_some(())?;
     Some((kind, major, number(minor)?))
 }
@@ -37,7 +38,8 @@ mod tests {
 
     #[test]
     fn stable_versions_come_first() {
-        let mut versions = ["v1alpha1", "foo1", "v10", "v2beta1", "v2", "v1", "v11alpha2", "foo10", "v12beta1", "v2beta2"];
+        let mut versions =
+            ["v1alpha1", "foo1", "v10", "v2beta1", "v2", "v1", "v11alpha2", "foo10", "v12beta1", "v2beta2"];
         versions.sort_by(|a, b| compare(b, a));
         assert_eq!(
             versions,

@@ -71,7 +71,8 @@ pub(crate) fn field_path<'s>(
             "[" => {
                 let token = tokens.next().ok_or(UNEXPECTED_END)?;
                 let inside = token.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-                let inside = inside.ok_or_else(|| format!("expected single quoted string but got {token}"))?;
+                let inside =
+                    inside.ok_or_else(|| format!("expected single quoted string but got {token}"))?;
                 unescape(inside)?
             }
             other => return Err(format!("expected [ or . but got: {other}")),
@@ -168,6 +169,9 @@ mod tests {
             let got = field_path(text, &schema, true).map(|(path, _)| path.as_str().to_owned());
             assert_eq!(got, want.map(str::to_owned).map_err(str::to_owned), "{text}");
         }
-        assert_eq!(field_path(".foo['bar']", &schema, false).err().as_deref(), Some("array notation is not allowed"));
+        assert_eq!(
+            field_path(".foo['bar']", &schema, false).err().as_deref(),
+            Some("array notation is not allowed")
+        );
     }
 }

@@ -61,7 +61,9 @@ impl<'a> Internal<'a> {
     pub(super) fn of(crd: &'a CustomResourceDefinition) -> Self {
         let mut versions: Vec<Version<'a>> = crd.spec.versions.iter().map(version).collect();
         let preserve_unknown = crd.spec.preserve_unknown_fields.unwrap_or_default();
-        let Some(first) = versions.first().cloned() else { return Self { preserve_unknown, ..Self::default() } };
+        let Some(first) = versions.first().cloned() else {
+            return Self { preserve_unknown, ..Self::default() };
+        };
         let mut common = Self { version: first.name, preserve_unknown, ..Self::default() };
         let all = |same: &dyn Fn(&Version<'_>) -> bool, versions: &[Version<'_>]| versions.iter().all(same);
         if all(&|v| (v.has_schema, v.schema) == (first.has_schema, first.schema), &versions) {

@@ -1,10 +1,10 @@
 //! Whether a definition is valid (upstream `apis/apiextensions/validation`): what it is called, its versions, its
 //! conversion, its schemas with their defaults and rules, its columns and selectable fields.
 
+use k8s_openapi::ByteString;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceConversion, CustomResourceDefinition, CustomResourceDefinitionNames,
 };
-use k8s_openapi::ByteString;
 
 use super::conditions::{self, Approval};
 use super::props::{list, text};
@@ -97,7 +97,9 @@ fn stored_versions(crd: &Crd) -> ErrorList {
     for version in crd.spec.versions.iter().filter(|v| v.storage && !stored.contains(&v.name)) {
         errors.invalid(&path, stored.to_vec(), format!("must have the storage version {}", version.name));
     }
-    for (i, name) in stored.iter().enumerate().filter(|(_, name)| crd.spec.versions.iter().all(|v| v.name != **name)) {
+    for (i, name) in
+        stored.iter().enumerate().filter(|(_, name)| crd.spec.versions.iter().all(|v| v.name != **name))
+    {
         let detail = format!(
             "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"
         );
@@ -110,9 +112,8 @@ fn api_approval(crd: &Crd, old: Option<&Crd>) -> ErrorList {
     if !conditions::is_protected(&crd.spec.group) {
         return ErrorList::new();
     }
-    let annotation = |crd: &Crd| {
-        conditions::approval_annotation(crd.metadata.annotations.as_ref()).to_owned()
-    };
+    let annotation =
+        |crd: &Crd| conditions::approval_annotation(crd.metadata.annotations.as_ref()).to_owned();
     let own = annotation(crd);
     let (state, reason) = conditions::approval(&own);
     if old.is_some_and(|old| conditions::approval(&annotation(old)).0 == state) {
@@ -130,7 +131,8 @@ fn api_approval(crd: &Crd, old: Option<&Crd>) -> ErrorList {
 fn names(names: &CustomResourceDefinitionNames, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut label = |path: &Path, value: &str, mixed: bool| {
-        let messages = if mixed { format::dns1035_label(&value.to_lowercase()) } else { format::dns1035_label(value) };
+        let messages =
+            if mixed { format::dns1035_label(&value.to_lowercase()) } else { format::dns1035_label(value) };
         if !value.is_empty() && !messages.is_empty() {
             let prefix = if mixed { "may have mixed case, but should otherwise match: " } else { "" };
             errors.invalid(path, value, format!("{prefix}{}", messages.join(",")));

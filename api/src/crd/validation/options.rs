@@ -93,13 +93,16 @@ impl Options {
     }
 
     fn note_selectable(&mut self, internal: &Internal<'_>, before: &Internal<'_>) {
-        if before.selectable_fields.len() > MAX_SELECTABLE && before.selectable_fields == internal.selectable_fields {
+        if before.selectable_fields.len() > MAX_SELECTABLE
+            && before.selectable_fields == internal.selectable_fields
+        {
             self.many_selectable.insert(String::new());
         }
         for version in &internal.versions {
             let old = before.versions.iter().find(|old| old.name == version.name);
             let kept = old.is_some_and(|old| {
-                old.selectable_fields.len() > MAX_SELECTABLE && old.selectable_fields == version.selectable_fields
+                old.selectable_fields.len() > MAX_SELECTABLE
+                    && old.selectable_fields == version.selectable_fields
             });
             if kept {
                 self.many_selectable.insert(version.name.to_owned());

@@ -20,12 +20,7 @@ const REASONS: [&str; 4] =
 const AT_ROOT: &str = "[Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Items Properties ExternalDocs Example XPreserveUnknownFields XValidations]";
 
 /// What is wrong with the schema of a version.
-pub(super) fn validate(
-    schema: &Props,
-    has_status: bool,
-    options: &Options,
-    path: &Path,
-) -> ErrorList {
+pub(super) fn validate(schema: &Props, has_status: bool, options: &Options, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if has_status {
         root_keywords(schema, path, &mut errors);
@@ -87,8 +82,9 @@ fn root_keywords(schema: &Props, path: &Path, errors: &mut ErrorList) {
         ..schema.clone()
     };
     if allowed != Props::default() {
-        let detail =
-            format!("only {AT_ROOT} fields are allowed at the root of the schema if the status subresource is enabled");
+        let detail = format!(
+            "only {AT_ROOT} fields are allowed at the root of the schema if the status subresource is enabled"
+        );
         errors.push(Error::invalid_shown(path, show::props(schema), detail));
     }
 }
@@ -166,10 +162,16 @@ impl Walk<'_> {
         };
         for (name, detail) in [
             ("id", filled(!text(&schema.id).is_empty(), "id is not supported")),
-            ("additionalItems", filled(schema.additional_items.is_some(), "additionalItems is not supported")),
+            (
+                "additionalItems",
+                filled(schema.additional_items.is_some(), "additionalItems is not supported"),
+            ),
             (
                 "patternProperties",
-                filled(schema.pattern_properties.iter().flatten().next().is_some(), "patternProperties is not supported"),
+                filled(
+                    schema.pattern_properties.iter().flatten().next().is_some(),
+                    "patternProperties is not supported",
+                ),
             ),
             (
                 "definitions",
@@ -177,10 +179,7 @@ impl Walk<'_> {
             ),
             ("dependencies", filled(schema.dependencies.is_some(), "dependencies is not supported")),
             ("$ref", filled(schema.ref_path.is_some(), "$ref is not supported")),
-            (
-                "type",
-                filled(kind == "null", "type cannot be set to null, use nullable as an alternative"),
-            ),
+            ("type", filled(kind == "null", "type cannot be set to null, use nullable as an alternative")),
             ("items", not_array),
             (
                 "x-kubernetes-embedded-resource",
@@ -209,8 +208,7 @@ impl Walk<'_> {
         let mut context = context.clone();
         if context.inside_meta {
             // What pruning does to defaults depends on the value there.
-            context.no_defaults =
-                Some("inside additionalProperties applying to object metadata".to_owned());
+            context.no_defaults = Some("inside additionalProperties applying to object metadata".to_owned());
         }
         self.node(inner, &at, &context, false);
     }
@@ -291,7 +289,8 @@ impl Walk<'_> {
             && let Some(item) = schema.item()
             && has_unatomic_set(schema)
         {
-            let name = if item.kind() == "array" { "x-kubernetes-list-type" } else { "x-kubernetes-map-type" };
+            let name =
+                if item.kind() == "array" { "x-kubernetes-list-type" } else { "x-kubernetes-map-type" };
             // As upstream, which shows the list type in both cases.
             let value = item.x_kubernetes_list_type.clone();
             let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
@@ -341,7 +340,11 @@ impl Walk<'_> {
                 }
                 Some(_) => {}
                 None => {
-                    self.errors.invalid(&keys_at, keys.to_vec(), "entries must all be names of item properties");
+                    self.errors.invalid(
+                        &keys_at,
+                        keys.to_vec(),
+                        "entries must all be names of item properties",
+                    );
                 }
             }
             if keys[..i].contains(key) {
@@ -381,7 +384,8 @@ impl Walk<'_> {
         if breaks(field) {
             errors.invalid(&path.child("fieldPath"), field, "must not contain line breaks");
         }
-        let known = structural::check_supported(schema).is_err() || fields::field_path(field, schema, true).is_ok();
+        let known =
+            structural::check_supported(schema).is_err() || fields::field_path(field, schema, true).is_ok();
         if !field.is_empty() && !known {
             errors.invalid(&path.child("fieldPath"), field, "must be a valid path");
         }

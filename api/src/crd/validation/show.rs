@@ -1,8 +1,8 @@
 //! Parts of a definition as upstream's messages show them: JSON of its internal types, with Go's names and order.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceColumnDefinition, CustomResourceSubresources, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
-    JSONSchemaPropsOrStringArray, ValidationRule,
+    CustomResourceColumnDefinition, CustomResourceSubresources, JSONSchemaPropsOrArray,
+    JSONSchemaPropsOrBool, JSONSchemaPropsOrStringArray, ValidationRule,
 };
 use serde::Serialize;
 
@@ -126,7 +126,7 @@ fn dependency(value: &JSONSchemaPropsOrStringArray) -> String {
             object(&[("Schema", props(schema)), ("Property", NULL.to_owned())])
         }
         JSONSchemaPropsOrStringArray::Strings(names) => {
-            object(&[("Schema", NULL.to_owned()), ("Property", array(names, |name| json(name)))])
+            object(&[("Schema", NULL.to_owned()), ("Property", array(names, json))])
         }
     }
 }
@@ -143,7 +143,7 @@ fn number(value: &Option<f64>) -> String {
 /// A schema.
 pub(super) fn props(schema: &Props) -> String {
     let clauses = |clauses: &Option<Vec<Props>>| array(list(clauses), props);
-    let strings = |strings: &Option<Vec<String>>| array(list(strings), |text| json(text));
+    let strings = |strings: &Option<Vec<String>>| array(list(strings), json);
     let docs = schema.external_docs.as_ref();
     object(&[
         ("ID", json(&text(&schema.id))),

@@ -166,7 +166,13 @@ fn version(version: &Version<'_>, has_status: bool, options: &Options, path: &Pa
             }
             Some(schema) => {
                 errors.extend(unsupported(schema, path));
-                errors.extend(fields::validate(version.selectable_fields, schema, options, version.name, &at));
+                errors.extend(fields::validate(
+                    version.selectable_fields,
+                    schema,
+                    options,
+                    version.name,
+                    &at,
+                ));
             }
         }
     }
@@ -205,8 +211,11 @@ fn deprecation_warning(version: &Version<'_>) -> Vec<String> {
         messages.push("must not be an empty string".to_owned());
     }
     // Go counts only the plain blank among the characters that print.
-    let prints = |c: char| c == ' ' || !c.is_control() && !c.is_whitespace() && c.escape_debug().eq([c])
-        || matches!(c, '"' | '\'' | '\\');
+    let prints = |c: char| {
+        c == ' '
+            || !c.is_control() && !c.is_whitespace() && c.escape_debug().eq([c])
+            || matches!(c, '"' | '\'' | '\\')
+    };
     if let Some((at, _)) = warning.char_indices().find(|(_, c)| !prints(*c)) {
         messages.push(format!(
             "must only contain printable UTF-8 characters; non-printable character found at index {at}"
@@ -237,7 +246,9 @@ fn validation(
     path: &Path,
 ) -> ErrorList {
     match schema {
-        Some(schema) if given => schema::validate(schema, has_status, options, &path.child("openAPIV3Schema")),
+        Some(schema) if given => {
+            schema::validate(schema, has_status, options, &path.child("openAPIV3Schema"))
+        }
         _ => ErrorList::new(),
     }
 }
@@ -245,7 +256,9 @@ fn validation(
 /// The subresources of a version.
 fn subresources(subresources: Option<&CustomResourceSubresources>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
-    let Some(scale) = subresources.and_then(|subresources| subresources.scale.as_ref()) else { return errors };
+    let Some(scale) = subresources.and_then(|subresources| subresources.scale.as_ref()) else {
+        return errors;
+    };
     let mut below = |key: &str, value: &str, parents: &[&str], detail: &str, required: bool| {
         let at = path.child(key);
         let simple = simple_path(value, &at);

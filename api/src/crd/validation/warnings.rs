@@ -23,7 +23,8 @@ fn unrecognized(object: &Value) -> Vec<String> {
     for schema in schemas {
         props::has(schema, &mut |part| {
             let format = text(&part.format);
-            let types: Vec<String> = Some(part.kind().to_owned()).filter(|kind| !kind.is_empty()).into_iter().collect();
+            let types: Vec<String> =
+                Some(part.kind().to_owned()).filter(|kind| !kind.is_empty()).into_iter().collect();
             if !format.is_empty() && !formats::is_supported(format, &types) {
                 found.push(format.to_owned());
             }

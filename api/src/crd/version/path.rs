@@ -77,7 +77,8 @@ fn go(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(go).collect::<Vec<_>>().join(" ")),
         Value::Object(fields) => {
-            let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}:{}", go(value))).collect();
+            let fields: Vec<String> =
+                fields.iter().map(|(name, value)| format!("{name}:{}", go(value))).collect();
             format!("map[{}]", fields.join(" "))
         }
         other => other.to_string(),
@@ -113,7 +114,8 @@ mod tests {
         );
         assert_eq!(
             int(&object, ".spec.n.x"),
-            Err(".spec.n.x accessor error: 3 is of the type int64, expected map[string]interface{}".to_owned())
+            Err(".spec.n.x accessor error: 3 is of the type int64, expected map[string]interface{}"
+                .to_owned())
         );
         assert_eq!(
             text(&object, ".spec.m"),

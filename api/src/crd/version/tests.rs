@@ -66,7 +66,8 @@ fn wrong_values_are_refused() {
     let definition = definition();
     let v2 = definition.version("v2").expect("v2");
     let wrong = thing("v2", json!({"size": "big"}));
-    let fields: Vec<String> = v2.validate_create(&wrong).iter().map(|error| error.field.to_string()).collect();
+    let fields: Vec<String> =
+        v2.validate_create(&wrong).iter().map(|error| error.field.to_string()).collect();
     assert!(fields.iter().any(|field| field == "spec.size"), "{fields:?}");
     let sized = |size: i64| thing("v2", json!({"size": size}));
     assert_eq!(v2.validate_create(&sized(-1)).len(), 1);
