@@ -1,6 +1,7 @@
 //! The table of everything that is served. A resource is a row of [`api::registry`]; routes, discovery, storage keys
 //! and caches follow from it.
 
+mod custom;
 pub mod managed_fields;
 pub mod node_port;
 pub mod resource;
@@ -14,10 +15,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use api::crd::Definition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionNames, CustomResourceDefinitionSpec,
+};
+use parking_lot::{Mutex, RwLock};
 
 use crate::cacher::{self, Cacher};
-pub use resource::{Deletion, Resource, Subresource};
+pub use resource::{Custom, Deletion, Resource, Subresource};
 
 type Path = (String, String, String);
 
@@ -25,6 +30,19 @@ type Path = (String, String, String);
 #[derive(Default)]
 pub struct Registry {
     inner: RwLock<Arc<Table>>,
+    built_in: Table,
+    storage_prefix: String,
+    custom: Mutex<BTreeMap<String, Served>>,
+}
+
+/// A definition that is served.
+struct Served {
+    definition: Arc<Definition>,
+    /// What it was made of.
+    spec: CustomResourceDefinitionSpec,
+    names: Option<CustomResourceDefinitionNames>,
+    terminating: bool,
+    cache: Arc<cacher::Resource>,
 }
 
 /// One state of the registry.
@@ -42,6 +60,8 @@ pub struct Group {
     pub name: String,
     /// Versions, the preferred one first.
     pub versions: Vec<String>,
+    /// Whether all of it is custom.
+    pub custom: bool,
 }
 
 impl Table {
@@ -76,13 +96,78 @@ impl Registry {
             }
             table.insert(resource);
         }
-        Self { inner: RwLock::new(Arc::new(table)) }
+        Self {
+            inner: RwLock::new(Arc::new(table.clone())),
+            built_in: table,
+            storage_prefix: storage_prefix.to_owned(),
+            custom: Mutex::default(),
+        }
     }
 
     /// The present state.
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.inner.read())
+    }
+
+    /// Serves what a definition says, from now on and instead of what it said before.
+    pub fn serve(&self, cacher: &Cacher, crd: &CustomResourceDefinition) {
+        let name = crd.metadata.name.clone().unwrap_or_default();
+        let names = crd.status.as_ref().and_then(|status| status.accepted_names.clone());
+        let terminating = crd.metadata.deletion_timestamp.is_some();
+        let mut served = self.custom.lock();
+        match served.get_mut(&name) {
+            Some(known) if known.spec == crd.spec && known.names == names => {
+                if known.terminating == terminating {
+                    return;
+                }
+                known.terminating = terminating;
+            }
+            known => {
+                let Some(definition) = Definition::new(crd).map(Arc::new) else { return };
+                let prefix = self.custom_prefix(&definition);
+                if known.is_some() {
+                    // Objects are cached in the form that the schema gives them: watches begin anew.
+                    cacher.unregister(&prefix);
+                }
+                let cache = cacher.register(resource::custom_spec(&prefix, definition.namespaced, &definition));
+                let spec = crd.spec.clone();
+                served.insert(name, Served { definition, spec, names, terminating, cache });
+            }
+        }
+        self.rebuild(&served);
+    }
+
+    /// Serves a definition no longer.
+    pub fn forget(&self, cacher: &Cacher, name: &str) {
+        let mut served = self.custom.lock();
+        if let Some(gone) = served.remove(name) {
+            cacher.unregister(&self.custom_prefix(&gone.definition));
+            self.rebuild(&served);
+        }
+    }
+
+    fn custom_prefix(&self, definition: &Definition) -> String {
+        format!("{}/{}/{}/", self.storage_prefix, definition.group, definition.plural)
+    }
+
+    fn rebuild(&self, served: &BTreeMap<String, Served>) {
+        let mut table = self.built_in.clone();
+        let built_in = table.groups.len();
+        for known in served.values() {
+            for version in known.definition.versions.iter().filter(|version| version.served) {
+                let mut resource = custom::resource(&known.definition, version, known.terminating);
+                resource.prefix = self.custom_prefix(&known.definition);
+                resource.cache = Some(Arc::clone(&known.cache));
+                table.insert(resource);
+            }
+        }
+        table.groups[built_in..].sort_by(|a, b| a.name.cmp(&b.name));
+        for group in &mut table.groups[built_in..] {
+            group.custom = true;
+            group.versions.sort_by(|a, b| api::crd::versions::compare(b, a));
+        }
+        *self.inner.write() = Arc::new(table);
     }
 
     /// A resource by its place in the URL.
@@ -100,7 +185,11 @@ impl Table {
         match self.groups.iter_mut().find(|known| known.name == group) {
             Some(known) if known.versions.contains(&version) => {}
             Some(known) => known.versions.push(version.clone()),
-            None => self.groups.push(Group { name: group.clone(), versions: vec![version.clone()] }),
+            None => self.groups.push(Group {
+                name: group.clone(),
+                versions: vec![version.clone()],
+                custom: false,
+            }),
         }
         self.by_path.insert((group, version, resource.gvr.resource.to_string()), Arc::new(resource));
     }
@@ -137,5 +226,6 @@ fn from_row(row: &api::registry::Resource, storage_prefix: &str, event_ttl: Dura
         ttl: (row.plural == "events").then_some(event_ttl),
         gvk,
         stored_as,
+        custom: None,
     }
 }

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::crd::{Definition, Version};
 use api::names::{GroupResource, GroupVersionKind, GroupVersionResource};
+
+use api::status::ApiError;
+use serde_json::Value;
 
 use crate::cacher;
 
@@ -28,6 +32,17 @@ pub struct Subresource {
     pub kind: GroupVersionKind,
     /// Verbs.
     pub verbs: Vec<String>,
+}
+
+/// What a custom resource is served by.
+#[derive(Clone)]
+pub struct Custom {
+    /// The whole definition.
+    pub definition: Arc<Definition>,
+    /// The version served.
+    pub version: Arc<Version>,
+    /// Whether the definition is being deleted: nothing new is made then.
+    pub terminating: bool,
 }
 
 /// One resource in one version.
@@ -59,6 +74,8 @@ pub struct Resource {
     pub deletion: Deletion,
     /// How long objects live, if they end by themselves.
     pub ttl: Option<Duration>,
+    /// The definition, if a custom resource is served.
+    pub custom: Option<Custom>,
 }
 
 impl Resource {
@@ -118,6 +135,9 @@ impl Resource {
     /// How the resource is cached.
     #[must_use]
     pub fn cache_spec(&self) -> cacher::ResourceSpec {
+        if let Some(custom) = &self.custom {
+            return custom_spec(&self.prefix, self.namespaced, &custom.definition);
+        }
         let kind = self.stored_as.clone();
         let selectable = api::selector::extract(&kind, &serde_json::Value::Null).len() > 1;
         let fields = move |object: &serde_json::Value| -> Vec<(String, String)> {
@@ -133,10 +153,50 @@ impl Resource {
         }
     }
 
+    /// An object in the version it is served in.
+    ///
+    /// # Errors
+    /// When it cannot be converted.
+    pub fn to_served(&self, object: Value) -> Result<Value, ApiError> {
+        match &self.custom {
+            Some(custom) => custom.definition.convert(object, &custom.version).map_err(ApiError::internal),
+            None => crate::codec::convert(object, &self.stored_as, &self.gvk),
+        }
+    }
+
+    /// The number of the served version among those of the definition; 0: objects are served as they are stored.
+    #[must_use]
+    pub fn served_form(&self) -> u32 {
+        let Some(custom) = self.custom.as_ref().filter(|_| self.converts()) else {
+            return u32::from(self.converts());
+        };
+        let mut versions = custom.definition.versions.iter();
+        let index = versions.position(|version| version.gvk == custom.version.gvk).unwrap_or_default();
+        u32::try_from(index + 1).unwrap_or(u32::MAX)
+    }
+
     /// Whether objects have to be converted between the stored and the served version.
     #[must_use]
     pub fn converts(&self) -> bool {
         self.stored_as != self.gvk
+    }
+}
+
+/// How custom objects are cached: in the version they are stored in now, in the form that their schema gives them.
+pub(super) fn custom_spec(prefix: &str, namespaced: bool, definition: &Arc<Definition>) -> cacher::ResourceSpec {
+    let (reader, selector) = (Arc::clone(definition), Arc::clone(definition));
+    let decode = move |_: &str, bytes: bytes::Bytes| {
+        let stored = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        let object = reader.to_storage(reader.from_storage(stored)?)?;
+        Ok(super::storage::encode(&object))
+    };
+    let fields = move |object: &Value| selector.selectable_values(object);
+    cacher::ResourceSpec {
+        prefix: prefix.to_owned(),
+        namespaced,
+        fields: definition.has_selectable().then(|| Arc::new(fields) as Arc<cacher::FieldsFn>),
+        node_index: false,
+        decode: Some(Arc::new(decode)),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Current {
     pub value: Value,
     /// The revision that last wrote it.
     pub revision: Revision,
+    /// Whether it is stored in another form than it would be now.
+    pub outdated: bool,
     /// Whether the store said so, not the cache (which may be behind).
     pub fresh: bool,
 }
@@ -89,20 +91,27 @@ impl Storage<'_> {
     fn current(&self, kv: KeyValue) -> Result<Current, ApiError> {
         let mut value: Value = serde_json::from_slice(&kv.value)
             .map_err(|error| ApiError::internal(format!("stored object {} is damaged: {error}", kv.key)))?;
+        let mut outdated = false;
+        if let Some(custom) = &self.resource.custom {
+            let version = value.get("apiVersion").cloned();
+            let read = custom.definition.from_storage(value).and_then(|v| custom.definition.to_storage(v));
+            value = read.map_err(ApiError::internal)?;
+            outdated = value.get("apiVersion") != version.as_ref();
+        }
         object::set_meta(&mut value, "resourceVersion", Some(kv.modified.to_string().into()));
-        Ok(Current { value, revision: kv.modified, fresh: true })
+        Ok(Current { value, revision: kv.modified, outdated, fresh: true })
     }
 
     /// What the cache knows; a first guess for an update.
     fn guess(&self, namespace: &str, name: &str) -> Option<Current> {
         let cached = self.resource.cache.as_ref()?.peek(namespace, name)?;
-        Some(Current { value: cached.value().ok()?, revision: cached.revision, fresh: false })
+        Some(Current { value: cached.value().ok()?, revision: cached.revision, outdated: false, fresh: false })
     }
 
     /// Stores a new object.
     pub async fn create(&self, namespace: &str, name: &str, value: &Value) -> Result<Written, ApiError> {
         let key = self.resource.key(namespace, name);
-        let bytes = encode(value);
+        let bytes = encode(&*self.stored(value)?);
         if self.dry_run {
             return match self.read(namespace, name).await? {
                 Some(current) => Err(self.taken(name, Some(&current))),
@@ -208,10 +217,11 @@ impl Storage<'_> {
         current: Option<&Current>,
         value: &Value,
     ) -> Result<Option<Updated>, ApiError> {
+        let value = &*self.stored(value)?;
         let bytes = encode(value);
         let expect = match current {
             Some(current) => {
-                if same_object(&current.value, value) {
+                if same_object(&current.value, value) && !current.outdated {
                     if !current.fresh {
                         return Ok(None);
                     }
@@ -237,6 +247,17 @@ impl Storage<'_> {
         }
     }
 
+    /// An object as it is stored: custom ones come here in the version of the request.
+    fn stored<'v>(&self, value: &'v Value) -> Result<std::borrow::Cow<'v, Value>, ApiError> {
+        match &self.resource.custom {
+            Some(custom) => {
+                let stored = custom.definition.to_storage(value.clone()).map_err(ApiError::internal)?;
+                Ok(std::borrow::Cow::Owned(stored))
+            }
+            None => Ok(std::borrow::Cow::Borrowed(value)),
+        }
+    }
+
     fn ttl(&self, _created: bool) -> Option<Duration> {
         self.resource.ttl
     }
@@ -251,7 +272,7 @@ impl Storage<'_> {
 }
 
 /// The bytes that are stored: compact JSON without a resourceVersion.
-fn encode(value: &Value) -> Bytes {
+pub(super) fn encode(value: &Value) -> Bytes {
     let mut stored = Vec::with_capacity(1024);
     api::codec::ordered::write(&mut stored, &WithoutVersion(value));
     Bytes::from(stored)

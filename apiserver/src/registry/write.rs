@@ -207,6 +207,9 @@ impl<'a> Write<'a> {
 
     /// What the strategy does to a new object, and its checks.
     fn prepare_create(&self, name: &str, object: &mut Value) -> Result<(), ApiError> {
+        if let Some(custom) = &self.resource.custom {
+            return super::custom::prepare_create(self, custom, name, object);
+        }
         let gvk = &self.resource.stored_as;
         strategy::prepare_for_create(gvk, object);
         let mut errors = validation::validate_create(&self.resource.gvk, object);
@@ -226,6 +229,9 @@ impl<'a> Write<'a> {
 
     /// What the strategy does to a changed object, and its checks.
     fn prepare_update(&self, name: &str, object: &mut Value, old: &Value) -> Result<(), ApiError> {
+        if let Some(custom) = &self.resource.custom {
+            return super::custom::prepare_update(self, custom, name, object, old);
+        }
         let gvk = &self.resource.stored_as;
         let errors = if self.part.is_empty() {
             strategy::prepare_for_update(gvk, object, old);
@@ -249,12 +255,16 @@ impl<'a> Write<'a> {
 
     /// The object in the version it is stored in.
     pub fn to_stored(&self, object: Value) -> Result<Value, ApiError> {
+        if self.resource.custom.is_some() {
+            // They are checked in the version of the request, and converted when they are stored.
+            return Ok(object);
+        }
         crate::codec::convert(object, &self.resource.gvk, &self.resource.stored_as)
     }
 
     /// The object in the version it is served in.
     pub fn to_served(&self, object: Value) -> Result<Value, ApiError> {
-        crate::codec::convert(object, &self.resource.stored_as, &self.resource.gvk)
+        self.resource.to_served(object)
     }
 
     /// Addresses and ports for a Service.
@@ -374,7 +384,8 @@ impl UpdateChange<'_, '_> {
         self.reservation = write.reserve(&mut object, Some(old)).await?;
         let checked = async {
             write.check_escalation(&object, Some(old)).await?;
-            write.prepare_update(name, &mut object, old)?;
+            let before = if write.resource.custom.is_some() { &old_served } else { old };
+            write.prepare_update(name, &mut object, before)?;
             write.admission_validate(Operation::Update, name, &object, Some(old)).await
         }
         .await;
@@ -459,7 +470,7 @@ impl UpdateChange<'_, '_> {
         let asked = meta_text(object, "resourceVersion");
         match asked.parse::<u64>() {
             Ok(0) | Err(_) if asked.is_empty() || asked == "0" => {
-                if strategy::allow_unconditional_update(&resource.stored_as) {
+                if resource.custom.is_none() && strategy::allow_unconditional_update(&resource.stored_as) {
                     object::set_meta(object, "resourceVersion", Some(current.revision.to_string().into()));
                     return Ok(());
                 }
