@@ -13,7 +13,10 @@ use crate::handlers::patch::PatchType;
 use crate::handlers::read::internal_package;
 use crate::negotiate::{Accepted, Encoding};
 use crate::object;
+use crate::registry::{Custom, Resource};
 use crate::server::Context;
+
+mod custom;
 
 /// A body that was read.
 pub struct Decoded {
@@ -30,6 +33,14 @@ fn type_of(gvk: &GroupVersionKind) -> Result<TypeRef<'static>, ApiError> {
 /// Reads a body as an object of `gvk`, whose kind and version it may leave out.
 pub fn decode(bytes: &Bytes, encoding: Encoding, gvk: &GroupVersionKind) -> Result<Decoded, ApiError> {
     decode_one_of(bytes, encoding, std::slice::from_ref(gvk))
+}
+
+/// Reads a body as an object of a resource.
+pub fn decode_for(resource: &Resource, bytes: &Bytes, encoding: Encoding) -> Result<Decoded, ApiError> {
+    match &resource.custom {
+        Some(served) => custom::decode(served, bytes, encoding),
+        None => decode(bytes, encoding, &resource.gvk),
+    }
 }
 
 /// As [`decode`], of any of several kinds; the first one is meant if the body says none.
@@ -94,6 +105,18 @@ pub fn decode_value(value: Value, gvk: &GroupVersionKind) -> Result<Decoded, Api
     object::set_kind(&mut value, gvk);
     api::defaults::apply(gvk, &mut value);
     Ok(Decoded { value, strict_errors: decoded.strict_errors })
+}
+
+/// As [`decode_value`], for an object of a custom resource if it is one.
+pub fn decode_value_for(
+    served: Option<&Custom>,
+    value: Value,
+    gvk: &GroupVersionKind,
+) -> Result<Decoded, ApiError> {
+    match served {
+        Some(served) => custom::decode_value(served, value),
+        None => decode_value(value, gvk),
+    }
 }
 
 /// 400 for a body that says nothing of what it is (upstream `transformDecodeError`).

@@ -11,6 +11,7 @@ pub mod bootstrap;
 pub mod cacher;
 pub mod codec;
 pub mod config;
+pub mod extensions;
 pub mod flags;
 pub mod handlers;
 pub mod metrics;

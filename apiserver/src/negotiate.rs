@@ -74,13 +74,15 @@ pub struct Restrictions {
     pub stream: bool,
     /// Whether it is where objects are listed and watched.
     pub collection: bool,
+    /// Whether its objects have a schema that they were compiled with: custom ones do not, and have no protobuf.
+    pub compiled: bool,
 }
 
 impl Restrictions {
     /// An endpoint that answers with objects only.
-    pub const OBJECTS: Self = Self { transforms: false, stream: false, collection: false };
+    pub const OBJECTS: Self = Self { transforms: false, stream: false, collection: false, compiled: true };
     /// An endpoint of a resource.
-    pub const RESOURCE: Self = Self { transforms: true, stream: true, collection: false };
+    pub const RESOURCE: Self = Self { transforms: true, stream: true, collection: false, compiled: true };
     /// Where the objects of a resource are listed and watched.
     pub const COLLECTION: Self = Self { collection: true, ..Self::RESOURCE };
 }
@@ -177,7 +179,7 @@ pub fn accept(headers: &HeaderMap, query: &Query, can: Restrictions) -> Result<A
     }
     let clauses = parse_accept(&text);
     for clause in &clauses {
-        for encoding in ENCODINGS {
+        for encoding in encodings(can) {
             if !covers(clause.main, clause.sub, encoding) {
                 continue;
             }
@@ -185,6 +187,9 @@ pub fn accept(headers: &HeaderMap, query: &Query, can: Restrictions) -> Result<A
                 return Ok(Accepted { pretty: accepted.pretty || pretty, ..accepted });
             }
         }
+    }
+    if !can.compiled {
+        return Err(not_acceptable_of(can));
     }
     let known = clauses.iter().any(|clause| {
         let exact = |encoding: &Encoding| covers(clause.main, clause.sub, *encoding) && clause.sub != "*";
@@ -224,8 +229,16 @@ pub fn accept_for_error(headers: &HeaderMap, query: &Query) -> Accepted {
 /// 406.
 #[must_use]
 pub fn not_acceptable() -> ApiError {
-    let message = format!("only the following media types are accepted: {}", media_types());
-    ApiError::new(406, "NotAcceptable", message)
+    not_acceptable_of(Restrictions::OBJECTS)
+}
+
+fn not_acceptable_of(can: Restrictions) -> ApiError {
+    let types = encodings(can).map(Encoding::media_type).collect::<Vec<_>>().join(", ");
+    ApiError::new(406, "NotAcceptable", format!("only the following media types are accepted: {types}"))
+}
+
+fn encodings(can: Restrictions) -> impl Iterator<Item = Encoding> {
+    ENCODINGS.into_iter().filter(move |encoding| can.compiled || *encoding != Encoding::Protobuf)
 }
 
 fn media_types() -> String {

@@ -11,6 +11,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use serde::Deserialize;
+use serde_json::{Value, json};
+
 use super::formats::is_request_uri;
 use super::props::{list, text};
 use super::structural;
@@ -332,6 +335,36 @@ pub fn plan_approval(crd: &CustomResourceDefinition, now: Timestamp) -> Option<C
     let mut planned = crd.clone();
     set(&mut planned, new, now);
     Some(planned)
+}
+
+/// A definition whose deletion is asked for: held until its objects are gone, and saying so (upstream `REST.Delete` of
+/// definitions). `None`: it is no definition.
+#[must_use]
+pub fn mark_for_deletion(definition: &Value) -> Option<Value> {
+    let mut crd = CustomResourceDefinition::deserialize(definition).ok()?;
+    let message =
+        "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    set(&mut crd, condition(TERMINATING, true, "InstanceDeletionPending", message), Timestamp::now());
+    let mut marked = definition.clone();
+    marked["status"]["conditions"] = serde_json::to_value(conditions(&crd)).ok()?;
+    let finalizers = marked["metadata"]["finalizers"].as_array_mut();
+    match finalizers {
+        Some(list) if list.iter().any(|name| name == CLEANUP_FINALIZER) => {}
+        Some(list) => list.push(CLEANUP_FINALIZER.into()),
+        None => marked["metadata"]["finalizers"] = json!([CLEANUP_FINALIZER]),
+    }
+    Some(marked)
+}
+
+/// The condition of a definition that is being deleted, from one step to the next.
+pub fn set_terminating(
+    crd: &mut CustomResourceDefinition,
+    status: bool,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
+    set(crd, condition(TERMINATING, status, reason, message), now);
 }
 
 #[cfg(test)]

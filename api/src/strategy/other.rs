@@ -38,8 +38,8 @@ pub(crate) const CERTIFICATE_SIGNING_REQUEST: Strategy = Strategy::STATUS
 pub(crate) const CUSTOM_RESOURCE_DEFINITION: Strategy = Strategy::SPEC_STATUS
     .conditional()
     .create(stored_versions)
-    .update(|new, _| stored_versions(new))
-    .status_keeps_meta();
+    // As upstream, whose status may bring metadata with it: a finalizer is let go that way.
+    .update(|new, _| stored_versions(new));
 
 pub(crate) const API_SERVICE: Strategy =
     Strategy::STATUS.conditional().create(local_service).status_update(|new, old| {

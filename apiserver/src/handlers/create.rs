@@ -20,11 +20,26 @@ pub async fn create(
     resource: &Resource,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept()?;
-    let (object, options) = read(cx, request, &resource.gvk, "CreateOptions").await?;
+    let accepted = cx.accept_for(resource)?;
+    let (object, options) = read_object(cx, request, resource, "CreateOptions").await?;
     let write = Write { options, ..Write::new(cx, resource) };
     let written = write.create(object).await?;
     one(cx, resource, &written.object, accepted, StatusCode::CREATED)
+}
+
+/// Reads a body as an object of a resource, with the options of the request.
+pub async fn read_object(
+    cx: &Context,
+    request: Request<Body>,
+    resource: &Resource,
+    options: &'static str,
+) -> Result<(Value, Value), ApiError> {
+    let encoding = negotiate::content_encoding(&cx.headers)?;
+    let bytes = body::read(request.into_body()).await?;
+    let (validation, options) = write_options(cx, options)?;
+    let decoded = codec::decode_for(resource, &bytes, encoding)?;
+    codec::enforce(cx, validation, &resource.gvk, &decoded.strict_errors)?;
+    Ok((decoded.value, options))
 }
 
 /// Reads a body as an object of a kind, with the options of the request.

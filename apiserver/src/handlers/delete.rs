@@ -32,7 +32,7 @@ pub async fn delete(
     resource: &Resource,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept()?;
+    let accepted = cx.accept_for(resource)?;
     let options = read_options(cx, resource, request).await?;
     let write = writer(cx, resource, &options);
     let name = cx.info.name.as_str();
@@ -47,7 +47,7 @@ pub async fn delete(
         Outcome::Pending(value) => write.to_served(value)?,
     };
     let include = IncludeObject::parse(cx.query.first("includeObject"))?;
-    let value = transformed(&resource.gvk, value, accepted, include);
+    let value = transformed(&resource.into(), value, accepted, include);
     response::object(status, accepted, &value, &cx.headers)
 }
 
@@ -137,6 +137,13 @@ impl Change for DeleteChange<'_> {
         write.admission_validate(Operation::Delete, name, &Value::Null, Some(old)).await?;
         if resource.deletion == Deletion::Namespace {
             return Ok(delete_namespace(old));
+        }
+        if resource.deletion == Deletion::Definition && !object::is_being_deleted(old) {
+            let (marked, now) = (api::crd::conditions::mark_for_deletion(old), Timestamp::now());
+            let mut marked = marked.ok_or_else(|| ApiError::internal("a definition that cannot be read"))?;
+            // As upstream: nothing else of it changes.
+            set_meta(&mut marked, "deletionTimestamp", Some(object::timestamp(now)));
+            return Ok(Next::Put(marked));
         }
         Ok(plan(resource, &self.options, old, Timestamp::now()))
     }
@@ -364,7 +371,7 @@ pub async fn collection(
     resource: &Resource,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept()?;
+    let accepted = cx.accept_for(resource)?;
     let list_options = ListOptions { watch: false, ..ListOptions::parse(cx, resource, false)? };
     let options = read_options(cx, resource, request).await?;
     let (page, meta) = list::page(cx, resource, &list_options).await?;

@@ -26,7 +26,7 @@ use crate::server::{Context, response};
 
 /// Lists objects.
 pub async fn list(cx: &Context, resource: &Resource, _: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept_collection()?;
+    let accepted = cx.accept_collection(resource)?;
     if let Some((Transform::PartialObjectMetadata, _)) = accepted.transform {
         let message = format!(
             "you requested PartialObjectMetadata, but the requested object is a list (*{}.{}List)",
@@ -140,7 +140,7 @@ pub fn answer(
         let mut values =
             items.iter().map(|object| render::served(resource, object)).collect::<Result<Vec<_>, _>>()?;
         api::printers::sort(&resource.gvk, &mut values);
-        let table = render::table(&resource.gvk, &values, meta.to_value(), version, include, true);
+        let table = render::table(&resource.into(), &values, meta.to_value(), version, include, true);
         return response::object(StatusCode::OK, accepted, &table, &cx.headers);
     }
     let pieces = render::list(resource, items, meta, accepted)?;

@@ -58,7 +58,10 @@ async fn dispatch(cx: &Context, request: Request<Body>) -> Result<Response<Body>
 }
 
 /// What is said to everybody who uses a resource that is on its way out.
-fn deprecation(resource: &Resource) -> Option<&'static str> {
+fn deprecation(resource: &Resource) -> Option<&str> {
+    if let Some(custom) = &resource.custom {
+        return custom.version.warning.as_deref();
+    }
     match (&*resource.gvr.group, &*resource.gvr.resource) {
         ("", "endpoints") => {
             Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
@@ -120,7 +123,8 @@ async fn whole(
         (&Method::DELETE, false) => "deletecollection",
         _ => return Err(method_not_allowed()),
     };
-    if !resource.has_verb(verb) {
+    // A definition that is being deleted hides some of what its resource can do, but does it.
+    if !resource.has_verb(verb) && resource.custom.is_none() {
         return Err(method_not_allowed());
     }
     if let Some(warning) = deprecation(resource) {

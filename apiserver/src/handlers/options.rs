@@ -308,5 +308,15 @@ pub fn parse_version(text: &str) -> Result<Revision, ApiError> {
 }
 
 fn parse_fields(resource: &Resource, text: &str) -> Result<FieldSelector, ApiError> {
-    api::selector::parse_for_kind(&resource.gvk, text).map_err(ApiError::bad_request)
+    let Some(custom) = &resource.custom else {
+        return api::selector::parse_for_kind(&resource.gvk, text).map_err(ApiError::bad_request);
+    };
+    let known = |label: &str| {
+        let general = label == "metadata.name" || (label == "metadata.namespace" && resource.namespaced);
+        if general || custom.version.selects_by(label) {
+            return Ok(label.to_owned());
+        }
+        Err(format!("field label not supported: {label}"))
+    };
+    FieldSelector::parse(text).and_then(|selector| selector.transform(known)).map_err(ApiError::bad_request)
 }

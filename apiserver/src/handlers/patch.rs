@@ -16,7 +16,7 @@ use crate::body::{self, Body};
 use crate::codec;
 use crate::negotiate;
 use crate::object;
-use crate::registry::Resource;
+use crate::registry::{Custom, Resource};
 use crate::registry::managed_fields::{self, AnyVersions};
 use crate::registry::write::{Source, Write, match_namespace};
 use crate::server::Context;
@@ -54,7 +54,7 @@ pub async fn patch(
     resource: &Resource,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept()?;
+    let accepted = cx.accept_for(resource)?;
     let versions = managed_fields::versions(resource, &cx.info.subresource);
     let (mut patch, options) = read(cx, request, resource, &resource.gvk, versions).await?;
     let write = Write { options, ..Write::new(cx, resource) };
@@ -71,8 +71,19 @@ pub async fn read<'a>(
     versions: AnyVersions,
 ) -> Result<(Patch<'a>, Value), ApiError> {
     let media = negotiate::media_type_as_sent(&cx.headers);
-    let found = TYPES.iter().find(|(name, _)| *name == media);
+    let custom = resource.custom.as_ref().filter(|_| *gvk == resource.gvk).cloned();
+    let strategic = How::Patch(PatchType::Strategic);
+    let possible = |how: &How| resource.custom.is_none() || *how != strategic;
+    let found = TYPES.iter().find(|(name, how)| *name == media && possible(how));
     let Some((_, how)) = found else {
+        if resource.custom.is_some() {
+            // They are not behind that router.
+            let types = TYPES.iter().filter(|(_, how)| possible(how)).map(|(name, _)| *name);
+            let types = types.collect::<Vec<_>>().join(", ");
+            return Err(negotiate::unsupported(format!(
+                "the body of the request was in an unknown format - accepted media types include: {types}"
+            )));
+        }
         // Refused by upstream's router, in its words.
         let mut error = negotiate::unsupported("415: Unsupported Media Type");
         error.status.details = Some(Default::default());
@@ -81,7 +92,7 @@ pub async fn read<'a>(
     let bytes = body::read(request.into_body()).await?;
     let (validation, options) = patch_options(cx, *how == How::Apply)?;
     let namespaced = resource.namespaced;
-    Ok((Patch { cx, how: *how, bytes, gvk: gvk.clone(), namespaced, validation, versions }, options))
+    Ok((Patch { cx, how: *how, bytes, gvk: gvk.clone(), custom, namespaced, validation, versions }, options))
 }
 
 /// 422 for a patch whose outcome is no object of its type.
@@ -132,6 +143,7 @@ pub struct Patch<'a> {
     how: How,
     bytes: Bytes,
     gvk: GroupVersionKind,
+    custom: Option<Custom>,
     namespaced: bool,
     validation: FieldValidation,
     versions: AnyVersions,
@@ -166,7 +178,8 @@ impl Patch<'_> {
     fn patched(&self, kind: PatchType, old: &Value) -> Result<Value, ApiError> {
         let (patched, mut strict_errors) = codec::patch(kind, &self.gvk, old, &self.bytes)?;
         let refuse = |error: &ApiError| unusable(&shown(kind, &self.bytes, &patched, &self.gvk), error);
-        let decoded = codec::decode_value(patched.clone(), &self.gvk).map_err(|error| refuse(&error))?;
+        let decoded = codec::decode_value_for(self.custom.as_ref(), patched.clone(), &self.gvk)
+            .map_err(|error| refuse(&error))?;
         strict_errors.extend(decoded.strict_errors);
         codec::enforce(self.cx, self.validation, &self.gvk, &strict_errors)
             .map_err(|error| refuse(&error))?;

@@ -16,7 +16,7 @@ use crate::server::{Context, response};
 
 /// Reads one object.
 pub async fn get(cx: &Context, resource: &Resource) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept()?;
+    let accepted = cx.accept_for(resource)?;
     let at = match cx.query.first("resourceVersion").unwrap_or_default() {
         "" => ReadAt::Latest,
         "0" => ReadAt::Any,
@@ -78,7 +78,7 @@ pub fn one(
             let include = IncludeObject::parse(cx.query.first("includeObject"))?;
             let value = render::served(resource, object)?;
             let meta = render::table_meta(&value);
-            let table = render::table(&resource.gvk, &[value], meta, version, include, true);
+            let table = render::table(&resource.into(), &[value], meta, version, include, true);
             codec::value(&table, accepted)?
         }
         _ => render::whole(resource, object, accepted)?,

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use api::codec::ordered::{self, Ordered};
+use api::crd::Columns;
 use api::names::GroupVersionKind;
 use api::schema;
 use api::status::ApiError;
@@ -38,13 +39,13 @@ fn form(resource: &Resource, encoding: Encoding, shape: Shape, partial: Option<M
         Some(MetaVersion::V1Beta1) => 2,
     };
     let shape = u32::from(shape == Shape::Item);
-    Form(encoding | shape << 2 | partial << 3 | u32::from(resource.converts()) << 5)
+    Form(encoding | shape << 2 | partial << 3 | resource.served_form() << 5)
 }
 
 /// The object in the version that is served.
 pub fn served(resource: &Resource, object: &CachedObject) -> Result<Value, ApiError> {
     let value = object.value().map_err(|error| ApiError::internal(error.to_string()))?;
-    codec::convert(value, &resource.stored_as, &resource.gvk)
+    resource.to_served(value)
 }
 
 /// An object as an answer of its own (not a table).
@@ -169,7 +170,7 @@ impl ListMeta {
 pub fn list_kind(resource: &Resource, accepted: Accepted) -> (String, String) {
     match partial_version(accepted) {
         Some(version) => (version.api_version().to_owned(), "PartialObjectMetadataList".to_owned()),
-        None => (resource.api_version(), format!("{}List", resource.gvk.kind)),
+        None => (resource.api_version(), resource.list_kind()),
     }
 }
 
@@ -310,9 +311,50 @@ impl IncludeObject {
     }
 }
 
+/// What says how objects are shown: their kind, or the definition of a custom resource.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    kind: &'a GroupVersionKind,
+    custom: Option<&'a Columns>,
+}
+
+impl<'a> From<&'a Resource> for Shown<'a> {
+    fn from(resource: &'a Resource) -> Self {
+        let custom = resource.custom.as_ref().map(|custom| &custom.version.columns);
+        Self { kind: &resource.gvk, custom }
+    }
+}
+
+impl<'a> From<&'a GroupVersionKind> for Shown<'a> {
+    fn from(kind: &'a GroupVersionKind) -> Self {
+        Self { kind, custom: None }
+    }
+}
+
+impl Shown<'_> {
+    fn cells(&self, value: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        match self.custom {
+            Some(columns) => columns.cells(value, now),
+            None => api::printers::cells(self.kind, value, now),
+        }
+    }
+
+    fn definitions(&self) -> Vec<Value> {
+        let describe = openapi::descriptions::of_column;
+        match self.custom {
+            Some(columns) => columns.definitions(describe),
+            None => api::printers::column_definitions(self.kind, describe),
+        }
+    }
+
+    fn has_columns(&self) -> bool {
+        self.custom.is_some() || api::printers::has_columns(self.kind)
+    }
+}
+
 /// A table of objects. `columns`: whether the column definitions are in it.
 pub fn table(
-    gvk: &GroupVersionKind,
+    shown: &Shown<'_>,
     values: &[Value],
     meta: Value,
     version: MetaVersion,
@@ -324,8 +366,8 @@ pub fn table(
         .iter()
         .map(|value| {
             let mut row = Map::new();
-            row.insert("cells".into(), api::printers::cells(gvk, value, now).into());
-            let conditions = api::printers::row_conditions(gvk, value);
+            row.insert("cells".into(), shown.cells(value, now).into());
+            let conditions = api::printers::row_conditions(shown.kind, value);
             if !conditions.is_empty() {
                 row.insert("conditions".into(), conditions.into());
             }
@@ -339,12 +381,12 @@ pub fn table(
         })
         .collect();
     let definitions = if columns {
-        api::printers::column_definitions(gvk, openapi::descriptions::of_column).into()
+        shown.definitions().into()
     } else {
         Value::Null
     };
     // As upstream, whose general table of a list begins with no rows at all.
-    let none = rows.is_empty() && !api::printers::has_columns(gvk);
+    let none = rows.is_empty() && !shown.has_columns();
     let rows = if none { Value::Null } else { Value::Array(rows) };
     json!({
         "kind": "Table", "apiVersion": version.api_version(), "metadata": meta,
@@ -355,7 +397,7 @@ pub fn table(
 /// One object that comes from no cache, turned into what the client wants. Outcomes stay what they are.
 #[must_use]
 pub fn transformed(
-    gvk: &GroupVersionKind,
+    shown: &Shown<'_>,
     value: Value,
     accepted: Accepted,
     include: IncludeObject,
@@ -364,7 +406,7 @@ pub fn transformed(
         _ if value["kind"] == "Status" => value,
         Some((Transform::Table, version)) => {
             let meta = table_meta(&value);
-            table(gvk, &[value], meta, version, include, true)
+            table(shown, &[value], meta, version, include, true)
         }
         Some((Transform::PartialObjectMetadata, version)) => metadata_only(&value, version),
         _ => value,

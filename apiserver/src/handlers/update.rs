@@ -4,7 +4,7 @@ use api::status::ApiError;
 use http::{Request, Response, StatusCode};
 use serde_json::Value;
 
-use super::create::read;
+use super::create::read_object;
 use super::read::one;
 use super::render::{IncludeObject, transformed};
 use crate::body::Body;
@@ -21,8 +21,8 @@ pub async fn update(
     resource: &Resource,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept()?;
-    let (mut object, options) = read(cx, request, &resource.gvk, "UpdateOptions").await?;
+    let accepted = cx.accept_for(resource)?;
+    let (mut object, options) = read_object(cx, request, resource, "UpdateOptions").await?;
     let namespace = if resource.namespaced { cx.info.namespace.as_str() } else { "" };
     match_namespace(namespace, resource.namespaced, &mut object)?;
     check_name(cx, &object)?;
@@ -80,9 +80,9 @@ pub fn answer(
             one(cx, resource, &written.object, accepted, status)
         }
         Updated::Deleted(value, _) | Updated::Kept(value) => {
-            let value = crate::codec::convert(value, &resource.stored_as, &resource.gvk)?;
+            let value = resource.to_served(value)?;
             let include = IncludeObject::parse(cx.query.first("includeObject"))?;
-            let value = transformed(&resource.gvk, value, accepted, include);
+            let value = transformed(&resource.into(), value, accepted, include);
             response::object(StatusCode::OK, accepted, &value, &cx.headers)
         }
     }

@@ -36,7 +36,7 @@ const FLUSH: usize = 64 * 1024;
 
 /// Watches objects.
 pub async fn watch(cx: &Context, resource: &Arc<Resource>) -> Result<Response<Body>, ApiError> {
-    let accepted = cx.accept_collection()?;
+    let accepted = cx.accept_collection(resource)?;
     let accepted = match accepted.encoding {
         // There is no framing for YAML.
         Encoding::Yaml => return Err(crate::negotiate::not_acceptable_for_watch()),
@@ -202,7 +202,7 @@ impl Render {
     fn table(&mut self, kind: &str, value: Value, version: MetaVersion) -> Option<Bytes> {
         let columns = !std::mem::replace(&mut self.columns_sent, true);
         let meta = render::table_meta(&value);
-        let table = render::table(&self.resource.gvk, &[value], meta, version, self.include, columns);
+        let table = render::table(&self.resource.as_ref().into(), &[value], meta, version, self.include, columns);
         self.frame(kind, &table)
     }
 
@@ -268,7 +268,7 @@ fn frame_form(resource: &Resource, accepted: Accepted) -> Form {
         Some((_, MetaVersion::V1Beta1)) => 2,
     };
     let encoding = u32::from(accepted.encoding == Encoding::Protobuf);
-    Form(1 << 16 | encoding | partial << 1 | u32::from(resource.converts()) << 3)
+    Form(1 << 31 | encoding | partial << 1 | resource.served_form() << 3)
 }
 
 fn shared_frame(resource: &Resource, accepted: Accepted, kind: &str, object: &CachedObject) -> Bytes {

@@ -67,6 +67,10 @@ pub(super) fn prepare_create(
     object: &mut Value,
 ) -> Result<(), ApiError> {
     let version = &custom.version;
+    if custom.terminating {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError::forbidden(&write.resource.group_resource(), name, why));
+    }
     version.prepare_for_create(object);
     let mut errors = version.validate_create(object);
     if errors.is_empty() {
@@ -86,7 +90,7 @@ pub(super) fn prepare_update(
     old: &Value,
 ) -> Result<(), ApiError> {
     let version = &custom.version;
-    let mut errors = validation::meta::validate_common_update(&metadata(object), &metadata(old));
+    let mut errors = validation::meta::validate_common_update(&metadata(object), &metadata(old), custom.version.namespaced);
     if write.part == "status" {
         version.prepare_for_status_update(object, old);
         errors.extend(version.validate_status_update(object, old));

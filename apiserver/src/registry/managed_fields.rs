@@ -6,6 +6,7 @@ use http::header::USER_AGENT;
 use serde_json::Value;
 
 use super::Resource;
+use super::managed_custom::CustomVersions;
 use crate::object;
 use crate::server::Context;
 
@@ -18,6 +19,9 @@ const MAX_NAME: usize = 128;
 /// The versions of a resource, with what a request for a part of it (empty: all of it) can change.
 #[must_use]
 pub fn versions(resource: &Resource, part: &str) -> AnyVersions {
+    if let Some(custom) = &resource.custom {
+        return Box::new(CustomVersions::new(custom, part));
+    }
     let filter = api::strategy::reset_fields(&resource.gvk, part);
     Box::new(BuiltIn::new(resource.gvk.clone(), filter))
 }

@@ -2,6 +2,7 @@
 //! and caches follow from it.
 
 mod custom;
+mod managed_custom;
 pub mod managed_fields;
 pub mod node_port;
 pub mod resource;
@@ -110,11 +111,27 @@ impl Registry {
         Arc::clone(&self.inner.read())
     }
 
+    /// Whether the caches of all built-in resources have been loaded.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        let mut caches = self.built_in.by_path.values().filter_map(|resource| resource.cache.as_ref());
+        caches.all(|cache| cache.is_ready())
+    }
+
+    /// Whether a resource is built in, in any version.
+    #[must_use]
+    pub fn is_built_in(&self, group: &str, plural: &str) -> bool {
+        self.built_in.by_path.keys().any(|(own, _, resource)| own == group && resource == plural)
+    }
+
     /// Serves what a definition says, from now on and instead of what it said before.
     pub fn serve(&self, cacher: &Cacher, crd: &CustomResourceDefinition) {
         let name = crd.metadata.name.clone().unwrap_or_default();
         let names = crd.status.as_ref().and_then(|status| status.accepted_names.clone());
         let terminating = crd.metadata.deletion_timestamp.is_some();
+        if self.is_built_in(&crd.spec.group, &crd.spec.names.plural) {
+            return;
+        }
         let mut served = self.custom.lock();
         match served.get_mut(&name) {
             Some(known) if known.spec == crd.spec && known.names == names => {
@@ -221,6 +238,7 @@ fn from_row(row: &api::registry::Resource, storage_prefix: &str, event_ttl: Dura
         deletion: match (row.group, row.plural) {
             ("", "pods") => Deletion::Graceful,
             ("", "namespaces") => Deletion::Namespace,
+            ("apiextensions.k8s.io", "customresourcedefinitions") => Deletion::Definition,
             _ => Deletion::Plain,
         },
         ttl: (row.plural == "events").then_some(event_ttl),

@@ -19,6 +19,8 @@ pub enum Deletion {
     Plain,
     /// Pods: marked first, gone when the kubelet says so.
     Graceful,
+    /// Definitions of custom resources: marked, gone when their objects are.
+    Definition,
     /// Namespaces: marked, emptied by the namespace controller, gone when `spec.finalizers` is empty.
     Namespace,
 }
@@ -98,6 +100,15 @@ impl Resource {
     #[must_use]
     pub fn api_version(&self) -> String {
         self.gvk.group_version().to_string()
+    }
+
+    /// Kind of lists of its objects.
+    #[must_use]
+    pub fn list_kind(&self) -> String {
+        match &self.custom {
+            Some(custom) => custom.definition.list_kind.clone(),
+            None => format!("{}List", self.gvk.kind),
+        }
     }
 
     /// Whether the resource itself takes a verb.

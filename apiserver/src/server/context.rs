@@ -10,6 +10,7 @@ use super::Server;
 use crate::authn::User;
 use crate::negotiate::{self, Accepted, Restrictions};
 use crate::query::Query;
+use crate::registry::Resource;
 use crate::request::RequestInfo;
 
 /// A request after authentication and authorization.
@@ -62,9 +63,16 @@ impl Context {
         negotiate::accept(&self.headers, &self.query, Restrictions::RESOURCE)
     }
 
-    /// As [`Context::accept`], for lists and watches.
-    pub fn accept_collection(&self) -> Result<Accepted, ApiError> {
-        negotiate::accept(&self.headers, &self.query, Restrictions::COLLECTION)
+    /// As [`Context::accept`], for objects of a resource.
+    pub fn accept_for(&self, resource: &Resource) -> Result<Accepted, ApiError> {
+        let compiled = resource.custom.is_none();
+        negotiate::accept(&self.headers, &self.query, Restrictions { compiled, ..Restrictions::RESOURCE })
+    }
+
+    /// As [`Context::accept_for`], for lists and watches.
+    pub fn accept_collection(&self, resource: &Resource) -> Result<Accepted, ApiError> {
+        let compiled = resource.custom.is_none();
+        negotiate::accept(&self.headers, &self.query, Restrictions { compiled, ..Restrictions::COLLECTION })
     }
 
     /// Whether nothing is to be stored (`dryRun=All`); 422 for other values.

@@ -30,6 +30,7 @@ use crate::bootstrap::{self, Advertised, Facts, Member};
 use crate::cacher::Cacher;
 use crate::config::{Config, ServingCert};
 use crate::metrics::RequestMetrics;
+use crate::extensions::Definitions;
 use crate::openapi::Publisher;
 use crate::registry::Registry;
 pub use context::Context;
@@ -55,6 +56,7 @@ pub struct Server {
     security: OnceLock<Security>,
     address: OnceLock<SocketAddr>,
     bootstrapped: AtomicBool,
+    custom_served: Arc<AtomicBool>,
     reading: Option<Arc<Semaphore>>,
     writing: Option<Arc<Semaphore>>,
 }
@@ -74,6 +76,7 @@ impl Server {
             security: OnceLock::new(),
             address: OnceLock::new(),
             bootstrapped: AtomicBool::new(false),
+            custom_served: Arc::default(),
         }
     }
 
@@ -83,10 +86,15 @@ impl Server {
         self.security.get()
     }
 
-    /// Whether all caches have been loaded.
+    /// Whether the caches of all built-in resources have been loaded, and custom resources are served.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
-        self.cacher.resources().iter().all(|resource| resource.is_ready())
+        self.registry.is_loaded() && self.custom_served.load(Ordering::Acquire)
+    }
+
+    /// Set when the definitions of custom resources have been read.
+    pub(crate) fn custom_served(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.custom_served)
     }
 
     /// Whether the default objects are there.
@@ -189,6 +197,7 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let server = Arc::new(Server::new(config, cacher, registry, tasks.token()));
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
+    let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers);
     let (security, repair) = Security::build(&server, own.clone(), &informers)?;
     if server.security.set(security).is_err() {
         anyhow::bail!("a server is started once");
@@ -198,6 +207,7 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let _ = server.address.set(address);
     let running = Running { server: Arc::clone(&server), address, tasks: tasks.clone() };
     spawn(&running, listener, own, store, repair)?;
+    tasks.spawn("custom-resources", |token| definitions.run(token));
     tracing::info!(%address, "serving");
     Ok(running)
 }

@@ -38,7 +38,8 @@ pub async fn get(cx: &Context, resource: &Resource) -> Result<Response<Body>, Ap
     let (found, _) =
         cache.get(ReadAt::Latest, &cx.info.namespace, name).await.map_err(|e| cache_error(&e))?;
     let Some(found) = found else { return Err(ApiError::not_found(&resource.group_resource(), name)) };
-    answer(cx, accepted, &render::served(resource, &found)?)
+    let scale = Scaling::of(resource).read(&render::served(resource, &found)?)?;
+    answer(cx, accepted, scale.whole()?)
 }
 
 /// Writes the scale of an object.
@@ -72,18 +73,19 @@ async fn write(
 ) -> Result<Response<Body>, ApiError> {
     let accepted = cx.accept()?;
     let write = Write { options, part: "", kind: kind(), ..Write::new(cx, resource) };
-    let mut source = ScaleSource { cx, new, version: resource.api_version() };
+    let scaling = Scaling::of(resource);
+    let mut source = ScaleSource { cx, new, scaling, version: resource.api_version() };
     let object = match write.update(&cx.info.name, &mut source).await? {
         Updated::Written(written) => render::served(resource, &written.object)?,
         Updated::Deleted(last, _) | Updated::Kept(last) => write.to_served(last)?,
     };
-    answer(cx, accepted, &object)
+    answer(cx, accepted, scaling.read(&object)?.whole()?)
 }
 
-/// The scale of a workload in whatever form the client wants.
-fn answer(cx: &Context, accepted: Accepted, object: &Value) -> Result<Response<Body>, ApiError> {
+/// A scale in whatever form the client wants.
+fn answer(cx: &Context, accepted: Accepted, scale: Value) -> Result<Response<Body>, ApiError> {
     let include = IncludeObject::parse(cx.query.first("includeObject"))?;
-    let scale = render::transformed(&kind(), scale_of(object)?, accepted, include);
+    let scale = render::transformed(&(&kind()).into(), scale, accepted, include);
     value(cx, accepted, StatusCode::OK, &scale)
 }
 
@@ -95,6 +97,7 @@ enum New<'a> {
 struct ScaleSource<'a> {
     cx: &'a Context,
     new: New<'a>,
+    scaling: Scaling<'a>,
     /// The `apiVersion` of the workload in this request.
     version: String,
 }
@@ -118,10 +121,11 @@ impl ScaleSource<'_> {
 impl Source for ScaleSource<'_> {
     async fn object(&mut self, old: Option<&Value>) -> Result<Value, ApiError> {
         let Some(old) = old else { return Err(ApiError::internal("a scale needs an object")) };
-        let mappings = Mappings::from([(self.version.clone(), Some(Path::of_fields(&["spec", "replicas"])))]);
+        let path = Path::of_fields(&self.scaling.path());
+        let mappings = Mappings::from([(self.version.clone(), Some(path))]);
         let failed = |why: Invalid| ApiError::new(500, "", why.to_string());
         let managers = ScaleHandler::new(old, &self.version, &mappings).map_err(failed)?;
-        let mut old_scale = scale_of(old)?;
+        let mut old_scale = self.scaling.read(old)?.value;
         managers.to_subresource().write(&mut old_scale);
         let scale = self.scale(old_scale)?;
         let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -131,7 +135,7 @@ impl Source for ScaleSource<'_> {
             return Err(ApiError::invalid(&kind(), &self.cx.info.name, &[error]));
         }
         let mut object = old.clone();
-        object["spec"]["replicas"] = replicas.into();
+        self.scaling.write(&mut object, replicas)?;
         let version = Some(meta_text(&scale, "resourceVersion")).filter(|v| !v.is_empty());
         object::set_meta(&mut object, "resourceVersion", version.map(Into::into));
         if let Some(uid) = Some(meta_text(&scale, "uid")).filter(|uid| !uid.is_empty()) {
@@ -150,24 +154,85 @@ impl Source for ScaleSource<'_> {
     }
 }
 
+/// A scale that was read.
+struct Scale {
+    value: Value,
+    /// Where the replicas that are wished for should stand, and do not.
+    missing: Option<String>,
+}
+
+impl Scale {
+    /// The scale, if there is one.
+    fn whole(self) -> Result<Value, ApiError> {
+        match self.missing {
+            Some(path) => Err(ApiError::internal(format!("the spec replicas field {path:?} does not exist"))),
+            None => Ok(self.value),
+        }
+    }
+}
+
+/// Where the scale of objects stands.
+#[derive(Clone, Copy)]
+enum Scaling<'a> {
+    /// Where all workloads have it.
+    Workload,
+    /// Where a definition says.
+    Custom(&'a api::crd::Scale),
+}
+
+impl<'a> Scaling<'a> {
+    fn of(resource: &'a Resource) -> Self {
+        let custom = resource.custom.as_ref().and_then(|custom| custom.version.scale.as_ref());
+        custom.map_or(Self::Workload, Self::Custom)
+    }
+
+    /// The fields that lead to the replicas that are wished for.
+    fn path(&self) -> Vec<&'a str> {
+        match self {
+            Self::Workload => vec!["spec", "replicas"],
+            Self::Custom(scale) => scale.spec_path(),
+        }
+    }
+
+    fn read(&self, object: &Value) -> Result<Scale, ApiError> {
+        let Self::Custom(at) = self else {
+            return Ok(Scale { value: scale_of(object)?, missing: None });
+        };
+        let (wished, there, selector) = at.read(object).map_err(ApiError::internal)?;
+        let missing = wished.is_none().then(|| at.spec_replicas.clone());
+        Ok(Scale { value: make(object, wished.unwrap_or_default(), there, selector), missing })
+    }
+
+    fn write(&self, object: &mut Value, replicas: i64) -> Result<(), ApiError> {
+        match self {
+            Self::Workload => object["spec"]["replicas"] = replicas.into(),
+            Self::Custom(scale) => scale.write(object, replicas).map_err(ApiError::internal)?,
+        }
+        Ok(())
+    }
+}
+
 /// The scale of a workload.
 fn scale_of(object: &Value) -> Result<Value, ApiError> {
+    let wished = object["spec"]["replicas"].as_i64().unwrap_or(0);
+    let there = object["status"]["replicas"].as_i64().unwrap_or(0);
+    Ok(make(object, wished, there, selector_text(&object["spec"]["selector"])?))
+}
+
+/// The scale of an object.
+fn make(object: &Value, wished: i64, there: i64, selector: String) -> Value {
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object::meta(object, field) {
             metadata.insert(field.to_owned(), value.clone());
         }
     }
-    let replicas = object["spec"]["replicas"].as_i64().unwrap_or(0);
-    let spec = if replicas == 0 { json!({}) } else { json!({"replicas": replicas}) };
-    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
-    let selector = selector_text(&object["spec"]["selector"])?;
+    let spec = if wished == 0 { json!({}) } else { json!({"replicas": wished}) };
+    let mut status = json!({"replicas": there});
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
-    Ok(
-        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
-    )
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
 /// A selector as text: of a workload, or the plain labels of a ReplicationController.
