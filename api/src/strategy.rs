@@ -282,6 +282,13 @@ pub(crate) fn bump_generation(new: &mut Object, old: &Object) {
     set_meta(new, "generation", Some(json!(generation + 1)));
 }
 
+/// What no update of a custom object can change, whatever it says.
+pub fn keep_system_metadata(new: &mut Value, old: &Value) {
+    if let (Some(new), Some(old)) = (new.as_object_mut(), old.as_object()) {
+        keep_system_meta(new, old);
+    }
+}
+
 /// As upstream's BeforeUpdate: what no update can change, whatever it says.
 fn keep_system_meta(new: &mut Object, old: &Object) {
     let Some(old_meta) = old.object("metadata") else { return };

@@ -342,8 +342,7 @@ pub fn plan_approval(crd: &CustomResourceDefinition, now: Timestamp) -> Option<C
 #[must_use]
 pub fn mark_for_deletion(definition: &Value) -> Option<Value> {
     let mut crd = CustomResourceDefinition::deserialize(definition).ok()?;
-    let message =
-        "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
     set(&mut crd, condition(TERMINATING, true, "InstanceDeletionPending", message), Timestamp::now());
     let mut marked = definition.clone();
     marked["status"]["conditions"] = serde_json::to_value(conditions(&crd)).ok()?;

@@ -114,9 +114,9 @@ impl Definitions {
     /// The names that other definitions of the group have.
     fn names_in_use(&self, crd: &CustomResourceDefinition) -> NamesInUse {
         let all = self.crds.store().list();
-        let others = all.iter().filter(|other| {
-            other.spec.group == crd.spec.group && other.metadata.name != crd.metadata.name
-        });
+        let others = all
+            .iter()
+            .filter(|other| other.spec.group == crd.spec.group && other.metadata.name != crd.metadata.name);
         NamesInUse::of(others.map(AsRef::as_ref))
     }
 

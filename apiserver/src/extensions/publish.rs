@@ -32,6 +32,11 @@ fn published(crd: &CustomResourceDefinition, version: &CustomResourceDefinitionV
         preserve_unknown_fields: crd.spec.preserve_unknown_fields.unwrap_or_default(),
         status: subresources.is_some_and(|subresources| subresources.status.is_some()),
         scale: subresources.is_some_and(|subresources| subresources.scale.is_some()),
-        selectable_fields: version.selectable_fields.iter().flatten().map(|field| field.json_path.clone()).collect(),
+        selectable_fields: version
+            .selectable_fields
+            .iter()
+            .flatten()
+            .map(|field| field.json_path.clone())
+            .collect(),
     }
 }

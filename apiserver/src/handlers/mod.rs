@@ -46,7 +46,10 @@ async fn dispatch(cx: &Context, request: Request<Body>) -> Result<Response<Body>
         return Ok(page_not_found());
     }
     let Some(resource) = cx.server.registry.find(&info.group, &info.version, &info.resource) else {
-        return Err(ApiError::no_such_resource());
+        // What no built-in version has is looked for among the custom resources, which answer as no API at all.
+        let built_in =
+            info.api_prefix == "api" || cx.server.registry.has_built_in(&info.group, &info.version);
+        return if built_in { Err(ApiError::no_such_resource()) } else { Ok(page_not_found()) };
     };
     check_place(cx, &resource)?;
     check_names(cx)?;
@@ -150,7 +153,10 @@ async fn part(
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
     let Some(subresource) = resource.subresource(&cx.info.subresource) else {
-        return Err(ApiError::no_such_resource());
+        return Err(match resource.custom {
+            Some(_) => ApiError::not_found(&resource.group_resource(), &cx.info.name),
+            None => ApiError::no_such_resource(),
+        });
     };
     if Streaming::concerns(&cx.info) {
         let Some(security) = cx.server.security() else {

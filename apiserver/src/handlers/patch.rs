@@ -16,9 +16,9 @@ use crate::body::{self, Body};
 use crate::codec;
 use crate::negotiate;
 use crate::object;
-use crate::registry::{Custom, Resource};
 use crate::registry::managed_fields::{self, AnyVersions};
 use crate::registry::write::{Source, Write, match_namespace};
+use crate::registry::{Custom, Resource};
 use crate::server::Context;
 
 /// The kinds of patches.

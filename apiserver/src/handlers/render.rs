@@ -1,7 +1,5 @@
 //! Cached objects in the forms that clients want them in. A form is made once per object and then shared.
 
-use std::fmt::Write as _;
-
 use api::codec::ordered::{self, Ordered};
 use api::crd::Columns;
 use api::names::GroupVersionKind;
@@ -68,6 +66,10 @@ pub fn item(resource: &Resource, object: &CachedObject, accepted: Accepted) -> R
     let partial = partial_version(accepted);
     match accepted.encoding {
         Encoding::Json | Encoding::Yaml => {
+            if partial.is_none() && resource.custom.is_some() && !resource.converts() {
+                // They say what they are in lists, too.
+                return Ok(object.json.slice(1..));
+            }
             if partial.is_none() && !resource.converts() {
                 let prefix = resource.json_prefix();
                 if object.json.starts_with(prefix.as_bytes()) {
@@ -76,7 +78,7 @@ pub fn item(resource: &Resource, object: &CachedObject, accepted: Accepted) -> R
             }
             object.try_form(form(resource, Encoding::Json, Shape::Item, partial), |object| {
                 let mut value = shaped(resource, object, partial)?;
-                if let (None, Some(map)) = (partial, value.as_object_mut()) {
+                if let (None, None, Some(map)) = (partial, &resource.custom, value.as_object_mut()) {
                     map.remove("kind");
                     map.remove("apiVersion");
                 }
@@ -201,21 +203,30 @@ fn json_list(
     static OPEN: Bytes = Bytes::from_static(b"{");
     static NEXT: Bytes = Bytes::from_static(b",{");
     let (api_version, kind) = list_kind(resource, accepted);
-    let mut head = String::with_capacity(256);
-    let _ = write!(
-        head,
-        "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
-        Value::from(kind),
-        Value::from(api_version),
-        meta.to_value()
-    );
+    let (kind, api_version) = (Value::from(kind), Value::from(api_version));
+    // Lists of custom objects are written as upstream writes what has no type: in alphabetical order, nothing left out.
+    let untyped = resource.custom.is_some() && partial_version(accepted).is_none();
+    let (head, tail) = if untyped {
+        let mut meta = meta.to_value();
+        if meta.get("continue").is_none() {
+            meta["continue"] = "".into();
+        }
+        (
+            format!("{{\"apiVersion\":{api_version},\"items\":["),
+            format!("],\"kind\":{kind},\"metadata\":{meta}}}\n"),
+        )
+    } else {
+        let meta = meta.to_value();
+        let head = format!("{{\"kind\":{kind},\"apiVersion\":{api_version},\"metadata\":{meta},\"items\":[");
+        (head, "]}\n".to_owned())
+    };
     let mut pieces = Vec::with_capacity(2 * items.len() + 2);
     pieces.push(Bytes::from(head));
     for (index, object) in items.iter().enumerate() {
         pieces.push(if index == 0 { OPEN.clone() } else { NEXT.clone() });
         pieces.push(item(resource, object, accepted)?);
     }
-    pieces.push(Bytes::from_static(b"]}\n"));
+    pieces.push(Bytes::from(tail));
     if items.is_empty() && partial_version(accepted).is_some() {
         // As upstream: a list of nothing but metadata is null when empty.
         let empty = pieces.concat();
@@ -380,11 +391,7 @@ pub fn table(
             Value::Object(row)
         })
         .collect();
-    let definitions = if columns {
-        shown.definitions().into()
-    } else {
-        Value::Null
-    };
+    let definitions = if columns { shown.definitions().into() } else { Value::Null };
     // As upstream, whose general table of a list begins with no rows at all.
     let none = rows.is_empty() && !shown.has_columns();
     let rows = if none { Value::Null } else { Value::Array(rows) };
@@ -396,12 +403,7 @@ pub fn table(
 
 /// One object that comes from no cache, turned into what the client wants. Outcomes stay what they are.
 #[must_use]
-pub fn transformed(
-    shown: &Shown<'_>,
-    value: Value,
-    accepted: Accepted,
-    include: IncludeObject,
-) -> Value {
+pub fn transformed(shown: &Shown<'_>, value: Value, accepted: Accepted, include: IncludeObject) -> Value {
     match accepted.transform {
         _ if value["kind"] == "Status" => value,
         Some((Transform::Table, version)) => {

@@ -202,7 +202,8 @@ impl Render {
     fn table(&mut self, kind: &str, value: Value, version: MetaVersion) -> Option<Bytes> {
         let columns = !std::mem::replace(&mut self.columns_sent, true);
         let meta = render::table_meta(&value);
-        let table = render::table(&self.resource.as_ref().into(), &[value], meta, version, self.include, columns);
+        let table =
+            render::table(&self.resource.as_ref().into(), &[value], meta, version, self.include, columns);
         self.frame(kind, &table)
     }
 

@@ -6,16 +6,15 @@ use api::crd::{Definition, Version};
 use api::field::ErrorList;
 use api::names::{GroupVersionKind, GroupVersionResource};
 use api::status::ApiError;
-use api::validation;
+use api::{strategy, validation};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Custom, Deletion, Resource, Subresource};
 use super::write::Write;
+use super::{Custom, Deletion, Resource, Subresource};
 
-const VERBS: [&str; 8] =
-    ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
 /// A version of a definition as a resource, without its cache.
 pub(super) fn resource(definition: &Arc<Definition>, version: &Arc<Version>, terminating: bool) -> Resource {
@@ -37,7 +36,11 @@ pub(super) fn resource(definition: &Arc<Definition>, version: &Arc<Version>, ter
         gvr: GroupVersionResource::new(group.clone(), name, definition.plural.clone()),
         singular: definition.singular.clone(),
         namespaced: definition.namespaced,
-        verbs: VERBS.iter().filter(|verb| !terminating || !makes(verb)).map(|verb| (*verb).to_owned()).collect(),
+        verbs: VERBS
+            .iter()
+            .filter(|verb| !terminating || !makes(verb))
+            .map(|verb| (*verb).to_owned())
+            .collect(),
         short_names: definition.short_names.clone(),
         categories: definition.categories.clone(),
         subresources,
@@ -46,7 +49,11 @@ pub(super) fn resource(definition: &Arc<Definition>, version: &Arc<Version>, ter
         cache: None,
         deletion: Deletion::Plain,
         ttl: None,
-        custom: Some(Custom { definition: Arc::clone(definition), version: Arc::clone(version), terminating }),
+        custom: Some(Custom {
+            definition: Arc::clone(definition),
+            version: Arc::clone(version),
+            terminating,
+        }),
         gvk: version.gvk.clone(),
     }
 }
@@ -90,14 +97,20 @@ pub(super) fn prepare_update(
     old: &Value,
 ) -> Result<(), ApiError> {
     let version = &custom.version;
-    let mut errors = validation::meta::validate_common_update(&metadata(object), &metadata(old), custom.version.namespaced);
-    if write.part == "status" {
+    let by_status = write.part == "status";
+    strategy::keep_system_metadata(object, old);
+    if by_status {
         version.prepare_for_status_update(object, old);
-        errors.extend(version.validate_status_update(object, old));
     } else {
         version.prepare_for_update(object, old);
-        errors.extend(version.validate_update(object, old));
     }
+    let (new_meta, old_meta) = (metadata(object), metadata(old));
+    let mut errors = validation::meta::validate_common_update(&new_meta, &old_meta, version.namespaced);
+    errors.extend(if by_status {
+        version.validate_status_update(object, old)
+    } else {
+        version.validate_update(object, old)
+    });
     refuse(&version.gvk, name, &errors)?;
     version.warnings(object, Some(old)).into_iter().for_each(|warning| write.cx.warn(warning));
     Ok(())

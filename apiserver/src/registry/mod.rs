@@ -118,6 +118,13 @@ impl Registry {
         caches.all(|cache| cache.is_ready())
     }
 
+    /// Whether any resource of a group and version is built in.
+    #[must_use]
+    pub fn has_built_in(&self, group: &str, version: &str) -> bool {
+        let group = self.built_in.groups.iter().find(|known| known.name == group);
+        group.is_some_and(|known| known.versions.iter().any(|own| own == version))
+    }
+
     /// Whether a resource is built in, in any version.
     #[must_use]
     pub fn is_built_in(&self, group: &str, plural: &str) -> bool {
@@ -147,7 +154,8 @@ impl Registry {
                     // Objects are cached in the form that the schema gives them: watches begin anew.
                     cacher.unregister(&prefix);
                 }
-                let cache = cacher.register(resource::custom_spec(&prefix, definition.namespaced, &definition));
+                let cache =
+                    cacher.register(resource::custom_spec(&prefix, definition.namespaced, &definition));
                 let spec = crd.spec.clone();
                 served.insert(name, Served { definition, spec, names, terminating, cache });
             }

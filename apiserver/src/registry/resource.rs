@@ -194,7 +194,11 @@ impl Resource {
 }
 
 /// How custom objects are cached: in the version they are stored in now, in the form that their schema gives them.
-pub(super) fn custom_spec(prefix: &str, namespaced: bool, definition: &Arc<Definition>) -> cacher::ResourceSpec {
+pub(super) fn custom_spec(
+    prefix: &str,
+    namespaced: bool,
+    definition: &Arc<Definition>,
+) -> cacher::ResourceSpec {
     let (reader, selector) = (Arc::clone(definition), Arc::clone(definition));
     let decode = move |_: &str, bytes: bytes::Bytes| {
         let stored = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;

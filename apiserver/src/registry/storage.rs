@@ -105,7 +105,12 @@ impl Storage<'_> {
     /// What the cache knows; a first guess for an update.
     fn guess(&self, namespace: &str, name: &str) -> Option<Current> {
         let cached = self.resource.cache.as_ref()?.peek(namespace, name)?;
-        Some(Current { value: cached.value().ok()?, revision: cached.revision, outdated: false, fresh: false })
+        Some(Current {
+            value: cached.value().ok()?,
+            revision: cached.revision,
+            outdated: false,
+            fresh: false,
+        })
     }
 
     /// Stores a new object.
