@@ -147,6 +147,14 @@ pub(crate) fn custom_resource_definition(object: &mut Object) {
             service.or_default("port", 443);
         }
     }
+    let storage = spec.list("versions").iter().find(|version| version["storage"] == true);
+    let storage = storage.map(|version| version["name"].clone());
+    if let Some(storage) = storage
+        && object.object("status").is_none_or(|status| status.list("storedVersions").is_empty())
+        && let Some(status) = object.ensure("status")
+    {
+        status.insert("storedVersions".to_owned(), json!([storage]));
+    }
 }
 
 /// APIService.

@@ -143,6 +143,9 @@ impl Definitions {
     }
 }
 
+/// Decides one condition; `None` if nothing changes.
+type Step<'a> = dyn Fn(&CustomResourceDefinition) -> Option<CustomResourceDefinition> + 'a;
+
 /// What a definition is to become by its conditions; `None` if nothing changes.
 fn plan(
     crd: &CustomResourceDefinition,
@@ -154,8 +157,7 @@ fn plan(
     let structural = |crd: &_| conditions::plan_structural(crd, now);
     let approval = |crd: &_| conditions::plan_approval(crd, now);
     let established = |crd: &_| conditions::plan_established(crd, now);
-    let steps: [&dyn Fn(&CustomResourceDefinition) -> Option<CustomResourceDefinition>; 4] =
-        [&names, &established, &structural, &approval];
+    let steps: [&Step; 4] = [&names, &established, &structural, &approval];
     for step in steps {
         planned = step(planned.as_ref().unwrap_or(crd)).or(planned);
     }

@@ -85,7 +85,8 @@ fn group_value(group: &Group, alone: bool) -> Value {
 fn resources(cx: &Context, table: &Table, group: &str, version: &str) -> Result<Response<Body>, ApiError> {
     let found = table.resources(group, version);
     if found.is_empty() {
-        return Err(ApiError::no_such_resource());
+        let known = group.is_empty() || cx.server.registry.has_built_in_group(group);
+        return if known { Err(ApiError::no_such_resource()) } else { Ok(page_not_found()) };
     }
     let mut entries = Vec::new();
     for resource in found {

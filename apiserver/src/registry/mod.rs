@@ -118,6 +118,12 @@ impl Registry {
         caches.all(|cache| cache.is_ready())
     }
 
+    /// Whether any resource of a group is built in.
+    #[must_use]
+    pub fn has_built_in_group(&self, group: &str) -> bool {
+        self.built_in.groups.iter().any(|known| known.name == group)
+    }
+
     /// Whether any resource of a group and version is built in.
     #[must_use]
     pub fn has_built_in(&self, group: &str, version: &str) -> bool {

@@ -5,6 +5,7 @@
 mod access;
 mod admission;
 mod apply;
+mod custom;
 mod openapi;
 mod services;
 mod streaming;

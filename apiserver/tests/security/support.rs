@@ -206,6 +206,10 @@ impl Asker {
         self.ask("POST", path, Some(body)).await
     }
 
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.ask("PUT", path, Some(body)).await
+    }
+
     pub async fn delete(&self, path: &str) -> Answer {
         self.ask("DELETE", path, None).await
     }
