@@ -167,7 +167,7 @@ impl Cluster {
     }
 
     fn spawn(&mut self, name: &'static str, words: Vec<String>) -> Result<()> {
-        let mut all = self.namespace.as_ref().map(Namespace::enter).unwrap_or_default();
+        let mut all = self.enter();
         all.extend(words);
         let logs = self.layout.log("x").parent().map(Path::to_owned).unwrap_or_default();
         std::fs::create_dir_all(&logs)?;
@@ -189,6 +189,12 @@ impl Cluster {
     /// The processes, by name.
     pub fn pids(&self) -> impl Iterator<Item = (&'static str, Pid)> {
         self.processes.iter().filter_map(|(name, process)| Some((*name, process.pid()?)))
+    }
+
+    /// The words that go before a command to run it in the node's network.
+    #[must_use]
+    pub fn enter(&self) -> Vec<String> {
+        self.namespace.as_ref().map(Namespace::enter).unwrap_or_default()
     }
 
     /// The address of the node.

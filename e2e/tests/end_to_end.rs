@@ -44,6 +44,7 @@ fn main() -> ExitCode {
             name,
             kubectl: Kubectl::new(&program, &kubeconfig),
             address: cluster.address(),
+            enter: cluster.enter(),
             cluster: RwLock::new(cluster),
             runtime: runtime.handle().clone(),
         });

@@ -1,5 +1,9 @@
-//! UDP flows outlive the rules that made them: a flow to a service whose endpoint is gone must be ended, or its
-//! client goes on sending into the void. TCP notices by itself.
+//! Flows outlive the rules that made them, and the lack of rules.
+//!
+//! A UDP flow to a service whose endpoint is gone must be ended, or its client goes on sending into the void; TCP
+//! notices by itself. A TCP flow that began before there were rules for its service is never rewritten, however often
+//! its first packet is sent again: it must be ended too, so that the next packet begins a new flow, or its client hangs
+//! for two minutes. Pods that start as fast as their service's rules are written run into this.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -26,19 +30,43 @@ pub async fn clean(ports: &BTreeMap<PortName, ServicePort>) {
     if udp.is_empty() {
         return;
     }
-    let stale = match list().await {
+    let stale = match list(&["-p", "udp"]).await {
         Ok(flows) => stale(&flows, &udp),
         Err(error) => return warn!(%error, "connection table cannot be read; old UDP flows may linger"),
     };
     for flow in stale {
-        if let Err(error) = delete(&flow).await {
+        if let Err(error) = delete("udp", &flow).await {
             debug!(%error, ?flow, "flow could not be ended");
         }
     }
 }
 
-async fn list() -> Result<Vec<Flow>> {
-    let output = Command::new("conntrack").args(["-L", "-p", "udp"]).output().await?;
+/// Ends the TCP flows to these addresses that have not been rewritten: their rules are there only now.
+pub async fn end_unrewritten(addresses: &BTreeSet<SocketAddr>) {
+    if addresses.is_empty() {
+        return;
+    }
+    let flows = match list(&["-p", "tcp", "--state", "SYN_SENT"]).await {
+        Ok(flows) => flows,
+        Err(error) => return warn!(%error, "connection table cannot be read; early connections may hang"),
+    };
+    for flow in unrewritten(&flows, addresses) {
+        if let Err(error) = delete("tcp", flow).await {
+            debug!(%error, ?flow, "flow could not be ended");
+        }
+    }
+}
+
+/// The flows to these addresses that the addresses themselves are to answer.
+fn unrewritten<'f>(flows: &'f [Flow], addresses: &BTreeSet<SocketAddr>) -> Vec<&'f Flow> {
+    flows
+        .iter()
+        .filter(|flow| flow.answered_by == flow.destination && addresses.contains(&flow.destination))
+        .collect()
+}
+
+async fn list(which: &[&str]) -> Result<Vec<Flow>> {
+    let output = Command::new("conntrack").arg("-L").args(which).output().await?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect())
 }
@@ -66,9 +94,8 @@ fn stale(flows: &[Flow], udp: &[&ServicePort]) -> Vec<Flow> {
         if serving.is_empty() {
             continue;
         }
-        let addresses = [port.cluster_ip].into_iter();
-        for ip in addresses.chain(port.external_ips.clone()).chain(port.load_balancer_ips.clone()) {
-            by_address.insert(SocketAddr::new(ip, port.port), serving.clone());
+        for address in port.addresses() {
+            by_address.insert(address, serving.clone());
         }
         if let Some(node_port) = port.node_port {
             by_node_port.insert(node_port, serving.clone());
@@ -82,9 +109,9 @@ fn stale(flows: &[Flow], udp: &[&ServicePort]) -> Vec<Flow> {
     flows.iter().filter(wrong).cloned().collect()
 }
 
-async fn delete(flow: &Flow) -> Result<()> {
+async fn delete(protocol: &str, flow: &Flow) -> Result<()> {
     let mut command = Command::new("conntrack");
-    command.args(["-D", "-p", "udp", "--orig-src", &flow.source.to_string()]);
+    command.args(["-D", "-p", protocol, "--orig-src", &flow.source.to_string()]);
     command.args(["--orig-dst", &flow.destination.ip().to_string()]);
     command.args(["--sport", &flow.source_port.to_string(), "--dport", &flow.destination.port().to_string()]);
     let output = command.output().await?;
@@ -95,6 +122,21 @@ async fn delete(flow: &Flow) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_older_than_its_rules_is_found() {
+        let lines = [
+            "tcp      6 100 SYN_SENT src=10.244.9.2 dst=10.96.9.9 sport=33554 dport=80 [UNREPLIED] src=10.96.9.9 dst=10.213.9.2 sport=80 dport=33554 mark=0 use=1",
+            "tcp      6 100 SYN_SENT src=10.244.9.3 dst=10.96.9.9 sport=40000 dport=80 [UNREPLIED] src=10.244.9.7 dst=10.244.9.3 sport=8080 dport=40000 mark=0 use=1",
+            "tcp      6 100 SYN_SENT src=10.244.9.2 dst=192.0.2.1 sport=33555 dport=80 [UNREPLIED] src=192.0.2.1 dst=10.213.9.2 sport=80 dport=33555 mark=0 use=1",
+        ];
+        let flows: Vec<Flow> = lines.iter().filter_map(|line| parse(line)).collect();
+        assert_eq!(flows.len(), 3);
+        let service: SocketAddr = "10.96.9.9:80".parse().expect("an address");
+        // Not the one on its way to an endpoint, and not one to somewhere else.
+        assert_eq!(unrewritten(&flows, &BTreeSet::from([service])), [&flows[0]]);
+        assert!(unrewritten(&flows, &BTreeSet::new()).is_empty());
+    }
 
     #[test]
     fn flow_is_read_from_a_line() {

@@ -1,7 +1,7 @@
 //! Services and their endpoints, as the rules need them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort as ApiPort};
@@ -12,7 +12,7 @@ const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// An address family; rules of the two never mix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -280,6 +280,12 @@ pub struct Usable<'a> {
 }
 
 impl ServicePort {
+    /// Where it can be reached, node ports aside.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let others = self.external_ips.iter().chain(&self.load_balancer_ips);
+        std::iter::once(&self.cluster_ip).chain(others).map(|ip| SocketAddr::new(*ip, self.port))
+    }
+
     /// Whether anything but the cluster address leads here.
     #[must_use]
     pub fn externally_accessible(&self) -> bool {

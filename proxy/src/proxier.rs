@@ -1,6 +1,7 @@
 //! The proxy at work: one task owns the rules, woken by changes of Services, EndpointSlices and its own Node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,13 +123,16 @@ struct Proxier {
     v6: Applier,
     udp_v4: BTreeMap<PortName, ServicePort>,
     udp_v6: BTreeMap<PortName, ServicePort>,
+    /// Where TCP services of either family can be reached.
+    tcp: BTreeMap<Family, BTreeSet<SocketAddr>>,
     behind_since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Proxier {
     fn new(config: Config, sources: Sources, behind_since: Arc<Mutex<Option<Instant>>>) -> Self {
         let (v4, v6) = (Applier::new(Family::V4), Applier::new(Family::V6));
-        Self { config, sources, v4, v6, udp_v4: BTreeMap::new(), udp_v6: BTreeMap::new(), behind_since }
+        let (udp_v4, udp_v6, tcp) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { config, sources, v4, v6, udp_v4, udp_v6, tcp, behind_since }
     }
 
     async fn run(mut self, token: CancellationToken) {
@@ -184,6 +188,7 @@ impl Proxier {
                 Ok(()) => {
                     debug!(?family, ports = ports.len(), "rules are in step");
                     self.end_stale_flows(family, &ports).await;
+                    self.end_early_flows(family, &ports).await;
                 }
                 Err(error) => {
                     error!(error = %format!("{error:#}"), ?family, "rules could not be written, will retry");
@@ -201,6 +206,16 @@ impl Proxier {
 }
 
 impl Proxier {
+    /// Connections that were begun before their service had rules: only when there are new addresses.
+    async fn end_early_flows(&mut self, family: Family, ports: &BTreeMap<PortName, ServicePort>) {
+        let tcp = ports.values().filter(|port| port.protocol == Protocol::Tcp);
+        let now: BTreeSet<SocketAddr> = tcp.flat_map(ServicePort::addresses).collect();
+        let known = self.tcp.entry(family).or_default();
+        let new: BTreeSet<SocketAddr> = now.difference(known).copied().collect();
+        *known = now;
+        conntrack::end_unrewritten(&new).await;
+    }
+
     /// Reading the connection table is dear: only when UDP endpoints changed.
     async fn end_stale_flows(&mut self, family: Family, ports: &BTreeMap<PortName, ServicePort>) {
         let udp: BTreeMap<_, _> = ports

@@ -2,6 +2,7 @@
 
 mod failure;
 mod samples;
+mod services;
 mod workloads;
 
 use std::future::Future;
@@ -22,6 +23,8 @@ pub struct Env {
     pub kubectl: Kubectl,
     /// The node's address.
     pub address: std::net::IpAddr,
+    /// What goes before a command to run it in the node's network.
+    pub enter: Vec<String>,
     /// The cluster. Scenarios share it; one that hurts it has it to itself.
     pub cluster: RwLock<Cluster>,
     /// Where scenarios run.
@@ -52,6 +55,7 @@ macro_rules! scenario {
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
     scenario!(samples::deployment_serves_behind_its_service),
+    scenario!(services::a_connection_older_than_its_service_gets_through),
     scenario!(samples::string_service_of_replication_controllers_answers),
     scenario!(samples::string_service_of_deployments_answers),
     scenario!(samples::consumer_gets_what_the_producer_makes),
@@ -68,6 +72,14 @@ impl Env {
         let name = format!("{name}-{}", self.name);
         self.kubectl.run(&format!("create namespace {name}")).await?;
         Ok(self.kubectl.in_namespace(&name))
+    }
+
+    /// A command in the node's network.
+    pub fn on_node(&self, words: &str) -> tokio::process::Command {
+        let mut all = self.enter.iter().map(String::as_str).chain(words.split_whitespace());
+        let mut command = tokio::process::Command::new(all.next().unwrap_or_default());
+        command.args(all);
+        command
     }
 
     /// Removes the namespace, without waiting for the end of it.

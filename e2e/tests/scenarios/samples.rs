@@ -66,8 +66,10 @@ pub async fn consumer_gets_what_the_producer_makes(env: Arc<Env>) -> Result<()> 
     wait::until("a job has come through the queue", || async {
         let consumed = kubectl.run("logs deployment/consumer").await?;
         let produced = kubectl.run("logs deployment/producer").await?;
-        let job = consumed.lines().find_map(|line| line.strip_prefix("consumed ")).map(str::to_owned);
-        Ok(job.filter(|job| produced.lines().any(|line| line == format!("produced {job}"))))
+        let jobs = consumed.lines().filter_map(|line| line.strip_prefix("consumed "));
+        let known = jobs.filter(|job| produced.lines().any(|line| line == format!("produced {job}"))).count();
+        ensure!(known > 0, "produced {produced:?}, consumed {consumed:?}");
+        Ok(Some(()))
     })
     .await?;
     env.done(&kubectl).await

@@ -96,7 +96,8 @@ pub async fn memory_hog_is_killed_and_restarted(env: Arc<Env>) -> Result<()> {
     env.done(&kubectl).await
 }
 
-async fn pipe(kubectl: &Kubectl, words: &str, input: &str) -> Result<()> {
+/// Runs kubectl with an input.
+pub async fn pipe(kubectl: &Kubectl, words: &str, input: &str) -> Result<()> {
     let mut child =
         kubectl.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().context("no stdin")?.write_all(input.as_bytes()).await?;
