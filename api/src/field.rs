@@ -153,6 +153,12 @@ impl Error {
         Self { shown: Some(String::new()), ..Self::new(ErrorType::Invalid, field, Value::Null, detail) }
     }
 
+    /// The same, without showing the value.
+    #[must_use]
+    pub fn without_value(self) -> Self {
+        Self { shown: Some(String::new()), ..self }
+    }
+
     /// A missing value.
     pub fn required(field: &Path, detail: impl Into<String>) -> Self {
         Self::new(ErrorType::Required, field, Value::Null, detail)

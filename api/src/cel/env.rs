@@ -246,6 +246,12 @@ pub struct Program {
     deep: bool,
 }
 
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").finish_non_exhaustive()
+    }
+}
+
 impl Program {
     /// Evaluates the expression.
     #[must_use]

@@ -18,6 +18,7 @@ mod metadata;
 mod number;
 mod props;
 mod prune;
+mod rules;
 mod structural;
 pub(crate) mod validation;
 mod value;
@@ -26,4 +27,5 @@ pub mod versions;
 
 pub use columns::Columns;
 pub use props::Props;
+pub use rules::Verdict;
 pub use version::{Definition, Scale, Version};

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::columns::Columns;
 use super::props::{Props, list, text};
+use super::rules::Rules;
 use super::value::Checker;
 use super::{compile, defaulting, versions};
 use crate::jsonpath::Template;
@@ -81,6 +82,7 @@ pub struct Version {
     /// Whether nothing is pruned at all (`spec.preserveUnknownFields`).
     preserve_unknown: bool,
     checker: Checker,
+    rules: Option<Rules>,
     merge: (Schema, TypeId),
 }
 
@@ -185,6 +187,7 @@ impl Version {
             columns: Columns::new(list(&version.additional_printer_columns)),
             selectable: list(&version.selectable_fields).iter().map(selectable).collect(),
             checker: Checker::new(known),
+            rules: schema.as_ref().and_then(Rules::of_resource),
             merge: compile::compile(kind, known, preserve_unknown || schema.is_none()),
             schema,
             preserve_unknown,

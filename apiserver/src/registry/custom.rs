@@ -80,6 +80,8 @@ pub(super) fn prepare_create(
     }
     version.prepare_for_create(object);
     let mut errors = version.validate_create(object);
+    let verdict = version.validate_rules(object, None, &errors);
+    errors.extend(verdict.errors);
     if errors.is_empty() {
         errors = validation::meta::validate_path_segment(&metadata(object), version.namespaced);
     }
@@ -111,6 +113,9 @@ pub(super) fn prepare_update(
     } else {
         version.validate_update(object, old)
     });
+    let verdict = version.validate_rules(object, Some(old), &errors);
+    errors.extend(verdict.errors);
+    verdict.warnings.into_iter().for_each(|warning| write.cx.warn(warning));
     refuse(&version.gvk, name, &errors)?;
     version.warnings(object, Some(old)).into_iter().for_each(|warning| write.cx.warn(warning));
     Ok(())

@@ -86,6 +86,12 @@ impl<'a> Internal<'a> {
         common
     }
 
+    /// The schema of a version, wherever it stands.
+    pub(super) fn schema_of(&self, version: &str) -> Option<&'a Props> {
+        let own = self.versions.iter().find(|own| own.name == version).and_then(|own| own.schema);
+        own.or(self.schema)
+    }
+
     /// All schemas, wherever they stand.
     pub(super) fn schemas(&self) -> impl Iterator<Item = &'a Props> {
         self.schema.into_iter().chain(self.versions.iter().filter_map(|version| version.schema))

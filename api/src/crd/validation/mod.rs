@@ -16,11 +16,13 @@ mod defaults;
 mod fields;
 mod internal;
 mod options;
+mod rules;
 mod schema;
 mod show;
 mod spec;
 mod warnings;
 
+pub(crate) use fields::field_path;
 use internal::Internal;
 use options::Options;
 pub(crate) use warnings::warnings;

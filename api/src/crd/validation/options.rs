@@ -27,6 +27,8 @@ pub(super) struct Options {
     pub(super) allow_bad_bundle: bool,
     /// Versions that may keep their many selectable fields; an empty name stands for all versions together.
     pub(super) many_selectable: BTreeSet<String>,
+    /// Versions whose schemas are as they were: their expressions may cost what they cost before.
+    pub(super) unchanged_schemas: BTreeSet<String>,
     /// Rules and message expressions that were there before.
     pub(super) known_rules: BTreeSet<String>,
     pub(super) known_message_expressions: BTreeSet<String>,
@@ -76,6 +78,7 @@ impl Options {
             ..Self::default()
         };
         options.note_rules(before);
+        options.note_unchanged(internal, before);
         options.note_selectable(internal, before);
         options
     }
@@ -89,6 +92,15 @@ impl Options {
                 }
                 false
             });
+        }
+    }
+
+    fn note_unchanged(&mut self, internal: &Internal<'_>, before: &Internal<'_>) {
+        for version in &internal.versions {
+            let known = before.versions.iter().any(|old| old.name == version.name);
+            if known && internal.schema_of(version.name) == before.schema_of(version.name) {
+                self.unchanged_schemas.insert(version.name.to_owned());
+            }
         }
     }
 

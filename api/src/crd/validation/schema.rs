@@ -5,8 +5,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 
 use super::options::Options;
+use super::rules::{self, Costs, Place};
 use super::{defaults, fields, show};
 use crate::crd::props::{META_FIELDS, Props, PropsExt, list, text};
+use crate::crd::rules::{compile, declared};
 use crate::crd::structural;
 use crate::field::{Error, ErrorList, Path, Report};
 
@@ -20,7 +22,14 @@ const REASONS: [&str; 4] =
 const AT_ROOT: &str = "[Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Items Properties ExternalDocs Example XPreserveUnknownFields XValidations]";
 
 /// What is wrong with the schema of a version.
-pub(super) fn validate(schema: &Props, has_status: bool, options: &Options, path: &Path) -> ErrorList {
+/// `unchanged`: it was there before, and its expressions may each cost what they do.
+pub(super) fn validate(
+    schema: &Props,
+    has_status: bool,
+    unchanged: bool,
+    options: &Options,
+    path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     if has_status {
         root_keywords(schema, path, &mut errors);
@@ -29,6 +38,7 @@ pub(super) fn validate(schema: &Props, has_status: bool, options: &Options, path
         errors.forbidden(&Path::new(&format!("{path}.nullable")), "nullable cannot be true at the root");
     }
     let mut unsupported = None;
+    let before = errors.len();
     if options.structural {
         match structural::check_supported(schema) {
             Err(why) => unsupported = Some(Error::invalid(path, "", why)),
@@ -41,12 +51,19 @@ pub(super) fn validate(schema: &Props, has_status: bool, options: &Options, path
             }
         }
     }
-    let mut walk = Walk { options, errors: ErrorList::new(), rule_errors: ErrorList::new() };
-    walk.node(schema, path, &Context::default(), true);
+    // Rules are looked at only where the schema is structural.
+    let costs = (options.structural && unsupported.is_none() && errors.len() == before)
+        .then(|| Costs::new(unchanged));
+    let mut walk = Walk { options, errors: ErrorList::new(), rule_errors: ErrorList::new(), costs };
+    let context = Context { cardinality: Some(1), compiled: true, ..Context::default() };
+    walk.node(schema, path, &context, true);
     errors.extend(walk.errors);
     errors.extend(walk.rule_errors);
     if errors.is_empty() {
         errors.extend(unsupported);
+    }
+    if let Some(costs) = walk.costs {
+        costs.report(path, &mut errors);
     }
     errors
 }
@@ -91,13 +108,17 @@ fn root_keywords(schema: &Props, path: &Path, errors: &mut ErrorList) {
 
 /// What counts where a schema stands.
 #[derive(Clone, Debug, Default)]
-struct Context {
+pub(super) struct Context {
     /// Why there may be no defaults, if so.
     no_defaults: Option<String>,
     /// Inside the metadata of an object.
     inside_meta: bool,
     /// The first place above whose old value cannot be told.
-    uncorrelated: Option<Path>,
+    pub(super) uncorrelated: Option<Path>,
+    /// How often data of this schema can be in an object at most, as far as that is bounded.
+    pub(super) cardinality: Option<u64>,
+    /// Whether rules here are those of data, and not of a clause.
+    compiled: bool,
 }
 
 impl Context {
@@ -106,14 +127,41 @@ impl Context {
     }
 }
 
+impl Context {
+    /// What counts below a schema.
+    fn within(&self, schema: &Props) -> Self {
+        let cardinality =
+            self.cardinality.zip(max_elements(schema)).map(|(own, most)| own.saturating_mul(most));
+        Self { cardinality, ..self.clone() }
+    }
+
+    /// What counts in a clause.
+    fn in_clause(&self) -> Self {
+        Self { compiled: false, ..self.clone() }
+    }
+}
+
+/// How many values a schema can have below it at most; `None`: any number.
+fn max_elements(schema: &Props) -> Option<u64> {
+    let most = match schema.kind() {
+        "object" if schema.has_additional() => schema.max_properties,
+        "array" => schema.max_items,
+        _ => Some(1),
+    };
+    most.map(|most| u64::try_from(most).unwrap_or_default())
+}
+
 struct Walk<'a> {
     options: &'a Options,
     errors: ErrorList,
     rule_errors: ErrorList,
+    /// `None`: rules are not compiled.
+    costs: Option<Costs>,
 }
 
 impl Walk<'_> {
     fn node(&mut self, schema: &Props, path: &Path, context: &Context, root: bool) {
+        let before = self.errors.len();
         self.keywords(schema, path, context);
         if schema.unique_items == Some(true) {
             let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
@@ -140,6 +188,24 @@ impl Walk<'_> {
         }
         for (i, rule) in schema.rules().iter().enumerate() {
             self.rule(rule, schema, &path.child("x-kubernetes-validations").index(i));
+        }
+        // What is wrong with a schema makes its rules wrong in ways that help nobody.
+        if self.errors.len() == before && context.compiled && !schema.rules().is_empty() {
+            self.compiled_rules(schema, path, context, root || schema.embedded());
+        }
+    }
+
+    fn compiled_rules(&mut self, schema: &Props, path: &Path, context: &Context, root: bool) {
+        let Some(costs) = &mut self.costs else { return };
+        let at = path.child("x-kubernetes-validations");
+        let Some(declared) = declared(schema, root) else {
+            let why = "internal error: failed to construct type information for x-kubernetes-validations rules: unable to convert structural schema to CEL declarations";
+            return self.rule_errors.push(Error::internal(&at, why));
+        };
+        let compiled = compile(schema.rules(), schema, &declared);
+        for (i, (rule, compiled)) in schema.rules().iter().zip(&compiled).enumerate() {
+            let place = Place { path: &at.index(i), context };
+            rules::check(rule, compiled, &place, costs, &mut self.rule_errors);
         }
     }
 
@@ -205,7 +271,7 @@ impl Walk<'_> {
             self.errors.forbidden(&at, "additionalProperties and properties are mutual exclusive");
         }
         let Some(inner) = schema.additional() else { return };
-        let mut context = context.clone();
+        let mut context = context.within(schema);
         if context.inside_meta {
             // What pruning does to defaults depends on the value there.
             context.no_defaults = Some("inside additionalProperties applying to object metadata".to_owned());
@@ -215,7 +281,7 @@ impl Walk<'_> {
 
     fn properties(&mut self, schema: &Props, path: &Path, context: &Context, root: bool) {
         for (name, field) in schema.fields() {
-            let mut context = context.clone();
+            let mut context = context.within(schema);
             if schema.map_type() == "atomic" {
                 context = context.without_old_self(path);
             }
@@ -230,6 +296,7 @@ impl Walk<'_> {
     }
 
     fn clauses(&mut self, schema: &Props, path: &Path, context: &Context) {
+        let context = &context.in_clause();
         if let Some(clause) = &schema.not {
             self.node(clause, &path.child("not"), context, false);
         }
@@ -246,7 +313,7 @@ impl Walk<'_> {
     }
 
     fn items(&mut self, schema: &Props, path: &Path, context: &Context) {
-        let mut context = context.clone();
+        let mut context = context.within(schema);
         if schema.list_type() != "map" {
             context = context.without_old_self(path);
         }

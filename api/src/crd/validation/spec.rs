@@ -48,7 +48,13 @@ pub(super) fn validate(
     required_names(spec, &path.child("names"), &mut errors);
     errors.extend(names(&spec.names, &path.child("names")));
     let at = path.child("validation");
-    errors.extend(validation(internal.has_schema, internal.schema, internal.has_any_status(), &options, &at));
+    errors.extend(validation(
+        internal.has_schema,
+        internal.schema,
+        internal.has_any_status(),
+        (&options, internal.version),
+        &at,
+    ));
     errors.extend(subresources(internal.subresources, &path.child("subresources")));
     errors.extend(columns(internal.columns, &path.child("additionalPrinterColumns")));
     errors.extend(selectable(internal, &options, &path));
@@ -154,7 +160,7 @@ fn version(version: &Version<'_>, has_status: bool, options: &Options, path: &Pa
         errors.invalid(&at, version.deprecation_warning.unwrap_or_default(), message);
     }
     let at = path.child("schema");
-    errors.extend(validation(version.has_schema, version.schema, has_status, options, &at));
+    errors.extend(validation(version.has_schema, version.schema, has_status, (options, version.name), &at));
     errors.extend(subresources(version.subresources, &path.child("subresources")));
     errors.extend(columns(version.columns, &path.child("additionalPrinterColumns")));
     if !version.selectable_fields.is_empty() {
@@ -242,12 +248,13 @@ fn validation(
     given: bool,
     schema: Option<&Props>,
     has_status: bool,
-    options: &Options,
+    (options, version): (&Options, &str),
     path: &Path,
 ) -> ErrorList {
     match schema {
         Some(schema) if given => {
-            schema::validate(schema, has_status, options, &path.child("openAPIV3Schema"))
+            let unchanged = options.unchanged_schemas.contains(version);
+            schema::validate(schema, has_status, unchanged, options, &path.child("openAPIV3Schema"))
         }
         _ => ErrorList::new(),
     }

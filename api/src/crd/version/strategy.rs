@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::super::correlate::Correlated;
 use super::super::props::Props;
+use super::super::rules::Verdict;
 use super::super::{list_types, metadata};
 use super::{Scale, Version, path};
-use crate::field::{ErrorList, Path, Report, quote};
+use crate::field::{Error, ErrorList, ErrorType, Path, Report, quote};
 use crate::format;
 use crate::json::Object;
 use crate::validation::meta;
@@ -117,6 +118,28 @@ impl Version {
             errors.extend(new_repetitions(new, old, schema));
         }
         errors
+    }
+
+    /// What the rules of the schema say of an object, when the other checks have found this.
+    #[must_use]
+    pub fn validate_rules(&self, new: &Value, old: Option<&Value>, found: &ErrorList) -> Verdict {
+        let (Some(rules), Some(schema)) = (&self.rules, &self.schema) else { return Verdict::default() };
+        let blocks = |error: &Error| {
+            matches!(
+                error.kind,
+                ErrorType::NotSupported
+                    | ErrorType::Required
+                    | ErrorType::TooLong
+                    | ErrorType::TooMany
+                    | ErrorType::TypeInvalid
+            )
+        };
+        if found.iter().any(blocks) {
+            let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            let error = Error::invalid(&Path::root(), Value::Null, detail);
+            return Verdict { errors: vec![error], warnings: Vec::new() };
+        }
+        rules.check(new, old, schema)
     }
 
     fn type_meta(&self, object: &Value) -> ErrorList {
