@@ -154,3 +154,6 @@ fn expression(
 fn cardinality(min_size: i64) -> u64 {
     u64::try_from(MAX_REQUEST_BYTES / (min_size + 1)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

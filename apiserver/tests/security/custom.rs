@@ -83,6 +83,34 @@ async fn values_are_checked_by_the_schema() {
 }
 
 #[tokio::test]
+async fn rules_hold_for_definitions_and_objects() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    namespace(&admin, "shop").await;
+    let with = |rule: &str| {
+        let mut definition = definition();
+        for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+            let spec = &mut version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+            spec["x-kubernetes-validations"] = json!([{"rule": rule, "message": "must not shrink"}]);
+        }
+        definition
+    };
+    let refused = admin.post(DEFINITIONS, &with("self.nope")).await;
+    assert_eq!(refused.0, 422, "{refused:?}");
+    assert!(message(&refused).contains("undefined field 'nope'"), "{refused:?}");
+    assert_eq!(admin.post(DEFINITIONS, &with("self.size >= oldSelf.size")).await.0, 201);
+    let path = format!("{DEFINITIONS}/gadgets.example.com");
+    eventually("it is established", || admin.get(&path), |answer| is_true(answer, "Established")).await;
+    let (status, mut object) = admin.post(GADGETS, &gadget("a", json!({"size": 3}))).await;
+    assert_eq!(status, 201);
+    object["spec"]["size"] = json!(2);
+    let refused = admin.put(&format!("{GADGETS}/a"), &object).await;
+    let why = "Gadget.example.com \"a\" is invalid: spec: Invalid value: must not shrink";
+    assert_eq!((refused.0, message(&refused)), (422, why));
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn status_and_scale_are_parts_of_their_own() {
     let cluster = established().await;
     let admin = cluster.admin();
