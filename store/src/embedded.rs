@@ -171,7 +171,9 @@ impl Embedded {
 /// Deletes what expired, tells watches how far they are, forgets old history; until the store is gone.
 async fn housekeeping(shared: std::sync::Weak<Shared>, token: CancellationToken) {
     let Some(config) = shared.upgrade().map(|s| s.config.clone()) else { return };
-    let mut progress = tokio::time::interval(config.progress_interval);
+    // The first report is due after an interval, not at once.
+    let first = tokio::time::Instant::now() + config.progress_interval;
+    let mut progress = tokio::time::interval_at(first, config.progress_interval);
     let mut retention = tokio::time::interval(config.retention / 2);
     let mut old = Revision(0);
     loop {

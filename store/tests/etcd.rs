@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -146,9 +147,9 @@ async fn a_session_is_started_and_renewed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_shown_and_checked() {
     let dir = tempfile::tempdir().expect("temp dir");
-    make_certificates(dir.path());
     let path = |name: &str| dir.path().join(name).display().to_string();
     let mut backend = EtcdBackend::new().await;
+    make_certificates(dir.path(), backend.address);
     backend.scheme = "https";
     backend.flags = vec![
         format!("--cert-file={}", path("server.crt")),
@@ -179,8 +180,8 @@ async fn certificates_are_shown_and_checked() {
     }
 }
 
-/// An authority `ca`, certificates `server` and `client` of it, and an authority `other`.
-fn make_certificates(dir: &Path) {
+/// An authority `ca`, certificates `server` and `client` of it for an address, and an authority `other`.
+fn make_certificates(dir: &Path, address: Ipv4Addr) {
     let script = "
         set -e
         key() { openssl ecparam -name prime256v1 -genkey -noout -out $1.key; }
@@ -191,9 +192,14 @@ fn make_certificates(dir: &Path) {
         for name in server client; do
             key $name
             openssl req -new -key $name.key -subj /CN=$name -out $name.csr
-            printf 'subjectAltName=IP:127.0.0.1\\nextendedKeyUsage=serverAuth,clientAuth\\n' > ext
+            printf 'subjectAltName=IP:%s\\nextendedKeyUsage=serverAuth,clientAuth\\n' $ADDRESS > ext
             openssl x509 -req -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $name.crt
         done";
-    let made = Command::new("sh").args(["-c", script]).current_dir(dir).output().expect("run openssl");
+    let made = Command::new("sh")
+        .args(["-c", script])
+        .env("ADDRESS", address.to_string())
+        .current_dir(dir)
+        .output()
+        .expect("run openssl");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }

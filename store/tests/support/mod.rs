@@ -2,9 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use store::Store;
@@ -46,9 +47,11 @@ impl Backend for EmbeddedBackend {
     }
 }
 
-/// A real etcd server, one member, on free ports of the loopback interface.
+/// A real etcd server, one member, on a loopback address of its own.
 pub struct EtcdBackend {
     dir: tempfile::TempDir,
+    /// Where it listens.
+    pub address: Ipv4Addr,
     client_port: u16,
     peer_port: u16,
     server: Option<Child>,
@@ -60,8 +63,16 @@ pub struct EtcdBackend {
     pub config: Config,
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+/// A loopback address that nothing else uses. A port found free on the common one may be gone to somebody's connection
+/// before the server takes it.
+fn own_address() -> Ipv4Addr {
+    static USED: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high.max(1), low, USED.fetch_add(1, Ordering::Relaxed))
+}
+
+fn free_port(address: Ipv4Addr) -> u16 {
+    let listener = TcpListener::bind((address, 0)).expect("a free port");
     listener.local_addr().expect("address").port()
 }
 
@@ -72,12 +83,12 @@ fn etcd_binary() -> PathBuf {
 impl EtcdBackend {
     /// The address clients use.
     pub fn endpoint(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
+        format!("{}://{}:{}", self.scheme, self.address, self.client_port)
     }
 
     /// Starts the server.
     pub fn start(&mut self) {
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let peer = format!("http://{}:{}", self.address, self.peer_port);
         let log = std::fs::File::create(self.dir.path().join("log")).expect("log");
         let mut command = Command::new(etcd_binary());
         command
@@ -136,10 +147,12 @@ impl Backend for EtcdBackend {
             progress_interval: Duration::from_millis(300),
             ..Config::new([""])
         };
+        let address = own_address();
         Self {
             dir: tempfile::tempdir().expect("temp dir"),
-            client_port: free_port(),
-            peer_port: free_port(),
+            address,
+            client_port: free_port(address),
+            peer_port: free_port(address),
             server: None,
             scheme: "http",
             flags: Vec::new(),
