@@ -14,6 +14,7 @@ up: packages
 down:
 	@test -x target/release/coxswain || $(CARGO) build --release --bins
 	target/release/coxswain down
+	@deploy/link-kubectl.sh --remove
 
 # Everything the tests need, then all tests; the end-to-end tests come last.
 test: packages lint unit e2e
@@ -25,13 +26,14 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-# Always the whole workspace: crates built alone have other features, and all would be compiled once more.
+# Always the whole workspace, and binaries beside their tests: built otherwise, crates have other features, and all
+# would be compiled once more.
 unit:
 	$(CARGO) test --workspace --exclude e2e
 
 e2e:
-	$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace --test house --test end_to_end
+	$(CARGO) build --workspace --bins --tests
+	$(CARGO) test --workspace --test house --test command_line --test end_to_end
 
 bench: packages
 	$(CARGO) build --release --bins

@@ -1,10 +1,12 @@
 //! Two clusters, one on the embedded store and one on etcd, and what users do with them.
 //!
-//! Each scenario works in a namespace of its own and runs against both clusters. With
-//! `COXSWAIN_E2E=embedded` or `COXSWAIN_E2E=etcd` only one of them is started.
+//! Each scenario works in a namespace of its own and runs against both clusters: with our kubectl on the embedded
+//! store and with Debian's on etcd, the samples with both on both. With `COXSWAIN_E2E=embedded` or
+//! `COXSWAIN_E2E=etcd` only one of the clusters is started.
 
 mod scenarios;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,17 +16,20 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::RwLock;
 
-use scenarios::{Env, SCENARIOS};
+use scenarios::{Env, SCENARIOS, Scenario};
 
 fn main() -> ExitCode {
     client::connect::install_crypto_provider();
     let arguments = Arguments::from_args();
     if arguments.list {
-        return libtest_mimic::run(&arguments, trials_of(None)).exit_code();
+        return libtest_mimic::run(&arguments, trials_of(&[])).exit_code();
     }
     let runtime = Runtime::new().expect("a runtime");
     let only = std::env::var("COXSWAIN_E2E").unwrap_or_default();
     let mut outcomes = vec![];
+    let own = binaries().expect("a folder").join("kubectl");
+    let cache = e2e::cluster::repository().join("target/debian-kubectl");
+    let clients = [("ours", own), ("debian", debian(&cache).expect("Debian's kubectl"))];
     let forms = [(Form::OneProcess, "embedded", 1), (Form::Separate, "etcd", 2)];
     for (form, name, number) in forms.into_iter().filter(|(_, name, _)| only.is_empty() || only == *name) {
         eprintln!("starting the cluster on {name}");
@@ -36,23 +41,13 @@ fn main() -> ExitCode {
             }
         };
         eprintln!("the API server on {name} was ready after {:?}", cluster.ready_after);
-        let kubeconfig = cluster.layout.kubeconfig("admin");
-        let own = binaries().expect("a folder").join("kubectl");
-        let cache = e2e::cluster::repository().join("target/debian-kubectl");
-        let program = if form == Form::OneProcess { own } else { debian(&cache).expect("Debian's kubectl") };
-        let env = Arc::new(Env {
-            name,
-            kubectl: Kubectl::new(&program, &kubeconfig),
-            address: cluster.address(),
-            enter: cluster.enter(),
-            cluster: RwLock::new(cluster),
-            runtime: runtime.handle().clone(),
-        });
+        let envs = environments(cluster, &clients, form, &runtime);
         // Two at a time: these machines are small.
         let arguments = Arguments { test_threads: arguments.test_threads.or(Some(2)), ..arguments.clone() };
-        let conclusion = libtest_mimic::run(&arguments, trials_of(Some(&env)));
-        let env = Arc::into_inner(env).expect("all trials have ended");
-        let cluster = env.cluster.into_inner();
+        let conclusion = libtest_mimic::run(&arguments, trials_of(&envs));
+        let cluster = envs.first().map(|env| env.cluster.clone()).expect("a client");
+        drop(envs);
+        let cluster = Arc::into_inner(cluster).expect("all trials have ended").into_inner();
         if conclusion.has_failed() {
             eprintln!("{}", cluster.log_tails());
         }
@@ -69,22 +64,55 @@ fn main() -> ExitCode {
     }
 }
 
-fn trials_of(env: Option<&Arc<Env>>) -> Vec<Trial> {
-    let trial = |scenario: &'static scenarios::Scenario| {
-        let env = env.cloned();
-        let name =
-            env.as_ref().map_or(scenario.name.to_owned(), |env| format!("{}::{}", env.name, scenario.name));
-        Trial::test(name, move || {
-            let env = env.ok_or_else(|| Failed::from("only listed"))?;
-            let run = async {
-                if scenario.hurts {
-                    return (scenario.run)(env.clone()).await;
-                }
-                let _shared = env.cluster.read().await;
-                (scenario.run)(env.clone()).await
-            };
-            env.runtime.block_on(run).map_err(|error| Failed::from(format!("{error:#}")))
+/// One for each client; the first is the one that shows what is shown once.
+fn environments(
+    cluster: Cluster,
+    clients: &[(&'static str, PathBuf); 2],
+    form: Form,
+    runtime: &Runtime,
+) -> Vec<Arc<Env>> {
+    let kubeconfig = cluster.layout.kubeconfig("admin");
+    let (address, enter) = (cluster.address(), cluster.enter());
+    let cluster = Arc::new(RwLock::new(cluster));
+    let env = |(name, program): &(&'static str, PathBuf)| {
+        Arc::new(Env {
+            client: name,
+            kubectl: Kubectl::new(program, &kubeconfig),
+            address,
+            enter: enter.clone(),
+            cluster: cluster.clone(),
+            runtime: runtime.handle().clone(),
         })
     };
-    SCENARIOS.iter().map(trial).collect()
+    let mut envs: Vec<_> = clients.iter().map(env).collect();
+    if form == Form::Separate {
+        envs.reverse();
+    }
+    envs
+}
+
+/// The trials of one cluster; of none, just their names.
+fn trials_of(envs: &[Arc<Env>]) -> Vec<Trial> {
+    if envs.is_empty() {
+        let never = || Err(Failed::from("only listed"));
+        return SCENARIOS.iter().map(|scenario| Trial::test(scenario.name, never)).collect();
+    }
+    let of = |scenario: &'static Scenario| {
+        let clients = if scenario.by_every_client { envs.len() } else { 1 };
+        envs.iter().take(clients).map(move |env| trial(scenario, env.clone()))
+    };
+    SCENARIOS.iter().flat_map(of).collect()
+}
+
+fn trial(scenario: &'static Scenario, env: Arc<Env>) -> Trial {
+    Trial::test(format!("{}::{}", env.client, scenario.name), move || {
+        let run = async {
+            if scenario.hurts {
+                return (scenario.run)(env.clone()).await;
+            }
+            let _shared = env.cluster.read().await;
+            (scenario.run)(env.clone()).await
+        };
+        env.runtime.block_on(run).map_err(|error| Failed::from(format!("{error:#}")))
+    })
 }

@@ -46,9 +46,8 @@ async fn dispatch(cx: &Context, request: Request<Body>) -> Result<Response<Body>
         return Ok(page_not_found());
     }
     let Some(resource) = cx.server.registry.find(&info.group, &info.version, &info.resource) else {
-        // What no built-in version has is looked for among the custom resources, which answer as no API at all.
-        let built_in =
-            info.api_prefix == "api" || cx.server.registry.has_built_in(&info.group, &info.version);
+        // What no built-in group has is looked for among the custom resources, which answer as no API at all.
+        let built_in = info.api_prefix == "api" || cx.server.registry.has_built_in_group(&info.group);
         return if built_in { Err(ApiError::no_such_resource()) } else { Ok(page_not_found()) };
     };
     check_place(cx, &resource)?;

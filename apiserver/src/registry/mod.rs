@@ -124,13 +124,6 @@ impl Registry {
         self.built_in.groups.iter().any(|known| known.name == group)
     }
 
-    /// Whether any resource of a group and version is built in.
-    #[must_use]
-    pub fn has_built_in(&self, group: &str, version: &str) -> bool {
-        let group = self.built_in.groups.iter().find(|known| known.name == group);
-        group.is_some_and(|known| known.versions.iter().any(|own| own == version))
-    }
-
     /// Whether a resource is built in, in any version.
     #[must_use]
     pub fn is_built_in(&self, group: &str, plural: &str) -> bool {

@@ -192,3 +192,20 @@ async fn two_definitions_do_not_get_one_kind() {
     eventually("it gets them", || admin.get(&path), |answer| is_true(answer, "Established")).await;
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_not_there_is_missed_as_its_group_is_served() {
+    let cluster = established().await;
+    let admin = cluster.admin();
+    for path in ["/apis/apps/v9/deployments", "/apis/apps/v1/widgets"] {
+        let answer = admin.get(path).await;
+        assert_eq!((answer.0, answer.1["kind"].as_str()), (404, Some("Status")), "{path}: {answer:?}");
+    }
+    let others =
+        ["/apis/example.com/v1/widgets", "/apis/example.com/v9/gadgets", "/apis/nope.example.com/v1/things"];
+    for path in others {
+        let answer = admin.get(path).await;
+        assert_eq!((answer.0, answer.1.is_object()), (404, false), "{path}: {answer:?}");
+    }
+    cluster.stop().await;
+}

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
-use e2e::cluster::Form;
+use anyhow::{Context, Result, ensure};
+use e2e::cluster::{Form, condition};
+use e2e::kubectl::Kubectl;
 use e2e::wait;
+use k8s_openapi::api::core::v1::Pod;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Env, ready_pods, sample};
 
@@ -41,4 +44,67 @@ pub async fn killed_components_come_back_and_no_pod_notices(env: Arc<Env>) -> Re
     let counts = restarts().await?;
     ensure!(counts.split_whitespace().all(|count| count == "0"), "restarts: {counts}");
     env.done(&kubectl).await
+}
+
+/// What goes with a shim are the processes of its pod: they are started again in the same pod, and no other pod
+/// notices.
+pub async fn pods_whose_shim_is_killed_come_back(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("shim").await?;
+    kubectl.run(&format!("apply -f {}", sample("deploy.yaml"))).await?;
+    let pods = ready_pods(&kubectl, "app=hello", 2).await?;
+    let (victim, other) = (&pods[0], &pods[1]);
+    let before = (pod(&kubectl, victim).await?, pod(&kubectl, other).await?);
+    let shim = shim_of(&before.0.container)?;
+    kill_process(shim, Signal::KILL)?;
+    wait::until("the pod without a shim is ready again", || async {
+        let now = pod(&kubectl, victim).await?;
+        ensure!(now.uid == before.0.uid, "another pod took its place");
+        Ok((now.container != before.0.container && now.ready).then_some(()))
+    })
+    .await?;
+    ensure!(ready_pods(&kubectl, "app=hello", 2).await? == pods, "pods were replaced");
+    ensure!(pod(&kubectl, other).await? == before.1, "another pod noticed");
+    env.done(&kubectl).await
+}
+
+#[derive(Debug, PartialEq)]
+struct Seen {
+    uid: String,
+    container: String,
+    restarts: i32,
+    ready: bool,
+}
+
+async fn pod(kubectl: &Kubectl, name: &str) -> Result<Seen> {
+    let pod: Pod = serde_json::from_str(&kubectl.run(&format!("get pod {name} -o json")).await?)?;
+    let ready = condition(&pod, "Ready");
+    let container = pod.status.and_then(|status| status.container_statuses?.into_iter().next());
+    let container = container.context("no status yet")?;
+    let id = container.container_id.context("no container yet")?;
+    Ok(Seen {
+        uid: pod.metadata.uid.context("no uid")?,
+        container: id.rsplit('/').next().unwrap_or_default().to_owned(),
+        restarts: container.restart_count,
+        ready,
+    })
+}
+
+/// The process that watches over a container: its parent.
+fn shim_of(container: &str) -> Result<Pid> {
+    let inside = |pid: &Pid| {
+        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()));
+        groups.is_ok_and(|text| text.contains(container))
+    };
+    let is_shim = |pid: &Pid| {
+        let words = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        String::from_utf8_lossy(&words).contains("containerd-shim")
+    };
+    let entries = std::fs::read_dir("/proc")?.flatten();
+    let all = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    all.filter(inside).filter_map(parent).find(is_shim).with_context(|| format!("no shim of {container}"))
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    Pid::from_raw(stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()?)
 }

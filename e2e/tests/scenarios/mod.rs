@@ -3,6 +3,7 @@
 mod failure;
 mod samples;
 mod services;
+mod streams;
 mod workloads;
 
 use std::future::Future;
@@ -17,8 +18,8 @@ use tokio::sync::RwLock;
 
 /// What a scenario works with.
 pub struct Env {
-    /// Which cluster this is.
-    pub name: &'static str,
+    /// The name of the command-line client under test.
+    pub client: &'static str,
     /// The command-line client under test.
     pub kubectl: Kubectl,
     /// The node's address.
@@ -26,7 +27,7 @@ pub struct Env {
     /// What goes before a command to run it in the node's network.
     pub enter: Vec<String>,
     /// The cluster. Scenarios share it; one that hurts it has it to itself.
-    pub cluster: RwLock<Cluster>,
+    pub cluster: Arc<RwLock<Cluster>>,
     /// Where scenarios run.
     pub runtime: tokio::runtime::Handle,
 }
@@ -39,37 +40,40 @@ pub struct Scenario {
     pub name: &'static str,
     /// Whether it hurts the cluster, so that nothing else may go on beside it.
     pub hurts: bool,
+    /// Whether every client must show it; else each cluster's own client does.
+    pub by_every_client: bool,
     /// Keeps it, or fails.
     pub run: Run,
 }
 
 macro_rules! scenario {
-    ($module:ident::$name:ident, hurts: $hurts:literal) => {
-        Scenario { name: stringify!($name), hurts: $hurts, run: |env| Box::pin($module::$name(env)) }
-    };
-    ($module:ident::$name:ident) => {
-        scenario!($module::$name, hurts: false)
+    ($module:ident::$name:ident $(, $flag:ident)*) => {
+        Scenario { $($flag: true,)* ..Scenario {
+            name: stringify!($name), hurts: false, by_every_client: false, run: |env| Box::pin($module::$name(env))
+        } }
     };
 }
 
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
-    scenario!(samples::deployment_serves_behind_its_service),
+    scenario!(samples::deployment_serves_behind_its_service, by_every_client),
     scenario!(services::a_connection_older_than_its_service_gets_through),
-    scenario!(samples::string_service_of_replication_controllers_answers),
-    scenario!(samples::string_service_of_deployments_answers),
-    scenario!(samples::consumer_gets_what_the_producer_makes),
+    scenario!(samples::string_service_of_replication_controllers_answers, by_every_client),
+    scenario!(samples::string_service_of_deployments_answers, by_every_client),
+    scenario!(samples::consumer_gets_what_the_producer_makes, by_every_client),
     scenario!(workloads::deleted_pod_is_replaced_and_scaling_scales),
     scenario!(workloads::rolling_update_loses_no_request),
     scenario!(workloads::memory_hog_is_killed_and_restarted),
-    scenario!(workloads::logs_follow_and_exec_returns_its_exit_code),
-    scenario!(failure::killed_components_come_back_and_no_pod_notices, hurts: true),
+    scenario!(streams::logs_follow_and_exec_returns_its_exit_code),
+    scenario!(streams::exec_gives_a_terminal, by_every_client),
+    scenario!(failure::pods_whose_shim_is_killed_come_back),
+    scenario!(failure::killed_components_come_back_and_no_pod_notices, hurts),
 ];
 
 impl Env {
     /// A namespace of its own for a scenario; removed by [`Env::done`].
     pub async fn namespace(&self, name: &str) -> Result<Kubectl> {
-        let name = format!("{name}-{}", self.name);
+        let name = format!("{name}-{}", self.client);
         self.kubectl.run(&format!("create namespace {name}")).await?;
         Ok(self.kubectl.in_namespace(&name))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use e2e::wait;
 
-use super::workloads::pipe;
+use super::streams::pipe;
 use super::{Env, ready_pods, sample};
 
 /// An address for a service, far from those that are given out by themselves.

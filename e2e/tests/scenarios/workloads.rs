@@ -1,15 +1,15 @@
 //! Pods and workloads at work.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::kubectl::Kubectl;
 use e2e::wait;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::streams::pipe;
 use super::{Env, ready_pods, sample};
 
 pub async fn deleted_pod_is_replaced_and_scaling_scales(env: Arc<Env>) -> Result<()> {
@@ -93,50 +93,5 @@ pub async fn memory_hog_is_killed_and_restarted(env: Arc<Env>) -> Result<()> {
         Ok((status.restart_count >= 1).then_some(()))
     })
     .await?;
-    env.done(&kubectl).await
-}
-
-/// Runs kubectl with an input.
-pub async fn pipe(kubectl: &Kubectl, words: &str, input: &str) -> Result<()> {
-    let mut child =
-        kubectl.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    child.stdin.take().context("no stdin")?.write_all(input.as_bytes()).await?;
-    let output = child.wait_with_output().await?;
-    ensure!(output.status.success(), "kubectl {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
-}
-
-pub async fn logs_follow_and_exec_returns_its_exit_code(env: Arc<Env>) -> Result<()> {
-    let kubectl = env.namespace("streams").await?;
-    let manifest = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"talker","labels":{"app":"talker"}},"spec":{
-        "terminationGracePeriodSeconds":1,"containers":[{"name":"talker","image":"docker.io/library/busybox:1.36",
-        "imagePullPolicy":"Never","command":["sh","-c","n=0; while true; do n=$((n+1)); echo line-$n; sleep 0.2; done"]}]}}"#;
-    pipe(&kubectl, "apply -f -", manifest).await?;
-    ready_pods(&kubectl, "app=talker", 1).await?;
-    let mut follow = kubectl.command("logs -f talker").stdout(Stdio::piped()).spawn()?;
-    let mut lines = BufReader::new(follow.stdout.take().context("no stdout")?).lines();
-    let seen = async {
-        while let Some(line) = lines.next_line().await? {
-            if line == "line-12" {
-                return Ok(());
-            }
-        }
-        anyhow::bail!("the log ended")
-    };
-    tokio::time::timeout(wait::PATIENCE, seen).await.context("the log stands still")??;
-    follow.kill().await?;
-
-    let mut exec =
-        kubectl.command("exec -i talker -- cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut stdin = exec.stdin.take().context("no stdin")?;
-    stdin.write_all(b"over and back\n").await?;
-    drop(stdin);
-    let output =
-        tokio::time::timeout(wait::PATIENCE, exec.wait_with_output()).await.context("cat does not end")??;
-    ensure!(output.stdout == b"over and back\n", "{:?}", String::from_utf8_lossy(&output.stdout));
-    let output =
-        kubectl.command("exec talker -- sh").args(["-c", "echo out; echo err >&2; exit 7"]).output().await?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.code() == Some(7) && text == "out\n", "{:?} {text:?}", output.status);
     env.done(&kubectl).await
 }
