@@ -117,18 +117,26 @@ fn stored<'a>(gvk: &GroupVersionKind, object: &'a Value) -> Cow<'a, Value> {
     }
 }
 
-/// The typed object. A null where the struct wants a value counts as absent.
+/// The typed object. A null where the struct wants a value counts as absent, or as the zero time.
 fn read<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
-    T::deserialize(object).or_else(|_| T::deserialize(without_nulls(object)))
+    T::deserialize(object)
+        .or_else(|_| T::deserialize(without_nulls(object, None)))
+        .or_else(|_| T::deserialize(without_nulls(object, Some(ZERO_TIME))))
 }
 
-fn without_nulls(value: &Value) -> Value {
+/// What stands for a time that was never set where a struct wants one.
+const ZERO_TIME: &str = "1970-01-01T00:00:00Z";
+
+/// A copy without nulls; those in place of times become `time`, if there is one.
+fn without_nulls(value: &Value, time: Option<&str>) -> Value {
+    let kept = |(key, value): (&String, &Value)| {
+        let zero = time.filter(|_| key.ends_with("Time")).map(Value::from);
+        let value = if value.is_null() { zero? } else { without_nulls(value, time) };
+        Some((key.clone(), value))
+    };
     match value {
-        Value::Object(map) => {
-            let kept = map.iter().filter(|(_, value)| !value.is_null());
-            Value::Object(kept.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
-        }
-        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
+        Value::Object(map) => Value::Object(map.iter().filter_map(kept).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(|item| without_nulls(item, time)).collect()),
         scalar => scalar.clone(),
     }
 }
@@ -156,4 +164,23 @@ pub(crate) fn typed2<T: DeserializeOwned>(
 /// Whether a workload has a selector at all: the typed structs do not tell.
 pub(crate) fn has_selector(object: &Value) -> bool {
     object.pointer("/spec/selector").is_some_and(|selector| !selector.is_null())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn times_that_were_never_set_are_no_reason_to_refuse() {
+        let gvk = GroupVersionKind::new("", "v1", "Service");
+        let old = json!({"apiVersion": "v1", "kind": "Service", "spec": {"clusterIP": "None"},
+                         "metadata": {"name": "a", "namespace": "b", "resourceVersion": "1"},
+                         "status": {"loadBalancer": {}}});
+        let mut new = old.clone();
+        new["status"]["conditions"] = json!([{"type": "A", "status": "True", "reason": "B", "message": "c",
+                                              "lastTransitionTime": null}]);
+        assert_eq!(validate_status_update(&gvk, &new, &old), []);
+    }
 }

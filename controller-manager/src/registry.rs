@@ -101,6 +101,13 @@ pub static CONTROLLERS: &[Registration] = &[
         "pv-protection-controller",
         crate::protection::start_volumes,
     ),
+    Registration {
+        name: "volumeattributesclass-protection-controller",
+        alias: None,
+        by_default: true,
+        account: "volumeattributesclass-protection-controller",
+        start: crate::protection::start_attributes_classes,
+    },
     entry("serviceaccount-token-controller", "serviceaccount-token", "", crate::serviceaccount_tokens::start),
     Registration {
         name: "service-cidr-controller",

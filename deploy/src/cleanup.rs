@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kubelet::runtime::Runtime;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tracing::warn;
 
@@ -15,6 +16,8 @@ use crate::layout::Layout;
 use crate::settings::Settings;
 
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
+const END_PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
 
 /// Removes everything below `layout` and everything it left elsewhere on this machine. The server must have
 /// stopped.
@@ -52,8 +55,9 @@ pub async fn node(layout: &Layout) -> Result<()> {
     if layout.containerd_config().exists()
         && let Err(error) = remove_pods(layout).await
     {
-        warn!(error = %format!("{error:#}"), "pods could not all be removed");
+        warn!(error = %format!("{error:#}"), "containerd could not be asked to remove pods");
     }
+    end_shims(&layout.containerd_socket()).await?;
     if let Some(settings) = read_settings(layout) {
         remove_cgroups(&settings.cgroup_root);
     }
@@ -67,19 +71,62 @@ fn read_settings(layout: &Layout) -> Option<Settings> {
 
 async fn remove_pods(layout: &Layout) -> Result<()> {
     let mut child = containerd::start(layout).await?;
-    let socket = layout.containerd_socket();
-    let runtime = Runtime::connect(&socket, &socket, CALL_PATIENCE).await.context("reach containerd")?;
-    let removed = async {
-        for sandbox in runtime.list_pod_sandboxes(None).await? {
-            runtime.stop_pod_sandbox(&sandbox.id).await?;
-            runtime.remove_pod_sandbox(&sandbox.id).await?;
-        }
-        anyhow::Ok(())
-    };
-    let outcome = removed.await;
+    let removed = ask_to_remove_pods(&layout.containerd_socket()).await;
     child.start_kill()?;
     child.wait().await?;
-    outcome
+    removed
+}
+
+/// Asks containerd to remove all pods; one that it cannot remove does not save the others.
+async fn ask_to_remove_pods(socket: &Path) -> Result<()> {
+    let runtime = Runtime::connect(socket, socket, CALL_PATIENCE).await.context("reach containerd")?;
+    for sandbox in runtime.list_pod_sandboxes(None).await? {
+        let removed = async {
+            runtime.stop_pod_sandbox(&sandbox.id).await?;
+            runtime.remove_pod_sandbox(&sandbox.id).await
+        };
+        if let Err(error) = removed.await {
+            warn!(sandbox = sandbox.id, %error, "containerd could not remove a pod");
+        }
+    }
+    Ok(())
+}
+
+/// Ends the shims of this containerd that are left, and the containers they watch over.
+async fn end_shims(socket: &Path) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let shims = shims_of(socket)?;
+        if shims.is_empty() {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < END_PATIENCE, "shims of {} do not end: {shims:?}", socket.display());
+        // Containers first: one without a shim would be nobody's.
+        for process in shims.iter().flat_map(|shim| children_of(*shim)).chain(shims.iter().copied()) {
+            // It may have ended by itself.
+            let _ = kill_process(process, Signal::KILL);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn shims_of(socket: &Path) -> Result<Vec<Pid>> {
+    let socket = socket.as_os_str().as_encoded_bytes();
+    let is_shim = |pid: &Pid| {
+        let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        let program = words.next().unwrap_or_default();
+        String::from_utf8_lossy(program).contains("containerd-shim") && words.any(|word| word == socket)
+    };
+    let entries = fs::read_dir("/proc").context("read /proc")?.flatten();
+    let all = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    Ok(all.filter(is_shim).collect())
+}
+
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let list = format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero());
+    let text = fs::read_to_string(list).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
 /// Removes mounts below these folders, the deepest first.

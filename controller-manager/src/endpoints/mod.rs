@@ -29,11 +29,11 @@ pub fn start(cx: &Context) {
     let queue = WorkQueue::new("endpoint");
     enqueue_all(&services, &queue);
     services::enqueue_for_pods(&pods, &services, &queue, cx.config.flags.endpoint_updates_batch_period);
-    let keys = queue.clone();
-    // Those found at the start may be left over; those that are deleted may have to come back.
+    let (keys, found) = (queue.clone(), queue.clone());
+    // Those that are deleted may have to come back.
     endpoints.subscribe(move |event| {
-        if !matches!(event, Event::Updated { .. }) {
-            keys.add(meta::key(&event.object().metadata));
+        if let Event::Deleted(endpoints) = event {
+            keys.add(meta::key(&endpoints.metadata));
         }
     });
     let controller = Arc::new(Controller {
@@ -49,6 +49,10 @@ pub fn start(cx: &Context) {
         services.synced().await;
         pods.synced().await;
         endpoints.synced().await;
+        // Those found at the start may be left over; users may make others later.
+        for endpoints in endpoints.store().list() {
+            found.add(meta::key(&endpoints.metadata));
+        }
     };
     cx.work("endpoints-controller", queue, cx.config.concurrent.endpoints, synced, move |key| {
         let controller = controller.clone();

@@ -6,12 +6,13 @@ mod usage;
 
 use crate::common::errors::IgnoreGone;
 use crate::common::{discovery, meta};
-use crate::context::{Context, enqueue_all, states};
+use crate::context::Context;
+use api::pod::Resources;
 use api::quantity::Quantity;
 use client::controller::Action;
 use client::informer::PartialObject;
 use client::kube::api::PostParams;
-use client::{Api, Client, Informer, Object, ObjectKey, SharedInformerFactory, WorkQueue};
+use client::{Api, Client, Event, Informer, Object, ObjectKey, SharedInformerFactory, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
 use parking_lot::Mutex;
@@ -37,10 +38,15 @@ pub fn start(cx: &Context) {
     let (quotas, pods) = (cx.informer::<ResourceQuota>(), cx.pods());
     let (services, claims) = (cx.informer::<Service>(), cx.informer::<PersistentVolumeClaim>());
     let queue = WorkQueue::new("resourcequota_primary");
-    enqueue_all(&quotas, &queue);
-    follow(&pods, &quotas, &queue);
-    follow(&services, &quotas, &queue);
-    follow(&claims, &quotas, &queue);
+    let keys = queue.clone();
+    // Admission writes the status too: an answer to that from a cache that is behind would take back what it counted.
+    quotas.subscribe(move |event| match event {
+        Event::Updated { old, new } if limits(old) == limits(new) => {}
+        _ => keys.add(meta::key(&event.object().metadata)),
+    });
+    follow(&pods, &quotas, &queue, |old, new| usage::frees_pod(old, new, Timestamp::now()));
+    follow(&services, &quotas, &queue, usage::frees_service);
+    follow(&claims, &quotas, &queue, usage::frees_claim);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
         informers: cx.informers.clone(),
@@ -64,12 +70,26 @@ pub fn start(cx: &Context) {
     });
 }
 
-/// What comes, goes or changes its use wakes the quotas of its namespace.
-fn follow<K: Object>(objects: &Informer<K>, quotas: &Informer<ResourceQuota>, queue: &WorkQueue<ObjectKey>) {
+fn limits(quota: &ResourceQuota) -> Resources {
+    api::pod::read(quota.spec.as_ref().and_then(|spec| spec.hard.as_ref()))
+}
+
+/// What goes, or frees some of what it uses, wakes the quotas of its namespace. What comes was counted by admission.
+fn follow<K: Object>(
+    objects: &Informer<K>,
+    quotas: &Informer<ResourceQuota>,
+    queue: &WorkQueue<ObjectKey>,
+    frees: impl Fn(&K, &K) -> bool + Send + Sync + 'static,
+) {
     let (quotas, queue) = (quotas.clone(), queue.clone());
     objects.subscribe(move |event| {
-        for object in states(event) {
-            wake(&quotas, &queue, meta::namespace(object.meta()));
+        let woken = match event {
+            Event::Added(_) => false,
+            Event::Updated { old, new } => frees(old, new),
+            Event::Deleted(_) => true,
+        };
+        if woken {
+            wake(&quotas, &queue, meta::namespace(event.object().meta()));
         }
     });
 }
@@ -82,7 +102,7 @@ fn wake(quotas: &Informer<ResourceQuota>, queue: &WorkQueue<ObjectKey>, namespac
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> anyhow::Result<Action> {
         let Some(quota) = self.quotas.store().get(&key) else { return Ok(Action::Done) };
-        let hard = api::pod::read(quota.spec.as_ref().and_then(|spec| spec.hard.as_ref()));
+        let hard = limits(&quota);
         let mut used: BTreeMap<String, Quantity> = BTreeMap::new();
         let namespace = key.namespace.as_str();
         let pods = self.pods.store().list_namespace(namespace);
@@ -120,7 +140,7 @@ impl Controller {
             let informer = self.informers.dynamic_informer(&resource.api);
             let (quotas, queue) = (self.quotas.clone(), self.queue.clone());
             informer.subscribe(move |event| {
-                if !matches!(event, client::Event::Updated { .. }) {
+                if matches!(event, Event::Deleted(_)) {
                     wake(&quotas, &queue, meta::namespace(&event.object().metadata));
                 }
             });

@@ -104,7 +104,7 @@ fn crosses_namespaces(pod: &Pod) -> bool {
 pub fn pods(quota: &ResourceQuota, pods: &[Arc<Pod>], now: Timestamp, used: &mut Used) {
     for held in pods.iter().filter(|held| in_scope(quota, held)) {
         add(used, "count/pods", &number(1));
-        if pod::is_terminal(held) || is_overdue(held, now) {
+        if !is_charged(held, now) {
             continue;
         }
         add(used, "pods", &number(1));
@@ -118,6 +118,51 @@ pub fn pods(quota: &ResourceQuota, pods: &[Arc<Pod>], now: Timestamp, used: &mut
             add(used, format!("limits.{name}"), &amount);
         }
     }
+}
+
+fn is_charged(held: &Pod, now: Timestamp) -> bool {
+    !pod::is_terminal(held) && !is_overdue(held, now)
+}
+
+/// Whether a changed pod uses less, or counts for other quotas.
+pub fn frees_pod(old: &Pod, new: &Pod, now: Timestamp) -> bool {
+    let resources = |pod: &Pod| {
+        let status = pod.status.clone().unwrap_or_default();
+        let all = [status.init_container_statuses, status.container_statuses].into_iter().flatten().flatten();
+        all.map(|container| (container.name, container.resources)).collect::<Vec<_>>()
+    };
+    let (before, after) = (resources(old), resources(new));
+    let resized = |(name, old): &(String, _)| after.iter().any(|(other, new)| other == name && new != old);
+    before.iter().any(resized)
+        || has_scope(old, "Terminating") != has_scope(new, "Terminating")
+        || (is_charged(old, now) && !is_charged(new, now))
+}
+
+/// Whether a changed Service is of another kind for quotas.
+pub fn frees_service(old: &Service, new: &Service) -> bool {
+    let kind = |service: &Service| {
+        let kind = service.spec.as_ref().and_then(|spec| spec.type_.clone());
+        kind.filter(|kind| kind == "NodePort" || kind == "LoadBalancer")
+    };
+    kind(old) != kind(new)
+}
+
+/// Whether a changed claim uses another amount.
+pub fn frees_claim(old: &PersistentVolumeClaim, new: &PersistentVolumeClaim) -> bool {
+    let allocated = |claim: &PersistentVolumeClaim| {
+        let status = claim.status.as_ref().and_then(|status| status.allocated_resources.as_ref());
+        status.and_then(|resources| resources.get("storage").cloned())
+    };
+    let classes = |claim: &PersistentVolumeClaim| {
+        let status = claim.status.as_ref();
+        let modify = status.and_then(|status| status.modify_volume_status.clone());
+        (
+            claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.clone()),
+            status.and_then(|status| status.current_volume_attributes_class_name.clone()),
+            modify.and_then(|modify| modify.target_volume_attributes_class_name),
+        )
+    };
+    allocated(old) != allocated(new) || classes(old) != classes(new)
 }
 
 fn is_standard(name: &str) -> bool {
@@ -206,6 +251,30 @@ mod tests {
 
     fn text(used: &Used, names: &[&str]) -> Vec<String> {
         names.iter().map(|name| used.get(*name).map_or("-".to_owned(), ToString::to_string)).collect()
+    }
+
+    #[test]
+    fn what_frees_wakes_and_what_uses_does_not() {
+        let pod = |value: serde_json::Value| serde_json::from_value::<Pod>(value).unwrap();
+        let running = pod(json!({"metadata": {}, "status": {"phase": "Running"}}));
+        let ready = pod(
+            json!({"metadata": {"labels": {"a": "b"}}, "status": {"phase": "Running", "podIP": "1.2.3.4"}}),
+        );
+        let ended = pod(json!({"metadata": {}, "status": {"phase": "Succeeded"}}));
+        let bounded = pod(json!({"metadata": {}, "spec": {"containers": [], "activeDeadlineSeconds": 5}}));
+        for (old, new, expected) in [
+            (&running, &ready, false),
+            (&running, &ended, true),
+            (&ended, &running, false),
+            (&running, &bounded, true),
+        ] {
+            assert_eq!(frees_pod(old, new, Timestamp::UNIX_EPOCH), expected, "{old:?} -> {new:?}");
+        }
+        let service = |kind: &str| {
+            serde_json::from_value::<Service>(json!({"metadata": {}, "spec": {"type": kind}})).unwrap()
+        };
+        assert!(frees_service(&service("NodePort"), &service("ClusterIP")));
+        assert!(!frees_service(&service("ExternalName"), &service("ClusterIP")));
     }
 
     #[test]

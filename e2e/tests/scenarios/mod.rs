@@ -58,6 +58,7 @@ macro_rules! scenario {
 pub const SCENARIOS: &[Scenario] = &[
     scenario!(samples::deployment_serves_behind_its_service, by_every_client),
     scenario!(services::a_connection_older_than_its_service_gets_through),
+    scenario!(services::endpoints_without_a_service_stay),
     scenario!(samples::string_service_of_replication_controllers_answers, by_every_client),
     scenario!(samples::string_service_of_deployments_answers, by_every_client),
     scenario!(samples::consumer_gets_what_the_producer_makes, by_every_client),

@@ -44,3 +44,20 @@ pub async fn a_connection_older_than_its_service_gets_through(env: Arc<Env>) -> 
     ensure!(said.contains("hello from"), "answered {said:?}");
     env.done(&kubectl).await
 }
+
+/// The controller of Endpoints writes those of Services; what users made without a Service is theirs.
+pub async fn endpoints_without_a_service_stay(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("endpoints").await?;
+    let manifest = r#"{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"own"},
+        "subsets":[{"addresses":[{"ip":"192.0.2.7"}],"ports":[{"port":80}]}]}"#;
+    pipe(&kubectl, "apply -f -", manifest).await?;
+    // The controller has seen the first when it has made what it heard of later.
+    kubectl.run("create service clusterip other --tcp=80").await?;
+    wait::until("the endpoints of a service", || async {
+        kubectl.run("get endpoints other -o name").await.map(Some)
+    })
+    .await?;
+    let address = kubectl.run("get endpoints own -o jsonpath={.subsets[0].addresses[0].ip}").await?;
+    ensure!(address.trim() == "192.0.2.7", "{address:?}");
+    env.done(&kubectl).await
+}
