@@ -7,6 +7,7 @@ mod admission;
 mod apply;
 mod custom;
 mod openapi;
+mod policies;
 mod services;
 mod streaming;
 mod support;
