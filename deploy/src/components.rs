@@ -60,7 +60,10 @@ impl Component {
         let mut flags = match self {
             Self::KubeApiserver => apiserver(layout, settings)?,
             Self::KubeControllerManager => controller_manager(layout, settings),
-            Self::KubeScheduler => vec![flag("kubeconfig", layout.kubeconfig("scheduler").display())],
+            Self::KubeScheduler => vec![
+                flag("kubeconfig", layout.kubeconfig("scheduler").display()),
+                flag("leader-elect", has_peers(settings)),
+            ],
             Self::Kubelet => kubelet(layout, settings)?,
             Self::KubeProxy => vec![
                 flag("kubeconfig", layout.kubeconfig("proxy").display()),
@@ -176,7 +179,14 @@ fn controller_manager(layout: &Layout, settings: &Settings) -> Vec<String> {
         pki(layout, "cluster-signing-key-file", "ca.key"),
         flag("use-service-account-credentials", "true"),
         flag("controllers", "*,bootstrapsigner,tokencleaner"),
+        flag("leader-elect", has_peers(settings)),
     ]
+}
+
+/// Whether there may be other control planes: they would share an etcd. The embedded store is nobody else's, and a
+/// lease would only be something to lose when the machine is slow.
+fn has_peers(settings: &Settings) -> bool {
+    !settings.etcd_servers.is_empty()
 }
 
 fn kubelet(layout: &Layout, settings: &Settings) -> Result<Vec<String>> {

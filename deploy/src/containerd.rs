@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use kubelet::runtime::Runtime;
 use tokio::process::{Child, Command};
 
 use crate::layout::Layout;
@@ -86,12 +87,14 @@ pub async fn start(layout: &Layout) -> Result<Child> {
     // Signals meant for us (an interrupt from the terminal) must not reach it.
     command.process_group(0);
     let mut child = command.spawn().context("start containerd (is the package containerd installed?)")?;
+    let socket = layout.containerd_socket();
     let answered = tokio::time::timeout(START_PATIENCE, async {
         loop {
             if let Some(status) = child.try_wait()? {
                 bail!("containerd ended at once ({status}); see {}", log.display());
             }
-            if ctr(layout).args(["version"]).output().await.is_ok_and(|o| o.status.success()) {
+            // It answers before its CRI plugin does.
+            if Runtime::connect(&socket, &socket, START_PATIENCE).await.is_ok() {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

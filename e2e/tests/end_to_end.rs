@@ -24,7 +24,6 @@ fn main() -> ExitCode {
     if arguments.list {
         return libtest_mimic::run(&arguments, trials_of(&[])).exit_code();
     }
-    client::observability::init(0);
     let runtime = Runtime::new().expect("a runtime");
     let only = std::env::var("COXSWAIN_E2E").unwrap_or_default();
     let mut outcomes = vec![];

@@ -206,10 +206,10 @@ impl Proxier {
 }
 
 impl Proxier {
-    /// Connections that were begun before their service had rules: only when there are new addresses.
+    /// Connections that were begun before their service had rules, or while its last refusal was taken back: only
+    /// when addresses have become ones that somebody answers.
     async fn end_early_flows(&mut self, family: Family, ports: &BTreeMap<PortName, ServicePort>) {
-        let tcp = ports.values().filter(|port| port.protocol == Protocol::Tcp);
-        let now: BTreeSet<SocketAddr> = tcp.flat_map(ServicePort::addresses).collect();
+        let now = answered(ports);
         let known = self.tcp.entry(family).or_default();
         let new: BTreeSet<SocketAddr> = now.difference(known).copied().collect();
         *known = now;
@@ -229,6 +229,12 @@ impl Proxier {
             *known = udp;
         }
     }
+}
+
+/// The addresses of TCP services that have somebody to answer.
+fn answered(ports: &BTreeMap<PortName, ServicePort>) -> BTreeSet<SocketAddr> {
+    let tcp = ports.values().filter(|port| port.protocol == Protocol::Tcp);
+    tcp.filter(|port| !port.endpoints.is_empty()).flat_map(ServicePort::addresses).collect()
 }
 
 fn settings(config: &Config, family: Family, place: &Place) -> rules::Settings {

@@ -234,6 +234,7 @@ mod tests {
         ServiceSpec, VolumeResourceRequirements,
     };
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+    use serde_json::json;
 
     fn list(pairs: &[(&str, &str)]) -> Option<BTreeMap<String, Text>> {
         Some(pairs.iter().map(|(name, amount)| ((*name).to_owned(), Text((*amount).to_owned()))).collect())

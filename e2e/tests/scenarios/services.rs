@@ -52,7 +52,9 @@ pub async fn endpoints_without_a_service_stay(env: Arc<Env>) -> Result<()> {
         "subsets":[{"addresses":[{"ip":"192.0.2.7"}],"ports":[{"port":80}]}]}"#;
     pipe(&kubectl, "apply -f -", manifest).await?;
     // The controller has seen the first when it has made what it heard of later.
-    kubectl.run("create service clusterip other --tcp=80").await?;
+    let service = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"other"},
+        "spec":{"selector":{"app":"nobody"},"ports":[{"port":80}]}}"#;
+    pipe(&kubectl, "apply -f -", service).await?;
     wait::until("the endpoints of a service", || async {
         kubectl.run("get endpoints other -o name").await.map(Some)
     })
