@@ -144,6 +144,11 @@ impl<'a> Tables<'a> {
                 "List {{ item: NodeId({item}), semantics: {semantics}, wrapped: {wrapped} }}"
             ));
         }
+        let merged = match fact("map=") {
+            Some("atomic") => "Some(true)",
+            Some("granular") => "Some(false)",
+            _ => "None",
+        };
         let atomic = fact("map=") == Some("atomic");
         if let Some(inner) = kind.strip_prefix("{}") {
             let value = self.node_of(inner, package, &[]);
@@ -157,12 +162,12 @@ impl<'a> Tables<'a> {
             "double" => "Double",
             "bytes" => "Bytes",
             "Any" => "Raw(Raw::Any)",
-            _ => return self.reference(kind, package, atomic),
+            _ => return self.reference(kind, package, merged),
         };
         self.node(scalar.to_owned())
     }
 
-    fn reference(&mut self, kind: &str, package: &str, atomic: bool) -> usize {
+    fn reference(&mut self, kind: &str, package: &str, atomic: &str) -> usize {
         let full = if kind.starts_with("io.") { kind.to_owned() } else { format!("{package}.{kind}") };
         if let Some((_, node)) = SPECIAL.iter().find(|(name, _)| *name == full) {
             return self.node((*node).to_owned());

@@ -10,7 +10,6 @@ mod conflict;
 mod entries;
 mod last_applied;
 pub mod scale;
-mod struct_check;
 
 #[cfg(test)]
 mod apply_tests;

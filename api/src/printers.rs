@@ -29,6 +29,8 @@ pub(crate) mod workload;
 pub enum Doc {
     /// A text of its own.
     Text(&'static str),
+    /// The documentation of a field of a type, without an end that an older version of the type does not have.
+    Older(&'static str, &'static str, &'static str),
     /// The documentation of a field of a type, for example `io.k8s.api.core.v1.PodStatus` and `podIP`.
     Field(&'static str, &'static str),
 }
@@ -136,6 +138,10 @@ pub fn column_definitions(
         let description = match column.doc {
             Doc::Text(text) => text.to_owned(),
             Doc::Field(kind, field) => describe(kind, field).unwrap_or_default(),
+            Doc::Older(kind, field, end) => {
+                let text = describe(kind, field).unwrap_or_default();
+                text.strip_suffix(end).map(str::to_owned).unwrap_or(text)
+            }
         };
         json!({
             "name": column.name, "type": column.kind, "format": column.format, "priority": column.priority,

@@ -10,8 +10,10 @@ use crate::kinds;
 use crate::names::GroupVersionKind;
 use crate::schema::type_for;
 
+pub(crate) mod app_armor;
 pub(crate) mod claim;
 pub(crate) mod core;
+pub(crate) mod devices;
 mod drop;
 pub(crate) mod other;
 pub(crate) mod pod;
@@ -46,6 +48,8 @@ pub(crate) struct Strategy {
     pub(crate) status: bool,
     pub(crate) generation: Generation,
     pub(crate) create: fn(&mut Object),
+    /// What is said about a new object as the client sent it.
+    pub(crate) notes: fn(&Object) -> Vec<String>,
     pub(crate) update: Update,
     pub(crate) status_update: Update,
     /// Whether a status update may change metadata too.
@@ -66,6 +70,7 @@ impl Strategy {
         status: false,
         generation: Generation::None,
         create: |_| {},
+        notes: |_| Vec::new(),
         update: |_, _| {},
         status_update: |_, _| {},
         status_keeps_meta: false,
@@ -100,6 +105,11 @@ impl Strategy {
 
     pub(crate) const fn create(mut self, create: fn(&mut Object)) -> Self {
         self.create = create;
+        self
+    }
+
+    pub(crate) const fn notes(mut self, notes: fn(&Object) -> Vec<String>) -> Self {
+        self.notes = notes;
         self
     }
 
@@ -155,10 +165,11 @@ pub fn allow_create_on_update(gvk: &GroupVersionKind) -> bool {
     strategy(gvk).create_on_update
 }
 
-/// What the server does to a new object.
-pub fn prepare_for_create(gvk: &GroupVersionKind, object: &mut Value) {
+/// What the server does to a new object. Gives warnings about the object as it was.
+pub fn prepare_for_create(gvk: &GroupVersionKind, object: &mut Value) -> Vec<String> {
     let strategy = strategy(gvk);
-    let Some(object) = object.as_object_mut() else { return };
+    let Some(object) = object.as_object_mut() else { return Vec::new() };
+    let warnings = (strategy.notes)(object);
     if strategy.status {
         // What the encoder writes of an empty status.
         let zero = type_for(gvk).and_then(|ty| ty.zero().remove("status"));
@@ -171,6 +182,7 @@ pub fn prepare_for_create(gvk: &GroupVersionKind, object: &mut Value) {
         set_meta(object, "generation", Some(json!(1)));
     }
     (strategy.create)(object);
+    warnings
 }
 
 /// What the server does to a changed object.

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use api::codec::yaml;
 use api::convert::convert;
-use api::names::GroupVersionKind;
+use api::names::{GroupVersion, GroupVersionKind};
 use api::patch::{merge, strategic};
-use api::{defaults, field, registry, strategy, validation};
+use api::{defaults, field, registry, schema, strategy, validation};
 use serde_json::{Map, Value, json};
 
 const RUN: &str = "qqqqqq";
@@ -107,7 +107,7 @@ impl Server {
         meta.remove("resourceVersion");
         let key = target.key(meta.get("name").and_then(Value::as_str).unwrap_or_default());
         admit(&gvk, &mut object);
-        strategy::prepare_for_create(&gvk, &mut object);
+        let mut warnings = strategy::prepare_for_create(&gvk, &mut object);
         let errors = validation::validate_create(&asked, &object);
         if !errors.is_empty() {
             return Some(refused(&errors));
@@ -115,13 +115,19 @@ impl Server {
         if self.objects.contains_key(&key) {
             return None;
         }
-        let warnings = strategy::warnings(&gvk, &object, None);
+        warnings.extend(strategy::warnings(&gvk, &object, None));
         self.store(key, &mut object);
         Some(Answer { status: 201, body: convert(&gvk, &asked, object), warnings })
     }
 
     fn store(&mut self, key: String, object: &mut Value) {
         self.version += 1;
+        let kind = object["apiVersion"].as_str().and_then(GroupVersion::parse);
+        let kind =
+            kind.map(|version| version.with_kind(object["kind"].as_str().unwrap_or_default().to_owned()));
+        if let Some(ty) = kind.and_then(|kind| schema::type_for(&kind)) {
+            ty.forget_empty_lists(object);
+        }
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(key, object.clone());
     }

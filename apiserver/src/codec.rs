@@ -1,7 +1,8 @@
 //! Objects between bytes and values, for requests and answers: `api::codec` with the errors of the REST layer.
 
+use api::codec::kind::TypeMeta;
 use api::codec::ordered::{self, Ordered};
-use api::codec::{json, protobuf, yaml};
+use api::codec::{protobuf, yaml};
 use api::names::{GroupVersion, GroupVersionKind};
 use api::schema::{self, TypeRef};
 use api::status::ApiError;
@@ -51,7 +52,7 @@ pub fn decode_one_of(
 ) -> Result<Decoded, ApiError> {
     let (mut value, gvk, strict_errors) = match encoding {
         Encoding::Json => {
-            let found = kind_of_json(bytes).map_err(|why| unrecognized(bytes, kinds, &why))?;
+            let found = TypeMeta::of_json(bytes).map_err(|why| unrecognized(bytes, kinds, &why))?;
             let gvk = check_kind(&found, kinds)?;
             let decoded = type_of(gvk)?.decode_slice(bytes).map_err(|e| unusable(gvk, &e))?;
             let mut value = decoded.value;
@@ -63,7 +64,8 @@ pub fn decode_one_of(
         Encoding::Yaml => {
             let raw = yaml::load(bytes).map_err(|error| unrecognized(bytes, kinds, &error.to_string()))?;
             let strict_error = raw.strict_error();
-            let gvk = check_kind(&kind_of_value(&raw.value), kinds)?;
+            let found = TypeMeta::of_value(&raw.value).map_err(|why| unrecognized(bytes, kinds, &why))?;
+            let gvk = check_kind(&found, kinds)?;
             let decoded = type_of(gvk)?.decode_value(raw.value).map_err(|e| unusable(gvk, &e))?;
             let strict = strict_error.into_iter().chain(decoded.strict_errors).collect();
             (decoded.value, gvk, strict)
@@ -71,7 +73,8 @@ pub fn decode_one_of(
         Encoding::Protobuf => {
             let envelope = protobuf::Unknown::open(bytes)
                 .map_err(|error| unrecognized(bytes, kinds, &error.to_string()))?;
-            let gvk = check_kind(&(envelope.api_version.to_owned(), envelope.kind.to_owned()), kinds)?;
+            let (api_version, kind) = (envelope.api_version.to_owned(), envelope.kind.to_owned());
+            let gvk = check_kind(&TypeMeta { api_version, kind }, kinds)?;
             let value = protobuf::decode_as(&envelope, type_of(gvk)?).map_err(|e| unusable(gvk, &e))?;
             (value, gvk, Vec::new())
         }
@@ -166,48 +169,14 @@ pub fn patch(
     }
 }
 
-/// `apiVersion` and `kind` of JSON text, without decoding the rest.
-fn kind_of_json(bytes: &[u8]) -> Result<(String, String), String> {
-    #[derive(serde::Deserialize)]
-    struct TypeMeta {
-        #[serde(default, rename = "apiVersion")]
-        api_version: Option<serde_json::Value>,
-        #[serde(default)]
-        kind: Option<serde_json::Value>,
-    }
-    match serde_json::from_slice::<TypeMeta>(bytes) {
-        Ok(meta) => {
-            let text =
-                |value: Option<Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-            Ok((text(meta.api_version), text(meta.kind)))
-        }
-        Err(error) if error.is_data() && bytes.trim_ascii_start().first() == Some(&b'{') => {
-            Ok((String::new(), String::new()))
-        }
-        Err(error) => {
-            let why = match serde_json::from_slice::<Value>(bytes) {
-                Ok(other) => format!(
-                    "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
-                    json::kind_of(&other)
-                ),
-                Err(_) => json::syntax_error(bytes, &error),
-            };
-            Err(format!("couldn't get version/kind; json parse error: {why}"))
-        }
-    }
-}
-
 fn kind_of_value(value: &Value) -> (String, String) {
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     (text("apiVersion"), text("kind"))
 }
 
 /// The kind of a body must be one of those of the endpoint, as far as it says one.
-fn check_kind<'a>(
-    found: &(String, String),
-    kinds: &'a [GroupVersionKind],
-) -> Result<&'a GroupVersionKind, ApiError> {
-    let (api_version, kind) = found;
+fn check_kind<'a>(found: &TypeMeta, kinds: &'a [GroupVersionKind]) -> Result<&'a GroupVersionKind, ApiError> {
+    let TypeMeta { api_version, kind } = found;
     let fits = |gvk: &&GroupVersionKind| {
         (api_version.is_empty() || *api_version == gvk.group_version().to_string())
             && (kind.is_empty() || *kind == gvk.kind)
@@ -217,32 +186,71 @@ fn check_kind<'a>(
     }
     let first = kinds.first().ok_or_else(ApiError::no_such_resource)?;
     let expected = first.group_version();
-    let version = if api_version.is_empty() { expected.to_string() } else { api_version.clone() };
-    let Some(version) = GroupVersion::parse(&version) else {
-        return Err(ApiError::bad_request(format!("unexpected GroupVersion string: {api_version}")));
-    };
-    let kind = if kind.is_empty() { first.kind.to_string() } else { kind.clone() };
-    let found = version.with_kind(kind);
-    let handled =
-        format!("{} in version {:?} cannot be handled as a {}", found.kind, version.version, first.kind);
-    let why = if schema::type_for(&found).is_none() {
-        format!(
-            "{handled}: no kind {:?} is registered for version {:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
-            found.kind,
-            version.to_string()
-        )
-    } else if found.kind != first.kind || found.group != first.group {
-        let package = internal_package(&first.group);
-        format!(
-            "{handled}: converting ({}.{}) to ({package}.{}): unknown conversion",
-            version.version, found.kind, first.kind
-        )
-    } else {
-        format!(
+    let found = named_kind(found, first)
+        .ok_or_else(|| ApiError::bad_request(format!("unexpected GroupVersion string: {api_version}")))?;
+    let version = found.group_version();
+    Err(ApiError::bad_request(match unconvertible(&found, first) {
+        Some(why) => {
+            let (kind, wanted) = (&found.kind, &first.kind);
+            format!("{kind} in version {:?} cannot be handled as a {wanted}: {why}", version.version)
+        }
+        None => format!(
             "the API version in the data ({version}) does not match the expected API version ({expected})"
-        )
+        ),
+    }))
+}
+
+/// The kind that a document names, as far as it does; `None` if its version is none.
+fn named_kind(found: &TypeMeta, expected: &GroupVersionKind) -> Option<GroupVersionKind> {
+    let version = match found.api_version.as_str() {
+        "" => expected.group_version(),
+        text => GroupVersion::parse(text)?,
     };
-    Err(ApiError::bad_request(why))
+    let kind = if found.kind.is_empty() { expected.kind.to_string() } else { found.kind.clone() };
+    Some(version.with_kind(kind))
+}
+
+/// Why an object of a kind cannot become one of another.
+fn unconvertible(found: &GroupVersionKind, wanted: &GroupVersionKind) -> Option<String> {
+    if schema::type_for(found).is_none() {
+        return Some(format!(
+            "no kind {:?} is registered for version {:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            found.kind,
+            found.group_version().to_string()
+        ));
+    }
+    let same = found.kind == wanted.kind && internal_group(found) == internal_group(wanted);
+    (!same).then(|| {
+        let package = internal_package(&wanted.group);
+        let (version, kind) = (&found.version, &found.kind);
+        format!("converting ({version}.{kind}) to ({package}.{}): unknown conversion", wanted.kind)
+    })
+}
+
+/// The group that upstream has the internal type of a kind in: some kinds are served, or were, in several groups.
+fn internal_group(gvk: &GroupVersionKind) -> &str {
+    match (&*gvk.group, &*gvk.kind) {
+        ("extensions" | "apps", "Scale") => "autoscaling",
+        ("extensions", "Ingress" | "NetworkPolicy") => "networking.k8s.io",
+        ("extensions", "DaemonSet" | "Deployment" | "ReplicaSet") => "apps",
+        ("events.k8s.io", "Event") => "",
+        (group, _) => group,
+    }
+}
+
+/// The kind that a patched object says it is of, if that is another than it was.
+///
+/// # Errors
+/// When it says nothing of use, or objects of that kind cannot become what this one was.
+pub fn patched_kind(patched: &Value, gvk: &GroupVersionKind) -> Result<Option<GroupVersionKind>, ApiError> {
+    let found = TypeMeta::of_value(patched).map_err(ApiError::bad_request)?;
+    let named = named_kind(&found, gvk).ok_or_else(|| {
+        ApiError::bad_request(format!("unexpected GroupVersion string: {}", found.api_version))
+    })?;
+    match unconvertible(&named, gvk) {
+        Some(why) => Err(ApiError::bad_request(why)),
+        None => Ok(Some(named).filter(|named| named != gvk)),
+    }
 }
 
 /// What becomes of unknown and duplicate fields.
@@ -257,10 +265,19 @@ pub fn enforce(
     }
     match validation {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => strict_errors.iter().for_each(|error| cx.warn(error.as_str())),
+        FieldValidation::Warn => strict_errors.iter().flat_map(|e| warnings_of(e)).for_each(|w| cx.warn(w)),
         FieldValidation::Strict => return Err(unusable(gvk, &schema::strict_message(strict_errors))),
     }
     Ok(())
+}
+
+/// The warnings that an error is: those of a YAML reader are told one by one (upstream `parseYAMLWarnings`).
+fn warnings_of(error: &str) -> Vec<&str> {
+    let yaml = error.strip_prefix("error converting YAML to JSON: ").unwrap_or(error);
+    match yaml.strip_prefix("yaml: unmarshal errors:\n") {
+        Some(lines) => lines.split('\n').map(str::trim).collect(),
+        None => vec![error],
+    }
 }
 
 /// An object in another version of its group.

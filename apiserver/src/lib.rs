@@ -13,6 +13,7 @@ pub mod codec;
 pub mod config;
 pub mod extensions;
 pub mod flags;
+pub mod flow_schemas;
 pub mod handlers;
 pub mod metrics;
 pub mod negotiate;

@@ -177,6 +177,9 @@ pub fn accept(headers: &HeaderMap, query: &Query, can: Restrictions) -> Result<A
     if text.trim().is_empty() {
         return Ok(Accepted { pretty, ..Accepted::default() });
     }
+    if can.compiled && !is_routed(&text) {
+        return Err(no_representation(can));
+    }
     let clauses = parse_accept(&text);
     for clause in &clauses {
         for encoding in encodings(can) {
@@ -188,14 +191,13 @@ pub fn accept(headers: &HeaderMap, query: &Query, can: Restrictions) -> Result<A
             }
         }
     }
-    if !can.compiled {
-        return Err(not_acceptable_of(can));
-    }
-    let known = clauses.iter().any(|clause| {
-        let exact = |encoding: &Encoding| covers(clause.main, clause.sub, *encoding) && clause.sub != "*";
-        (clause.main == "*" && clause.sub == "*") || ENCODINGS.iter().any(exact)
-    });
-    Err(if known { not_acceptable() } else { no_representation(can) })
+    Err(not_acceptable_of(can))
+}
+
+/// Whether upstream's router, which sees a request first, finds a media type it knows: `application/*` is none.
+fn is_routed(accept: &str) -> bool {
+    let mut types = accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim());
+    types.any(|media| media == "*/*" || ENCODINGS.iter().any(|encoding| encoding.media_type() == media))
 }
 
 /// 406 of upstream's router, which knows media types only, not what they are turned into.
@@ -334,6 +336,8 @@ mod tests {
         );
         assert_eq!(negotiate("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io"), Err(406));
         assert_eq!(negotiate("text/html"), Err(406));
+        assert_eq!(negotiate("application/*"), Err(406));
+        assert_eq!(negotiate("application/*, application/yaml"), plain(Encoding::Yaml));
     }
 
     #[test]

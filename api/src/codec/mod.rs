@@ -3,6 +3,7 @@
 //! Everything is driven by the schema and works on `serde_json::Value`; nothing is generated per type.
 
 pub mod json;
+pub mod kind;
 pub mod media;
 pub mod ordered;
 pub mod protobuf;

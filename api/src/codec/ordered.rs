@@ -26,6 +26,12 @@ pub struct Ordered<'a> {
 static ORDERS: LazyLock<HashMap<TypeId, Vec<&'static str>>> =
     LazyLock::new(|| schema::builtin().types().map(|ty| (ty.id(), order(ty))).collect());
 
+/// The fields of a built-in type in the order of upstream's struct.
+#[must_use]
+pub fn fields_in_order(ty: TypeRef<'static>) -> &'static [&'static str] {
+    ORDERS.get(&ty.id()).map(Vec::as_slice).unwrap_or_default()
+}
+
 /// The structs whose order is not that of their tags: a name and the fields, a line each.
 static EXCEPTIONS: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
     let lines = include_str!("../../data/order.tsv").lines();

@@ -54,7 +54,10 @@ impl Compiler {
                 Some(value) if schema.fields().next().is_none() => {
                     Node::Map { value: self.node(name, value), atomic }
                 }
-                _ => Node::Object { ty: self.object(name, schema, schema.embedded(), false), atomic },
+                _ => Node::Object {
+                    ty: self.object(name, schema, schema.embedded(), false),
+                    atomic: Some(atomic),
+                },
             },
             _ => Node::Raw(Raw::Unstructured),
         };
@@ -83,7 +86,7 @@ impl Compiler {
             }
             if let Some(meta) = type_named(OBJECT_META) {
                 let ty = self.copy(meta);
-                let node = self.add(Node::Object { ty, atomic: false });
+                let node = self.add(Node::Object { ty, atomic: None });
                 fields.push(Field::custom("metadata", node));
             }
         }

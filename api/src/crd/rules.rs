@@ -18,7 +18,7 @@ pub use check::Verdict;
 /// What one expression may cost when it is evaluated.
 pub(super) const CALL_LIMIT: u64 = 1_000_000;
 /// What all rules together may cost for one object.
-pub(super) const BUDGET: u64 = 10_000_000;
+pub(crate) const BUDGET: u64 = 10_000_000;
 
 const SELF: &str = "self";
 const OLD_SELF: &str = "oldSelf";

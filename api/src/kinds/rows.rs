@@ -419,7 +419,7 @@ pub(super) static KINDS: &[Kind] = &[
         .validate(|o| v::typed(o, v::devices::class), |n, o| v::typed2(n, o, v::devices::class_update)),
     Kind::new(RESOURCE, "v1", "ResourceClaim")
         .defaults(d::other::resource_claim)
-        .strategy(Strategy::STATUS.status_keeps_meta())
+        .strategy(s::devices::CLAIM)
         .table(&p::other::RESOURCE_CLAIM)
         .validate(|o| v::typed(o, v::devices::claim), |n, o| v::typed2(n, o, v::devices::claim_update))
         .validate_status(|n, o| v::typed2(n, o, v::devices::claim_status)),
@@ -429,7 +429,7 @@ pub(super) static KINDS: &[Kind] = &[
         .validate(|o| v::typed(o, v::devices::template), |n, o| v::typed2(n, o, v::devices::template_update)),
     Kind::new(RESOURCE, "v1", "ResourceSlice")
         .defaults(d::other::resource_slice)
-        .strategy(Strategy::SPEC)
+        .strategy(s::devices::SLICE)
         .fields(f::RESOURCE_SLICE)
         .table(&p::other::RESOURCE_SLICE)
         .warnings(w::resource_slice)

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::struct_check::mismatch;
 use super::{Versions, go_kind};
 use crate::names::{GroupVersion, GroupVersionKind};
 use crate::schema::{self, TypeRef};
@@ -45,7 +44,7 @@ impl BuiltIn {
         let shown = go_kind(kind);
         let ty = schema::type_for(kind).ok_or_else(|| format!("no kind {shown} is registered"))?;
         let failed = |why: String| format!("unable to convert unstructured object to {shown}: {why}");
-        if let Some(why) = mismatch(ty, &object) {
+        if let Some(why) = ty.unconvertible(&object) {
             return Err(failed(why));
         }
         let mut value = ty.decode_value(object).map_err(|error| failed(error.to_string()))?.value;

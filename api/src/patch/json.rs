@@ -294,6 +294,7 @@ fn equal(a: &Value, b: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -338,6 +339,8 @@ mod tests {
             // As the library upstream uses: replacing adds, and nothing is copied as null.
             (json!({"a": 1}), json!([{"op": "replace", "path": "/z", "value": 2}]), json!({"a": 1, "z": 2})),
             (json!({}), json!([{"op": "copy", "from": "/z", "path": "/y"}]), json!({"y": null})),
+            (json!({}), json!([{"op": "add", "path": "x/z"}]), json!({"z": null})),
+            (json!([1, 2]), json!([{"op": "replace", "path": "/+1", "value": 3}]), json!([1, 3])),
         ] {
             assert_eq!(apply(document, patch.clone()), Ok(result), "{patch}");
         }
@@ -426,5 +429,64 @@ mod tests {
                 r#"json patch unknown field "[0].extra""#.to_owned()
             ])
         );
+    }
+
+    fn any_document() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!(1)),
+            Just(json!("x")),
+            Just(json!(null)),
+            Just(json!([])),
+            Just(json!({}))
+        ];
+        let nested = leaf.prop_recursive(3, 24, 3, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+                proptest::collection::btree_map("[ab~/]{1,2}", inner, 0..3)
+                    .prop_map(|map| map.into_iter().collect::<Value>()),
+            ]
+        });
+        proptest::collection::btree_map("[ab~/]{1,2}", nested, 1..4)
+            .prop_map(|map| map.into_iter().collect::<Value>())
+    }
+
+    /// The pointers to all that is in a document.
+    fn pointers(value: &Value, at: &str, out: &mut Vec<String>) {
+        let mut below = |part: String, value: &Value| {
+            let pointer = format!("{at}/{}", part.replace('~', "~0").replace('/', "~1"));
+            pointers(value, &pointer, out);
+            out.push(pointer);
+        };
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, value)| below(key.clone(), value)),
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(i, value)| below(i.to_string(), value))
+            }
+            _ => {}
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_somewhere_is_there_and_can_be_taken_away(document in any_document(), pick: usize) {
+            let mut all = Vec::new();
+            pointers(&document, "", &mut all);
+            let path = &all[pick % all.len()];
+            let found = document.pointer(path).cloned().unwrap();
+            let same = apply(document.clone(), json!([
+                {"op": "test", "path": path, "value": found},
+                {"op": "replace", "path": path, "value": [7]},
+                {"op": "test", "path": path, "value": [7]},
+                {"op": "replace", "path": path, "value": found},
+                {"op": "copy", "from": path, "path": "/new"},
+                {"op": "move", "from": "/new", "path": "/newer"},
+                {"op": "test", "path": "/newer", "value": found},
+                {"op": "remove", "path": "/newer"},
+            ]));
+            prop_assert_eq!(same, Ok(document.clone()), "{}", path);
+            let gone = apply(document.clone(), json!([{"op": "remove", "path": path}])).unwrap();
+            let back = apply(gone, json!([{"op": "add", "path": path, "value": found}]));
+            prop_assert_eq!(back, Ok(document), "{}", path);
+        }
     }
 }

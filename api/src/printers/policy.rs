@@ -7,6 +7,9 @@ use crate::json::{Object, ObjectExt};
 use super::duration::human;
 use super::{AGE, Column, Doc, NAME, Table, age, name, or};
 
+/// What the description of a role that is referred to ends with in the version served now.
+const IMMUTABLE: &str = " This field is immutable.";
+
 const WEBHOOKS: Column = Column::integer(
     "Webhooks",
     Doc::Text("Webhooks indicates the number of webhooks registered in this configuration"),
@@ -107,7 +110,7 @@ fn selector_struct(selector: &Value) -> String {
 pub(crate) static ROLE_BINDING: Table = Table::new(
     &[
         NAME,
-        Column::string("Role", Doc::Field("io.k8s.api.rbac.v1.RoleBinding", "roleRef")),
+        Column::string("Role", Doc::Older("io.k8s.api.rbac.v1.RoleBinding", "roleRef", IMMUTABLE)),
         AGE,
         Column::string("Users", Doc::Text("Users in the roleBinding")).wide(),
         Column::string("Groups", Doc::Text("Groups in the roleBinding")).wide(),
@@ -119,7 +122,7 @@ pub(crate) static ROLE_BINDING: Table = Table::new(
 pub(crate) static CLUSTER_ROLE_BINDING: Table = Table::new(
     &[
         NAME,
-        Column::string("Role", Doc::Field("io.k8s.api.rbac.v1.ClusterRoleBinding", "roleRef")),
+        Column::string("Role", Doc::Older("io.k8s.api.rbac.v1.ClusterRoleBinding", "roleRef", IMMUTABLE)),
         AGE,
         Column::string("Users", Doc::Text("Users in the clusterRoleBinding")).wide(),
         Column::string("Groups", Doc::Text("Groups in the clusterRoleBinding")).wide(),

@@ -143,3 +143,27 @@ fn resource_lists_lose_what_is_below_a_milli() {
     assert!(kept.round_up_to_milli());
     assert_eq!(kept.to_string(), "1.234");
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_amount_reads_back_and_sums_come_apart(
+        whole in -1_000_000i64..1_000_000,
+        fraction in 0u32..1000,
+        at in 0usize..16,
+        other in -1_000i64..1_000,
+    ) {
+        const SUFFIXES: [&str; 16] =
+            ["", "n", "u", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti", "e3", "E2", "e-3", "e0"];
+        let amount = parse(&format!("{whole}.{fraction:03}{}", SUFFIXES[at]));
+        let canonical = amount.canonical();
+        let back = parse(&canonical);
+        proptest::prop_assert_eq!(&back, &amount, "{}", canonical);
+        proptest::prop_assert_eq!(back.canonical(), canonical);
+        let other = Quantity::new(other, Format::DecimalSi);
+        let mut sum = amount.clone();
+        sum.add(&other);
+        proptest::prop_assert_eq!(sum.cmp(&amount), other.sign().cmp(&0));
+        sum.sub(&other);
+        proptest::prop_assert_eq!(sum, amount);
+    }
+}

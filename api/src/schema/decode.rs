@@ -10,6 +10,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::empties;
 use super::scalar::{self, go_quote};
 use super::unstructured::UnstructuredSeed;
 use super::{Field, GoKind, Node, NodeRef, Raw, SchemaOr, TypeRef, WhenEmpty};
@@ -51,7 +52,7 @@ impl<'s> TypeRef<'s> {
     pub fn decode_slice(self, json: &[u8]) -> Result<Decoded, DecodeError> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let mut decoder = Decoder::default();
-        let node = Node::Object { ty: self.id, atomic: false };
+        let node = Node::Object { ty: self.id, atomic: None };
         let seed = NodeSeed { decoder: &mut decoder, node: NodeRef { schema: self.schema, node: &node } };
         let result = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
         match result {
@@ -70,7 +71,7 @@ impl<'s> TypeRef<'s> {
     /// When the value does not fit the type.
     pub fn decode_value(self, value: Value) -> Result<Decoded, DecodeError> {
         let mut decoder = Decoder::default();
-        let node = Node::Object { ty: self.id, atomic: false };
+        let node = Node::Object { ty: self.id, atomic: None };
         let seed = NodeSeed { decoder: &mut decoder, node: NodeRef { schema: self.schema, node: &node } };
         match seed.deserialize(value) {
             Ok(value) => decoder.finish(value, self),
@@ -243,6 +244,10 @@ pub(crate) fn settle(field: &Field, node: NodeRef<'_>, value: Option<Value>) -> 
             None if field.empty == WhenEmpty::Always || field.nullable => Some(Value::Null),
             value => value,
         },
+        // An empty list that was given is one until it is stored.
+        GoKind::Slice if field.empty == WhenEmpty::Always => {
+            Some(value.filter(|value| *value != "").unwrap_or(Value::Null))
+        }
         GoKind::Slice | GoKind::Map => match value.filter(|value| !is_empty(value)) {
             None if field.empty == WhenEmpty::Always => Some(Value::Null),
             value => value,
@@ -396,7 +401,7 @@ impl<'s> NodeSeed<'_, 's> {
         mut seq: A,
     ) -> Result<Option<Value>, A::Error> {
         let Node::SchemaOr { ty, .. } = self.node.node else { return Ok(None) };
-        let of_type = Node::Object { ty: *ty, atomic: false };
+        let of_type = Node::Object { ty: *ty, atomic: None };
         let node = if flavour == SchemaOr::StringArray { &Node::String } else { &of_type };
         let mut items = Vec::new();
         // The node lives here only, so the elements are decoded by a decoder of their own.
@@ -446,7 +451,9 @@ impl<'s> NodeSeed<'_, 's> {
             decoder.steps.pop();
             decoder.owner = Some(ty);
             let old = if again { out.remove(field.name.as_ref()) } else { None };
-            if let Some(value) = settle(field, node, merge(old, value, node)) {
+            let merged = merge(old, value, node);
+            let kept = merged.as_ref().is_some_and(|value| empties::tells_apart(ty, field, value));
+            if let Some(value) = if kept { merged } else { settle(field, node, merged) } {
                 out.insert(field.name.clone().into_owned(), value);
             }
         }

@@ -12,7 +12,9 @@ use std::borrow::Cow;
 mod builtin;
 mod decode;
 mod defaults;
+mod empties;
 pub(crate) mod scalar;
+mod struct_check;
 mod unstructured;
 
 #[cfg(test)]
@@ -172,8 +174,8 @@ pub enum Node {
     Object {
         /// Its type.
         ty: TypeId,
-        /// Whether it is replaced as a whole here, whatever its type says.
-        atomic: bool,
+        /// Whether it is replaced as a whole here; `None`: as its type says.
+        atomic: Option<bool>,
     },
     /// A list.
     List {
@@ -469,7 +471,7 @@ impl<'s> NodeRef<'s> {
     #[must_use]
     pub fn atomic(self) -> bool {
         match self.node {
-            Node::Object { ty, atomic } => *atomic || self.schema.ty(*ty).def.atomic,
+            Node::Object { ty, atomic } => atomic.unwrap_or(self.schema.ty(*ty).def.atomic),
             Node::Map { atomic, .. } => *atomic,
             Node::List { semantics, .. } => *semantics == ListType::Atomic,
             _ => true,

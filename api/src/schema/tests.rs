@@ -162,8 +162,9 @@ fn values_take_the_form_upstream_writes() {
         (
             ty("rbac.authorization.k8s.io", "v1", "Role"),
             r#"{"rules":[]}"#,
-            json!({"metadata": {}, "rules": null}),
+            json!({"metadata": {}, "rules": []}),
         ),
+        (ty("rbac.authorization.k8s.io", "v1", "Role"), r#"{}"#, json!({"metadata": {}, "rules": null})),
         (ty("", "v1", "ResourceQuota"), r#"{}"#, json!({"metadata": {}, "spec": {}, "status": {}})),
         (
             ty("networking.k8s.io", "v1", "Ingress"),
@@ -229,7 +230,7 @@ fn schemas_inside_definitions_are_pruned_leniently() {
 fn a_schema_made_at_run_time_works_like_the_built_in_one() {
     let nodes = vec![
         Node::String,
-        Node::Object { ty: TypeId(1), atomic: false },
+        Node::Object { ty: TypeId(1), atomic: None },
         Node::List { item: NodeId(1), semantics: ListType::Atomic, wrapped: false },
     ];
     let mut with_default = Field::custom("mode", NodeId(0));

@@ -314,6 +314,8 @@ impl fmt::Display for LabelSelector {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn labels(text: &str) -> BTreeMap<String, String> {
@@ -365,5 +367,41 @@ mod tests {
         assert_eq!(converted.to_string(), "app=web,tier notin (a,b)");
         assert!(LabelSelector::from_meta(None).unwrap().is_nothing());
         assert!(LabelSelector::from_meta(Some(&meta::LabelSelector::default())).unwrap().is_empty());
+    }
+
+    fn any_requirement() -> impl Strategy<Value = String> {
+        let key = "[a-c]{1,2}(/[a-c]{1,2})?";
+        let values = proptest::collection::btree_set("[ab0]{0,2}", 1..3);
+        let list = values.prop_map(|set| set.into_iter().collect::<Vec<_>>().join(","));
+        let forms = prop::sample::select(vec![
+            "K",
+            "!K",
+            "K=V",
+            "K==V",
+            "K!=V",
+            "K in (L)",
+            "K notin (L)",
+            "K>1",
+            "K<7",
+        ]);
+        (key, "[ab0]{0,2}", list, forms).prop_map(|(key, value, list, form)| {
+            form.replace('K', &key).replace('V', &value).replace('L', &list)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_selector_reads_back(
+            requirements in proptest::collection::vec(any_requirement(), 0..4),
+            set in proptest::collection::btree_map("[a-c]{1,2}", "[ab0]{0,2}", 0..4),
+        ) {
+            let text = requirements.join(", ");
+            let selector = LabelSelector::parse(&text).unwrap_or_else(|why| panic!("{text}: {why}"));
+            let back = LabelSelector::parse(&selector.to_string()).unwrap();
+            prop_assert_eq!(back.to_string(), selector.to_string(), "{}", text);
+            prop_assert_eq!(back.matches(&set), selector.matches(&set), "{}", text);
+            let one_by_one = requirements.iter().all(|one| LabelSelector::parse(one).unwrap().matches(&set));
+            prop_assert_eq!(selector.matches(&set), one_by_one, "{}", text);
+        }
     }
 }

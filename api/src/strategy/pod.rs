@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use crate::json::{Object, ObjectExt, semantic_eq};
 use crate::pod::compute_qos_class;
 
-use super::{Strategy, Update, bump_generation, reset_meta, set_meta};
+use super::{Strategy, Update, app_armor, bump_generation, reset_meta, set_meta};
 
 pub(crate) const STRATEGY: Strategy = Strategy::SPEC_STATUS
     .pod_at(&["spec"])
     .create(create)
+    .notes(app_armor::warnings)
     .status_update(status_update)
     .subresources(&[("ephemeralcontainers", ephemeral_containers as Update), ("resize", resize as Update)]);
 
@@ -31,6 +32,7 @@ fn create(pod: &mut Object) {
     if let Some(spec) = pod.object_mut("spec") {
         label_keys(spec, &labels);
     }
+    app_armor::sync(pod);
 }
 
 /// Selectors of affinity terms are narrowed to (or away from) the pod's own values of the named labels.

@@ -1,9 +1,8 @@
-//! What a request cannot change, whatever it says, and so cannot own (upstream `GetResetFields` and
-//! `GetResetFieldsFilter` of the strategies).
+//! What a request cannot change, whatever it says, and so cannot own (upstream `GetResetFields` of what serves it).
 
 use crate::names::GroupVersionKind;
 use crate::registry;
-use crate::structured::{Element, Filter, Pattern, Set};
+use crate::structured::{Filter, Set};
 
 /// What counts of a change of objects of a kind by way of a part of them; `None`: everything.
 #[must_use]
@@ -17,10 +16,7 @@ pub fn reset_fields(kind: &GroupVersionKind, part: &str) -> Option<Filter> {
         "status" => by_status(name),
         "approval" => &[&["spec"], &["status", "certificate"]],
         "finalize" => &[&["status"]],
-        "ephemeralcontainers" => {
-            return Some(Filter::Include(vec![fields(&["spec", "ephemeralContainers"])]));
-        }
-        "resize" => return Some(Filter::Include(resize())),
+        // What the strategies of ephemeral containers and resizing say is not asked for.
         _ => return None,
     };
     Some(Filter::Exclude(Set::of_fields(excluded)))
@@ -42,23 +38,6 @@ fn by_status(name: (&str, &str)) -> &'static [&'static [&'static str]] {
         }
         _ => &[&["spec"]],
     }
-}
-
-fn fields(names: &[&str]) -> Pattern {
-    names.iter().map(|name| Some(Element::field(name))).collect()
-}
-
-fn resize() -> Vec<Pattern> {
-    let containers = ["containers", "initContainers"];
-    let pattern = |list: &str, field: &str| {
-        let mut pattern = fields(&["spec", list]);
-        pattern.extend([None, Some(Element::field(field))]);
-        pattern
-    };
-    containers
-        .iter()
-        .flat_map(|list| ["resources", "resizePolicy"].map(|field| pattern(list, field)))
-        .collect()
 }
 
 #[cfg(test)]
@@ -93,15 +72,6 @@ mod tests {
         assert_eq!(left(csr, ""), json!({"f:metadata": labels}));
         assert_eq!(left(csr, "approval")["f:status"], json!({"f:conditions": {}}));
         assert_eq!(left(("", "ConfigMap"), "")["f:status"], status);
-    }
-
-    #[test]
-    fn some_parts_say_what_they_can_change() {
-        let containers = json!({"k:{\"name\":\"e\"}": {".": {}, "f:image": {}}});
-        let ephemeral = left(("", "Pod"), "ephemeralcontainers");
-        assert_eq!(ephemeral, json!({"f:spec": {"f:ephemeralContainers": containers}}));
-        let resources = json!({".": {}, "f:resources": {".": {}, "f:limits": {}}});
-        let resized = left(("", "Pod"), "resize");
-        assert_eq!(resized, json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": resources}}}));
+        assert_eq!(left(("", "Pod"), "resize")["f:status"], status);
     }
 }

@@ -144,7 +144,7 @@ impl<'s> Shape<'s> {
 
     pub(super) fn atom(self) -> Atom<'s> {
         match self {
-            Self::Type { ty, preserve } => Atom { map: Some(object(ty, preserve, false)), ..Atom::default() },
+            Self::Type { ty, preserve } => Atom { map: Some(object(ty, preserve, None)), ..Atom::default() },
             Self::Node { node, preserve } => of_node(node, preserve),
             Self::Deduced => anything(Self::Deduced, false),
             Self::Untyped => anything(Self::Untyped, true),
@@ -175,12 +175,12 @@ fn anything(fields: Shape<'_>, atomic: bool) -> Atom<'_> {
     }
 }
 
-fn object(ty: TypeRef<'_>, preserve: bool, atomic: bool) -> Mapping<'_> {
+fn object(ty: TypeRef<'_>, preserve: bool, atomic: Option<bool>) -> Mapping<'_> {
     let def = ty.def();
     let preserve = preserve || def.preserve_unknown;
     // An object without fields of its own is free in form.
     let rest = (preserve || def.fields.is_empty()).then_some(Shape::Deduced);
-    Mapping { fields: Some(ty), rest, atomic: atomic || def.atomic, preserve }
+    Mapping { fields: Some(ty), rest, atomic: atomic.unwrap_or(def.atomic), preserve }
 }
 
 fn of_node(node: NodeRef<'_>, preserve: bool) -> Atom<'_> {

@@ -102,7 +102,7 @@ impl Builder {
             }
             (None, _, map) if map["fields"].is_array() => {
                 let ty = self.object(map, atomic("map"));
-                Node::Object { ty, atomic: false }
+                Node::Object { ty, atomic: None }
             }
             (None, _, map) => Node::Map { value: self.reference(&map["elementType"]), atomic: atomic("map") },
         }

@@ -16,10 +16,14 @@ use super::meta;
 use super::resources::resource_amount;
 use super::rules::{check, list, positive, text, to_value};
 
+mod annotations;
+
 /// A new node.
 pub(crate) fn create(node: &Node) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&node.metadata, false, format::name_is_subdomain, &path);
+    let annotations = node.metadata.annotations.as_ref();
+    errors.extend(annotations::validate(annotations, &path.child("annotations")));
     let (spec, status) = (node.spec.clone().unwrap_or_default(), node.status.clone().unwrap_or_default());
     if !list(&spec.taints).is_empty() {
         errors.extend(taints(list(&spec.taints), &path.child("taints")));
@@ -107,6 +111,8 @@ pub(crate) fn node_update(new: &Node, old: &Node) -> ErrorList {
 pub(crate) fn update(new: &Node, old: &Node) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &path);
+    let annotations = new.metadata.annotations.as_ref();
+    errors.extend(annotations::validate(annotations, &path.child("annotations")));
     let (spec, status) = (new.spec.clone().unwrap_or_default(), new.status.clone().unwrap_or_default());
     let before = old.spec.clone().unwrap_or_default();
     resources(&status, &mut errors);

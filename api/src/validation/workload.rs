@@ -234,13 +234,13 @@ pub(crate) fn deployment_update(new: &Deployment, old: &Deployment, given: bool)
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
     errors.extend(deployment_spec(spec, given, &Path::new("spec")));
-    immutable_selector(&spec.selector, &old_spec.selector, &mut errors);
+    immutable_selector(given.then_some(&spec.selector), &old_spec.selector, &mut errors);
     errors
 }
 
-fn immutable_selector(new: &LabelSelector, old: &LabelSelector, errors: &mut ErrorList) {
-    if !same(new, old) {
-        errors.push(invalid_selector(&Path::new("spec").child("selector"), Some(new), IMMUTABLE));
+fn immutable_selector(new: Option<&LabelSelector>, old: &LabelSelector, errors: &mut ErrorList) {
+    if !new.is_some_and(|new| same(new, old)) {
+        errors.push(invalid_selector(&Path::new("spec").child("selector"), new, IMMUTABLE));
     }
 }
 
@@ -292,7 +292,7 @@ pub(crate) fn replica_set_update(new: &ReplicaSet, old: &ReplicaSet, given: bool
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
     errors.extend(replica_set_spec(spec, given, &Path::new("spec")));
-    immutable_selector(&spec.selector, &old_spec.selector, &mut errors);
+    immutable_selector(given.then_some(&spec.selector), &old_spec.selector, &mut errors);
     errors
 }
 
@@ -453,7 +453,7 @@ fn daemon_strategy(strategy: Option<&DaemonSetUpdateStrategy>, path: &Path, erro
 pub(crate) fn daemon_set_update(new: &DaemonSet, old: &DaemonSet, given: bool) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
-    immutable_selector(&spec.selector, &old_spec.selector, &mut errors);
+    immutable_selector(given.then_some(&spec.selector), &old_spec.selector, &mut errors);
     errors.extend(daemon_set_spec(spec, given, &Path::new("spec")));
     errors
 }

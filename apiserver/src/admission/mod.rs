@@ -12,6 +12,7 @@ mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_resize;
 mod pod_security;
 mod policy;
 mod priority;
@@ -153,7 +154,7 @@ pub struct Deps<'a> {
 type Make = fn(&Deps<'_>) -> Arc<dyn Plugin>;
 
 /// Every plugin in the order they run, and whether it runs by default.
-const PLUGINS: [(&str, bool, Make); 21] = [
+const PLUGINS: [(&str, bool, Make); 23] = [
     ("NamespaceLifecycle", true, |deps| Arc::new(namespace_lifecycle::NamespaceLifecycle::new(deps))),
     ("LimitRanger", true, |deps| Arc::new(limit_ranger::LimitRanger::new(deps))),
     ("ServiceAccount", true, |deps| Arc::new(service_account::ServiceAccounts::new(deps))),
@@ -172,6 +173,8 @@ const PLUGINS: [(&str, bool, Make); 21] = [
     ("CertificateSubjectRestriction", true, |_| Arc::new(certificates::SubjectRestriction)),
     ("DefaultIngressClass", true, |deps| Arc::new(default_ingress_class::DefaultIngressClass::new(deps))),
     ("PodTopologyLabels", true, |deps| Arc::new(taint_nodes::PodTopologyLabels::new(deps))),
+    ("NodeDeclaredFeatureValidator", true, |deps| Arc::new(pod_resize::DeclaredFeatures::new(deps))),
+    ("PodResizeValidator", true, |deps| Arc::new(pod_resize::PodResize::new(deps))),
     ("MutatingAdmissionPolicy", true, |deps| Arc::new(policy::mutating::MutatingPolicies::new(deps))),
     ("ValidatingAdmissionPolicy", true, |deps| Arc::new(policy::validating::ValidatingPolicies::new(deps))),
     ("ResourceQuota", true, |deps| Arc::new(resource_quota::ResourceQuotas::new(deps))),

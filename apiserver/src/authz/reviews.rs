@@ -1,5 +1,6 @@
 //! Access reviews: may somebody do something (upstream `registry/authorization`).
 
+use api::codec::ordered::{self, Ordered};
 use api::field;
 use api::names::GroupVersionKind;
 use api::status::ApiError;
@@ -16,6 +17,7 @@ use crate::authn::User;
 use crate::request::RequestInfo;
 
 const GROUP: &str = "authorization.k8s.io";
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Answers a SubjectAccessReview.
 pub fn subject_access_review(
@@ -24,12 +26,19 @@ pub fn subject_access_review(
 ) -> Result<SubjectAccessReview, ApiError> {
     let mut errors = validate_spec(&review.spec);
     if !is_empty(&review.metadata, false) {
-        let shown = json!(review.metadata);
-        errors.push(field::Error::invalid(&field::Path::new("metadata"), shown, "must be empty"));
+        errors.push(not_empty(&review.metadata, "must be empty"));
     }
     fail(&errors)?;
     review.status = Some(decide(&review.spec, authorizer));
     Ok(review)
+}
+
+/// Reviews have no metadata.
+fn not_empty(meta: &ObjectMeta, why: &str) -> field::Error {
+    let (value, ty) = (json!(meta), api::schema::type_named(OBJECT_META));
+    let mut shown = Vec::new();
+    ordered::write(&mut shown, &Ordered { value: &value, ty });
+    field::Error::invalid_shown(&field::Path::new("metadata"), String::from_utf8_lossy(&shown), why)
 }
 
 /// Answers a LocalSubjectAccessReview. `namespace`: of the URL.
@@ -40,12 +49,7 @@ pub fn local_subject_access_review(
 ) -> Result<LocalSubjectAccessReview, ApiError> {
     let mut errors = validate_spec(&review.spec);
     if !is_empty(&review.metadata, true) {
-        let shown = json!(review.metadata);
-        errors.push(field::Error::invalid(
-            &field::Path::new("metadata"),
-            shown,
-            "must be empty except for namespace",
-        ));
+        errors.push(not_empty(&review.metadata, "must be empty except for namespace"));
     }
     let own = review.metadata.namespace.clone().unwrap_or_default();
     if let Some(attributes) = &review.spec.resource_attributes {
@@ -84,8 +88,7 @@ pub fn self_subject_access_review(
         validate_attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
     errors.extend(validate_selectors(spec.resource_attributes.as_ref()));
     if !is_empty(&review.metadata, false) {
-        let shown = json!(review.metadata);
-        errors.push(field::Error::invalid(&field::Path::new("metadata"), shown, "must be empty"));
+        errors.push(not_empty(&review.metadata, "must be empty"));
     }
     fail(&errors)?;
     let request = attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());

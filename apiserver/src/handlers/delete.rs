@@ -40,14 +40,12 @@ pub async fn delete(
     let waits = matches!(outcome, Outcome::Pending(_)) && options.orphan_dependents == Some(false);
     let status = if waits { StatusCode::ACCEPTED } else { StatusCode::OK };
     let value = match outcome {
-        Outcome::Gone(value) if returns_object(&resource.gvr.group, &resource.gvr.resource) => {
-            write.to_served(value)?
-        }
+        Outcome::Gone(value) if returns_object(&resource.gvr.group, &resource.gvr.resource) => value,
         Outcome::Gone(value) => success(resource, name, meta_text(&value, "uid")),
-        Outcome::Pending(value) => write.to_served(value)?,
+        Outcome::Pending(value) => value,
     };
     let include = IncludeObject::parse(cx.query.first("includeObject"))?;
-    let value = transformed(&resource.into(), value, accepted, include);
+    let value = transformed(&resource.into(), value, accepted, include)?;
     response::object(status, accepted, &value, &cx.headers)
 }
 
@@ -75,8 +73,12 @@ pub async fn read_options(
     DeleteOptions::parse(Some(decoded.value), &cx.query)
 }
 
-/// A body of another kind is refused by a scheme that knows nothing but options.
+/// A body of another kind is refused by a scheme that knows nothing but options, and one of no kind in few words.
 fn wrong_options(error: ApiError) -> ApiError {
+    const UNRECOGNIZED: &str = "the object provided is unrecognized (must be of type DeleteOptions): ";
+    if let Some((why, _)) = error.message().strip_prefix(UNRECOGNIZED).and_then(|why| why.rsplit_once(" (")) {
+        return ApiError::bad_request(why);
+    }
     let Some((found, _)) = error.message().split_once(" cannot be handled as a DeleteOptions: ") else {
         return error;
     };

@@ -130,9 +130,9 @@ pub fn answer(
     if let Some((Transform::Table, version)) = accepted.transform {
         let include = IncludeObject::parse(cx.query.first("includeObject"))?;
         let mut values =
-            items.iter().map(|object| render::served(resource, object)).collect::<Result<Vec<_>, _>>()?;
+            items.iter().map(|object| render::internal(resource, object)).collect::<Result<Vec<_>, _>>()?;
         api::printers::sort(&resource.gvk, &mut values);
-        let table = render::table(&resource.into(), &values, meta.to_value(), version, include, true);
+        let table = render::table(&resource.into(), &values, meta.to_value(), version, include, true)?;
         return response::object(StatusCode::OK, accepted, &table, &cx.headers);
     }
     let pieces = render::list(resource, items, meta, accepted)?;

@@ -178,9 +178,12 @@ impl Patch<'_> {
     fn patched(&self, kind: PatchType, old: &Value) -> Result<Value, ApiError> {
         let (patched, mut strict_errors) = codec::patch(kind, &self.gvk, old, &self.bytes)?;
         let refuse = |error: &ApiError| unusable(&shown(kind, &self.bytes, &patched, &self.gvk), error);
-        let decoded = codec::decode_value_for(self.custom.as_ref(), patched.clone(), &self.gvk)
-            .map_err(|error| refuse(&error))?;
-        strict_errors.extend(decoded.strict_errors);
+        let decoded = self.decoded(kind, &patched).map_err(|error| refuse(&error))?;
+        let mut unknown = decoded.strict_errors;
+        if kind == PatchType::Strategic {
+            unknown.sort();
+        }
+        strict_errors.extend(unknown);
         codec::enforce(self.cx, self.validation, &self.gvk, &strict_errors)
             .map_err(|error| refuse(&error))?;
         let mut object = decoded.value;
@@ -191,11 +194,31 @@ impl Patch<'_> {
         Ok(object)
     }
 
+    /// A patched object by the way that upstream has for it: through the type itself for a patch that knows it, else
+    /// as if it were a body, which may be of another version.
+    fn decoded(&self, kind: PatchType, patched: &Value) -> Result<codec::Decoded, ApiError> {
+        if self.custom.is_some() {
+            return codec::decode_value_for(self.custom.as_ref(), patched.clone(), &self.gvk);
+        }
+        if kind == PatchType::Strategic {
+            let ty = api::schema::type_for(&self.gvk);
+            if let Some(why) = ty.and_then(|ty| ty.unconvertible(patched)) {
+                return Err(ApiError::bad_request(why));
+            }
+        } else if let Some(other) = codec::patched_kind(patched, &self.gvk)? {
+            let mut decoded = codec::decode_value(patched.clone(), &other)?;
+            decoded.value = codec::convert(decoded.value, &other, &self.gvk)?;
+            return Ok(decoded);
+        }
+        codec::decode_value(patched.clone(), &self.gvk)
+    }
+
     /// Upstream's `applyPatcher`.
     fn applied(&self, old: Option<&Value>) -> Result<Value, ApiError> {
         let query = &self.cx.query;
         let refused = |why: String| ApiError::bad_request(format!("error decoding YAML: {why}"));
-        let loaded = yaml::load(&self.bytes).map_err(|why| refused(why.to_string()))?;
+        let loaded = yaml::load(&self.bytes)
+            .map_err(|why| refused(format!("error converting YAML to JSON: {why}")))?;
         if !matches!(loaded.value, Value::Object(_) | Value::Null) {
             let found = api::codec::json::kind_of(&loaded.value);
             let why =

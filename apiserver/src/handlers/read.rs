@@ -76,9 +76,9 @@ pub fn one(
     let bytes = match accepted.transform {
         Some((Transform::Table, version)) => {
             let include = IncludeObject::parse(cx.query.first("includeObject"))?;
-            let value = render::served(resource, object)?;
+            let value = render::internal(resource, object)?;
             let meta = render::table_meta(&value);
-            let table = render::table(&resource.into(), &[value], meta, version, include, true);
+            let table = render::table(&resource.into(), &[value], meta, version, include, true)?;
             codec::value(&table, accepted)?
         }
         _ => render::whole(resource, object, accepted)?,

@@ -46,6 +46,13 @@ pub fn served(resource: &Resource, object: &CachedObject) -> Result<Value, ApiEr
     resource.to_served(value)
 }
 
+/// The object that tables and metadata are made of: one of ours as it is stored, whatever version is served (upstream
+/// makes them of its internal types), a custom one in the version that is served.
+pub fn internal(resource: &Resource, object: &CachedObject) -> Result<Value, ApiError> {
+    let value = object.value().map_err(|error| ApiError::internal(error.to_string()))?;
+    Shown::from(resource).internal(value)
+}
+
 /// An object as an answer of its own (not a table).
 pub fn whole(resource: &Resource, object: &CachedObject, accepted: Accepted) -> Result<Bytes, ApiError> {
     let partial = partial_version(accepted);
@@ -126,11 +133,10 @@ fn shaped(
     object: &CachedObject,
     partial: Option<MetaVersion>,
 ) -> Result<Value, ApiError> {
-    let value = served(resource, object)?;
-    Ok(match partial {
-        None => value,
-        Some(version) => metadata_only(&value, version),
-    })
+    match partial {
+        None => served(resource, object),
+        Some(version) => Ok(metadata_only(&internal(resource, object)?, version)),
+    }
 }
 
 /// Metadata without the rest.
@@ -326,25 +332,45 @@ impl IncludeObject {
 #[derive(Clone, Copy)]
 pub struct Shown<'a> {
     kind: &'a GroupVersionKind,
-    custom: Option<&'a Columns>,
+    resource: Option<&'a Resource>,
 }
 
 impl<'a> From<&'a Resource> for Shown<'a> {
     fn from(resource: &'a Resource) -> Self {
-        let custom = resource.custom.as_ref().map(|custom| &custom.version.columns);
-        Self { kind: &resource.gvk, custom }
+        let kind = if resource.custom.is_some() { &resource.gvk } else { &resource.stored_as };
+        Self { kind, resource: Some(resource) }
     }
 }
 
 impl<'a> From<&'a GroupVersionKind> for Shown<'a> {
     fn from(kind: &'a GroupVersionKind) -> Self {
-        Self { kind, custom: None }
+        Self { kind, resource: None }
     }
 }
 
-impl Shown<'_> {
+impl<'a> Shown<'a> {
+    fn custom(&self) -> Option<&'a Columns> {
+        Some(&self.resource?.custom.as_ref()?.version.columns)
+    }
+
+    /// What tables and metadata are made of, from an object in any version.
+    fn internal(&self, value: Value) -> Result<Value, ApiError> {
+        match self.resource.filter(|resource| resource.custom.is_some()) {
+            Some(resource) => resource.to_served(value),
+            None => Ok(value),
+        }
+    }
+
+    /// The object as it is served.
+    fn served(&self, value: Value) -> Result<Value, ApiError> {
+        match self.resource {
+            Some(resource) => resource.to_served(value),
+            None => Ok(value),
+        }
+    }
+
     fn cells(&self, value: &Value, now: jiff::Timestamp) -> Vec<Value> {
-        match self.custom {
+        match self.custom() {
             Some(columns) => columns.cells(value, now),
             None => api::printers::cells(self.kind, value, now),
         }
@@ -352,18 +378,18 @@ impl Shown<'_> {
 
     fn definitions(&self) -> Vec<Value> {
         let describe = openapi::descriptions::of_column;
-        match self.custom {
+        match self.custom() {
             Some(columns) => columns.definitions(describe),
             None => api::printers::column_definitions(self.kind, describe),
         }
     }
 
     fn has_columns(&self) -> bool {
-        self.custom.is_some() || api::printers::has_columns(self.kind)
+        self.custom().is_some() || api::printers::has_columns(self.kind)
     }
 }
 
-/// A table of objects. `columns`: whether the column definitions are in it.
+/// A table of objects (see [`internal`]). `columns`: whether the column definitions are in it.
 pub fn table(
     shown: &Shown<'_>,
     values: &[Value],
@@ -371,47 +397,52 @@ pub fn table(
     version: MetaVersion,
     include: IncludeObject,
     columns: bool,
-) -> Value {
+) -> Result<Value, ApiError> {
     let now = jiff::Timestamp::now();
-    let rows: Vec<Value> = values
-        .iter()
-        .map(|value| {
-            let mut row = Map::new();
-            row.insert("cells".into(), shown.cells(value, now).into());
-            let conditions = api::printers::row_conditions(shown.kind, value);
-            if !conditions.is_empty() {
-                row.insert("conditions".into(), conditions.into());
-            }
-            let object = match include {
-                IncludeObject::None => Value::Null,
-                IncludeObject::Metadata => metadata_only(value, version),
-                IncludeObject::Object => value.clone(),
-            };
-            row.insert("object".into(), object);
-            Value::Object(row)
-        })
-        .collect();
+    let row = |value: &Value| {
+        let mut row = Map::new();
+        row.insert("cells".into(), shown.cells(value, now).into());
+        let conditions = api::printers::row_conditions(shown.kind, value);
+        if !conditions.is_empty() {
+            row.insert("conditions".into(), conditions.into());
+        }
+        let object = match include {
+            IncludeObject::None => Value::Null,
+            IncludeObject::Metadata => metadata_only(value, version),
+            IncludeObject::Object => shown.served(value.clone())?,
+        };
+        row.insert("object".into(), object);
+        Ok(Value::Object(row))
+    };
+    let rows = values.iter().map(row).collect::<Result<Vec<Value>, ApiError>>()?;
     let definitions = if columns { shown.definitions().into() } else { Value::Null };
     // As upstream, whose general table of a list begins with no rows at all.
     let none = rows.is_empty() && !shown.has_columns();
     let rows = if none { Value::Null } else { Value::Array(rows) };
-    json!({
+    Ok(json!({
         "kind": "Table", "apiVersion": version.api_version(), "metadata": meta,
         "columnDefinitions": definitions, "rows": rows,
-    })
+    }))
 }
 
 /// One object that comes from no cache, turned into what the client wants. Outcomes stay what they are.
-#[must_use]
-pub fn transformed(shown: &Shown<'_>, value: Value, accepted: Accepted, include: IncludeObject) -> Value {
+pub fn transformed(
+    shown: &Shown<'_>,
+    value: Value,
+    accepted: Accepted,
+    include: IncludeObject,
+) -> Result<Value, ApiError> {
     match accepted.transform {
-        _ if value["kind"] == "Status" => value,
+        _ if value["kind"] == "Status" => Ok(value),
         Some((Transform::Table, version)) => {
+            let value = shown.internal(value)?;
             let meta = table_meta(&value);
             table(shown, &[value], meta, version, include, true)
         }
-        Some((Transform::PartialObjectMetadata, version)) => metadata_only(&value, version),
-        _ => value,
+        Some((Transform::PartialObjectMetadata, version)) => {
+            Ok(metadata_only(&shown.internal(value)?, version))
+        }
+        _ => shown.served(value),
     }
 }
 

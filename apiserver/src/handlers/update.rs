@@ -80,9 +80,8 @@ pub fn answer(
             one(cx, resource, &written.object, accepted, status)
         }
         Updated::Deleted(value, _) | Updated::Kept(value) => {
-            let value = resource.to_served(value)?;
             let include = IncludeObject::parse(cx.query.first("includeObject"))?;
-            let value = transformed(&resource.into(), value, accepted, include);
+            let value = transformed(&resource.into(), value, accepted, include)?;
             response::object(StatusCode::OK, accepted, &value, &cx.headers)
         }
     }

@@ -190,7 +190,7 @@ impl Render {
             return None;
         }
         if let Some((Transform::Table, version)) = self.accepted.transform {
-            let value = render::served(&self.resource, event.object()?).ok()?;
+            let value = render::internal(&self.resource, event.object()?).ok()?;
             return self.table(kind_name(event), value, version);
         }
         let (resource, accepted) = (Arc::clone(&self.resource), self.accepted);
@@ -202,8 +202,8 @@ impl Render {
     fn table(&mut self, kind: &str, value: Value, version: MetaVersion) -> Option<Bytes> {
         let columns = !std::mem::replace(&mut self.columns_sent, true);
         let meta = render::table_meta(&value);
-        let table =
-            render::table(&self.resource.as_ref().into(), &[value], meta, version, self.include, columns);
+        let shown = self.resource.as_ref().into();
+        let table = render::table(&shown, &[value], meta, version, self.include, columns).ok()?;
         self.frame(kind, &table)
     }
 

@@ -57,7 +57,9 @@ static COLUMNS: LazyLock<Descriptions> = LazyLock::new(|| {
     });
     for kind in kinds {
         for column in api::printers::columns(&kind) {
-            if let api::printers::Doc::Field(name, field) = column.doc {
+            if let api::printers::Doc::Field(name, field) | api::printers::Doc::Older(name, field, _) =
+                column.doc
+            {
                 wanted.insert((name, field));
             }
         }

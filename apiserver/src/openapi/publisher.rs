@@ -232,6 +232,11 @@ impl State {
         }
         let head = if routes.is_empty() { custom::head() } else { head() };
         let mut definitions = Definitions::new(edition, texts);
+        if let Subject::Part(name) = subject
+            && let Some(BuiltIn::Version(group, version)) = built_in_parts().get(name)
+        {
+            definitions = definitions.of_version(group, version);
+        }
         let mut given = BTreeMap::new();
         for version in self.custom_versions(subject) {
             routes.extend(version.routes(texts));
@@ -344,6 +349,19 @@ mod tests {
         let everything = json(&publisher, Subject::Everything).await.expect("published");
         assert!(everything["definitions"].get("com.example.v1.Gadget").is_none());
         assert_eq!(publisher.parts().await.expect("made"), before);
+    }
+
+    #[tokio::test]
+    async fn the_document_of_a_version_is_about_that_version() {
+        let document = json(&Publisher::default(), Subject::Part("apis/apps/v1".to_owned())).await;
+        let schemas = &document.expect("there")["components"]["schemas"];
+        let kind = |group| serde_json::json!({"group": group, "version": "v1", "kind": "DeleteOptions"});
+        let options = &schemas["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"];
+        assert_eq!(options["x-kubernetes-group-version-kind"], serde_json::json!([kind(""), kind("apps")]));
+        let selector = &schemas["io.k8s.api.core.v1.ConfigMapKeySelector"];
+        assert_eq!(selector["properties"]["name"]["default"], "");
+        let owner = &schemas["io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference"];
+        assert_eq!(owner["required"], serde_json::json!(["apiVersion", "kind", "name", "uid"]));
     }
 
     #[tokio::test]

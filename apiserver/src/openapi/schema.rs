@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::codec::ordered::fields_in_order;
 use api::schema::{self, Field, GoKind, ListType, Node, NodeRef, Raw, SchemaOr, TypeId, TypeRef, WhenEmpty};
 use serde_json::{Map, Value, json};
 
@@ -79,6 +80,20 @@ impl<'t> Definitions<'t> {
         Self { edition, texts, types, kinds: kinds_by_type(), wanted: BTreeSet::new() }
     }
 
+    /// For the document of one version of a group of ours, which needs to hear of kinds that exist in every version
+    /// only for itself and for the core group (upstream `filterScopedGVKs`).
+    #[must_use]
+    pub fn of_version(mut self, group: &str, version: &str) -> Self {
+        for name in EVERYWHERE {
+            let ty = schema::type_named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
+            if let Some(kinds) = ty.and_then(|ty| self.kinds.get_mut(&ty.id())) {
+                let is = |kind: &Value, g: &str, v: &str| kind["group"] == g && kind["version"] == v;
+                kinds.retain(|kind| is(kind, group, version) || is(kind, "", "v1"));
+            }
+        }
+        self
+    }
+
     /// A reference to a definition, which is then wanted.
     pub fn refer(&mut self, name: &str) -> Value {
         self.wanted.insert(name.to_owned());
@@ -148,8 +163,8 @@ impl<'t> Definitions<'t> {
             value.insert("properties".to_owned(), properties.into());
         }
         let mut required: Vec<&Field> = ty.fields().iter().filter(|field| field.required).collect();
-        // Tags were given in the order of upstream's structs, for the most part.
-        required.sort_by_key(|field| field.tag);
+        let order = fields_in_order(ty);
+        required.sort_by_key(|field| order.iter().position(|name| *name == field.name));
         if !required.is_empty() {
             let names: Vec<&str> = required.iter().map(|field| field.name.as_ref()).collect();
             value.insert("required".to_owned(), names.into());
@@ -334,6 +349,9 @@ fn union_value(union: &schema::Union) -> Value {
 /// Groups that only have kinds for machinery: upstream keeps them out of the scheme of served kinds.
 const MACHINERY: &[&str] = &["meta.k8s.io", "metrics.k8s.io", "apidiscovery.k8s.io"];
 
+/// Kinds that every group version has.
+const EVERYWHERE: [&str; 2] = ["DeleteOptions", "WatchEvent"];
+
 /// The kinds of each type. Some belong to every group version.
 fn kinds_by_type() -> BTreeMap<TypeId, Vec<Value>> {
     let kind =
@@ -344,7 +362,7 @@ fn kinds_by_type() -> BTreeMap<TypeId, Vec<Value>> {
         found.entry(row.ty).or_default().push(kind(row.group, row.version, row.kind));
     }
     let versions: BTreeSet<(&str, &str)> = served().map(|row| (row.group, row.version)).collect();
-    for everywhere in ["DeleteOptions", "WatchEvent"] {
+    for everywhere in EVERYWHERE {
         let name = format!("io.k8s.apimachinery.pkg.apis.meta.v1.{everywhere}");
         if let Some(ty) = schema::type_named(&name) {
             let all = versions.iter().map(|(group, version)| kind(group, version, everywhere)).collect();

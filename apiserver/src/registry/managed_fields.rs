@@ -41,10 +41,22 @@ pub fn record(
     object: &mut Value,
     old: Option<&Value>,
 ) {
+    record_for(&manager_name(cx), versions, kind, subresource, object, old);
+}
+
+/// As [`record`], of changes that a manager of this name has made.
+pub fn record_for(
+    name: &str,
+    versions: &AnyVersions,
+    kind: &GroupVersionKind,
+    subresource: &str,
+    object: &mut Value,
+    old: Option<&Value>,
+) {
     let now = object::now();
     let now = now.as_str().unwrap_or_default();
     let manager = FieldManager { versions: versions.as_ref(), kind, subresource, now };
-    manager.update(old, object, &manager_name(cx));
+    manager.update(old, object, name);
 }
 
 /// The field manager of the request, or what the client calls itself (upstream `managerOrUserAgent`).

@@ -2,6 +2,7 @@
 //! and caches follow from it.
 
 mod custom;
+pub mod device_access;
 mod managed_custom;
 pub mod managed_fields;
 pub mod node_port;

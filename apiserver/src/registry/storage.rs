@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::codec::ordered::{Part, entries};
+use api::schema::TypeRef;
 use api::status::ApiError;
 use bytes::Bytes;
 use serde_json::Value;
@@ -259,7 +260,16 @@ impl Storage<'_> {
                 let stored = custom.definition.to_storage(value.clone()).map_err(ApiError::internal)?;
                 Ok(std::borrow::Cow::Owned(stored))
             }
-            None => Ok(std::borrow::Cow::Borrowed(value)),
+            None if keeps_empty_lists(&self.resource.gvr.group) || !TypeRef::may_have_empty_lists(value) => {
+                Ok(std::borrow::Cow::Borrowed(value))
+            }
+            None => {
+                let mut value = value.clone();
+                if let Some(ty) = api::schema::type_for(&self.resource.stored_as) {
+                    ty.forget_empty_lists(&mut value);
+                }
+                Ok(std::borrow::Cow::Owned(value))
+            }
         }
     }
 
@@ -274,6 +284,11 @@ impl Storage<'_> {
             other => store_error(&other),
         }
     }
+}
+
+/// The groups whose objects upstream stores as JSON.
+fn keeps_empty_lists(group: &str) -> bool {
+    matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
 }
 
 /// The bytes that are stored: compact JSON without a resourceVersion.

@@ -213,7 +213,7 @@ impl<'a> Write<'a> {
         let reservation = self.reserve(&mut object, None).await?;
         let outcome = async {
             self.check_escalation(&object, None).await?;
-            self.prepare_create(name, &mut object)?;
+            self.prepare_create(name, &mut object).await?;
             self.admission_validate(Operation::Create, name, &object, None).await?;
             if !meta_text(&object, "resourceVersion").is_empty() {
                 let why = "resourceVersion should not be set on objects to be created";
@@ -249,14 +249,25 @@ impl<'a> Write<'a> {
         errors.extend(reader.check(&self.resource.gvk, object, old));
     }
 
+    /// What is wrong with a claim for devices that the claim alone does not tell.
+    async fn device_access(&self, object: &Value, old: Option<&Value>) -> field::ErrorList {
+        match self.cx.server.security() {
+            Some(security) => security.devices.check(&self.cx.user, &self.cx.info, object, old).await,
+            None => field::ErrorList::new(),
+        }
+    }
+
     /// What the strategy does to a new object, and its checks.
-    fn prepare_create(&self, name: &str, object: &mut Value) -> Result<(), ApiError> {
+    async fn prepare_create(&self, name: &str, object: &mut Value) -> Result<(), ApiError> {
         if let Some(custom) = &self.resource.custom {
             return super::custom::prepare_create(self, custom, name, object);
         }
         let gvk = &self.resource.stored_as;
-        strategy::prepare_for_create(gvk, object);
-        let mut errors = validation::validate_create(&self.resource.gvk, object);
+        for warning in strategy::prepare_for_create(gvk, object) {
+            self.cx.warn(warning);
+        }
+        let mut errors = self.device_access(object, None).await;
+        errors.extend(validation::validate_create(&self.resource.gvk, object));
         if errors.is_empty() {
             // As upstream: metadata is validated after the kind, so that specific messages win.
             let meta = ObjectMeta::deserialize(&object["metadata"]).unwrap_or_default();
@@ -273,7 +284,7 @@ impl<'a> Write<'a> {
     }
 
     /// What the strategy does to a changed object, and its checks.
-    fn prepare_update(&self, name: &str, object: &mut Value, old: &Value) -> Result<(), ApiError> {
+    async fn prepare_update(&self, name: &str, object: &mut Value, old: &Value) -> Result<(), ApiError> {
         if let Some(custom) = &self.resource.custom {
             return super::custom::prepare_update(self, custom, name, object, old);
         }
@@ -285,7 +296,10 @@ impl<'a> Write<'a> {
             errors
         } else {
             strategy::prepare_for_subresource_update(gvk, self.part, object, old);
-            validation::validate_subresource_update(&self.resource.gvk, self.part, object, old)
+            let mut errors = self.device_access(object, Some(old)).await;
+            let found = validation::validate_subresource_update(&self.resource.gvk, self.part, object, old);
+            errors.extend(found);
+            errors
         };
         if !errors.is_empty() {
             return Err(ApiError::invalid(&self.resource.kind_in_errors(), name, &errors));
@@ -432,7 +446,7 @@ impl UpdateChange<'_, '_> {
         let checked = async {
             write.check_escalation(&object, Some(old)).await?;
             let before = if write.resource.custom.is_some() { &old_served } else { old };
-            write.prepare_update(name, &mut object, before)?;
+            write.prepare_update(name, &mut object, before).await?;
             write.admission_validate(Operation::Update, name, &object, Some(old)).await
         }
         .await;
@@ -466,7 +480,7 @@ impl UpdateChange<'_, '_> {
         self.reservation = write.reserve(&mut object, None).await?;
         let checked = async {
             write.check_escalation(&object, None).await?;
-            write.prepare_create(name, &mut object)?;
+            write.prepare_create(name, &mut object).await?;
             write.may_create()?;
             write.admission_validate(Operation::Create, name, &object, None).await
         }

@@ -30,6 +30,7 @@ use crate::bootstrap::{self, Advertised, Facts, Member};
 use crate::cacher::Cacher;
 use crate::config::{Config, ServingCert};
 use crate::extensions::Definitions;
+use crate::flow_schemas::FlowSchemas;
 use crate::metrics::RequestMetrics;
 use crate::openapi::Publisher;
 use crate::registry::Registry;
@@ -198,6 +199,7 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
     let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers);
+    let flow_schemas = FlowSchemas::new(own.clone(), &informers);
     let (security, repair) = Security::build(&server, own.clone(), &informers)?;
     if server.security.set(security).is_err() {
         anyhow::bail!("a server is started once");
@@ -208,6 +210,7 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let running = Running { server: Arc::clone(&server), address, tasks: tasks.clone() };
     spawn(&running, listener, own, store, repair)?;
     tasks.spawn("custom-resources", |token| definitions.run(token));
+    tasks.spawn("flow-schemas", |token| flow_schemas.run(token));
     tracing::info!(%address, "serving");
     Ok(running)
 }

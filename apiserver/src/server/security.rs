@@ -17,6 +17,7 @@ use crate::authn::union::Tokens;
 use crate::authz::escalation::Escalation;
 use crate::authz::{self, Authorizer};
 use crate::config::{AuthenticationConfig, Config};
+use crate::registry::device_access::DeviceAccess;
 use crate::registry::node_port::NodePorts;
 use crate::registry::service_allocator::ServiceAllocators;
 use crate::registry::service_ip::ServiceIps;
@@ -44,6 +45,8 @@ pub struct Security {
     pub authorizer: Arc<dyn Authorizer>,
     /// Keeps users from giving themselves more than they have.
     pub escalation: Escalation,
+    /// Says who gets devices, and who says so.
+    pub devices: DeviceAccess,
     /// Admission plugins in order.
     pub admission: Vec<Arc<dyn Plugin>>,
     /// Gives Services addresses and ports.
@@ -66,6 +69,7 @@ impl Security {
         let (authorizer, rbac) = authz::setup(&config.authorization_modes, informers)?;
         let authorizer: Arc<dyn Authorizer> = Arc::new(authorizer);
         let escalation = Escalation::new(rbac, Arc::clone(&authorizer), own.clone());
+        let devices = DeviceAccess::new(own.clone(), Arc::clone(&authorizer));
         let deps = admission::Deps {
             client: own.clone(),
             informers,
@@ -92,6 +96,7 @@ impl Security {
             impersonation: Impersonation::default(),
             authorizer,
             escalation,
+            devices,
             admission,
             services: ServiceAllocators::new(ips, ports),
             streaming,

@@ -1,4 +1,4 @@
-//! Access, admission, apply, Services' addresses, streaming and the published API, asked of a whole server over TLS or its loopback client.
+//! Access, admission, apply, the machinery of the API, Services' addresses, streaming and the published API, asked of a whole server over TLS or its loopback client.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -6,6 +6,7 @@ mod access;
 mod admission;
 mod apply;
 mod custom;
+mod machinery;
 mod openapi;
 mod policies;
 mod services;

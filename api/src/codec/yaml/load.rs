@@ -81,11 +81,15 @@ fn documents(text: &[u8], first_only: bool) -> Result<Vec<Loaded>, Error> {
                     break;
                 }
             }
-            Event::StreamStart | Event::StreamEnd => {}
             Event::UnresolvedAlias(name) => {
                 return Err(Error(format!("yaml: unknown anchor '{name}' referenced")));
             }
-            event => {
+            event @ (Event::Alias(_)
+            | Event::Scalar(..)
+            | Event::SequenceStart(..)
+            | Event::SequenceEnd
+            | Event::MappingStart(..)
+            | Event::MappingEnd) => {
                 match event {
                     Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
                     Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
@@ -96,6 +100,8 @@ fn documents(text: &[u8], first_only: bool) -> Result<Vec<Loaded>, Error> {
                 }
                 events.push((event, span.start.line()));
             }
+            // The stream itself, and comments.
+            _ => {}
         }
     }
     Ok(out)
@@ -246,7 +252,9 @@ impl<'e, 'a> Loader<'e, 'a> {
                 merge_sources(self.node()?, &mut merged)?;
                 continue;
             }
-            let (shown, key) = self.key()?;
+            let Some((shown, key)) = self.key()? else {
+                return Err(unsupported_null_key(&self.node()?));
+            };
             if map.contains_key(&key) {
                 self.duplicates.push(format!("line {line}: key {shown} already set in map"));
             }
@@ -262,36 +270,54 @@ impl<'e, 'a> Loader<'e, 'a> {
         Ok(Value::Object(map))
     }
 
-    /// A key as go-yaml shows it in errors, and as it stands in JSON.
-    fn key(&mut self) -> Result<(String, String), Error> {
+    /// A key as go-yaml shows it in errors, and as it stands in JSON; `None` for null.
+    fn key(&mut self) -> Result<Option<(String, String)>, Error> {
         let events = self.events;
         if let Some((Event::Scalar(text, style, _, tag), _)) = events.get(self.at) {
             self.count()?;
             self.at += 1;
             let suffix = tag.as_ref().map(|tag| tag.suffix());
-            let (kind, value) = scalar(text, *style, suffix);
-            return Ok(match (kind, value?) {
-                (_, Value::String(text)) => (go_quote(&text), text),
-                (Scalar::Null, _) => return Err(unsupported_key("<nil>", "nil")),
-                (_, value) => (value.to_string(), value.to_string()),
-            });
+            return scalar(text, *style, suffix).1.map(key_of);
         }
         match self.node()? {
-            Value::String(text) => Ok((go_quote(&text), text)),
             Value::Array(_) => {
                 Err(Error("yaml: invalid map key: sequences are not allowed as map keys".into()))
             }
             Value::Object(_) => {
                 Err(Error("yaml: invalid map key: mappings are not allowed as map keys".into()))
             }
-            Value::Null => Err(unsupported_key("<nil>", "nil")),
-            value => Ok((value.to_string(), value.to_string())),
+            value => Ok(key_of(value)),
         }
     }
 }
 
-fn unsupported_key(kind: &str, shown: &str) -> Error {
-    Error(format!("error converting YAML to JSON: unsupported map key of type: {kind}, key: {shown}"))
+fn key_of(value: Value) -> Option<(String, String)> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some((go_quote(&text), text)),
+        value => Some((value.to_string(), value.to_string())),
+    }
+}
+
+fn unsupported_null_key(value: &Value) -> Error {
+    let shown = if value.is_null() { "<nil>".to_owned() } else { go_syntax(value) };
+    Error(format!("unsupported map key of type: %!s(<nil>), key: <nil>, value: {shown}"))
+}
+
+/// A value in Go's syntax, as `%#v` prints it.
+fn go_syntax(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::String(text) => go_quote(text),
+        Value::Array(items) => {
+            format!("[]interface {{}}{{{}}}", items.iter().map(go_syntax).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(map) => {
+            let entries = map.iter().map(|(key, value)| format!("{}:{}", go_quote(key), go_syntax(value)));
+            format!("map[interface {{}}]interface {{}}{{{}}}", entries.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
 }
 
 fn merge_sources(value: Value, merged: &mut Vec<Map<String, Value>>) -> Result<(), Error> {
@@ -308,11 +334,20 @@ fn merge_sources(value: Value, merged: &mut Vec<Map<String, Value>>) -> Result<(
     Ok(())
 }
 
+/// A number that JSON does not have, as Go prints it.
+fn go_float(text: &str) -> &'static str {
+    match text.as_bytes().first() {
+        Some(b'-') => "-Inf",
+        _ if text.to_ascii_lowercase().ends_with("nan") => "NaN",
+        _ => "+Inf",
+    }
+}
+
 /// What a scalar means, and its JSON value.
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&str>) -> (Scalar, Result<Value, Error>) {
     let wrong = |wanted: &str| Err(Error(format!("yaml: cannot decode !!str `{text}` as a !!{wanted}")));
     let plain = |kind: Scalar| {
-        let unsupported = || Error(format!("error converting YAML to JSON: json: unsupported value: {text}"));
+        let unsupported = || Error(format!("json: unsupported value: {}", go_float(text)));
         let value = kind.clone().into_json(text).ok_or_else(unsupported);
         (kind, value)
     };

@@ -58,6 +58,13 @@ fn documents_anchors_and_merges() {
 }
 
 #[test]
+fn comments_mean_nothing() {
+    let text =
+        b"# one\na: 1 # two\n# three\nb: # four\n  - x # five\n  # six\n  - y\nc: |\n  # text\n# seven\n";
+    assert_eq!(decode(text), Ok(json!({"a": 1, "b": ["x", "y"], "c": "# text\n"})));
+}
+
+#[test]
 fn duplicate_keys_are_noted_with_their_line() {
     let loaded = load(b"kind: A\ndata:\n  k: one\n  k: two\nkind: B\nno: 1\nfalse: 2\n").unwrap();
     assert_eq!(loaded.value, json!({"kind": "B", "data": {"k": "two"}, "false": 2}));
@@ -75,6 +82,13 @@ fn faults_read_as_go_yaml_writes_them() {
         ("a: v1\nb: c\nd:\n\tname: a\n", "yaml: line 4: found character that cannot start any token"),
         ("a: *nothing", "yaml: unknown anchor 'nothing' referenced"),
         ("a: &x [*x]", "yaml: anchor value contains itself"),
+        ("a: {null: x}", "unsupported map key of type: %!s(<nil>), key: <nil>, value: \"x\""),
+        ("~:", "unsupported map key of type: %!s(<nil>), key: <nil>, value: <nil>"),
+        (
+            "? \n: {a: [1, null]}",
+            "unsupported map key of type: %!s(<nil>), key: <nil>, value: map[interface {}]interface {}{\"a\":[]interface {}{1, interface {}(nil)}}",
+        ),
+        ("a: -.inf", "json: unsupported value: -Inf"),
     ] {
         assert_eq!(decode(text.as_bytes()).map_err(|e| e.to_string()), Err(message.to_owned()), "{text}");
     }

@@ -49,6 +49,11 @@ impl Rules {
         Self::new(schema, schema, true)
     }
 
+    /// The rules of one schema, for its default. `root`: whether it is one of a whole object.
+    pub(crate) fn of_default(schema: &Props, root: bool) -> Option<Self> {
+        Self::new(schema, schema, root)
+    }
+
     /// The rules that `checked` states of data which `schema` describes.
     fn new(checked: &Props, schema: &Props, root: bool) -> Option<Self> {
         if !any_rule(checked) {
@@ -91,6 +96,22 @@ impl Rules {
         let place = Place { own: correlated.as_ref(), above: None };
         run.value(self, &Path::root(), object, old, place);
         run.verdict
+    }
+
+    /// Checks a default as a value that is and stays, and, if it may be that, as one that comes. What is left of the
+    /// budget after the dearer of the two is left for others; `None` when it is used up.
+    pub(crate) fn check_default(&self, default: &Json, path: &Path, budget: u64) -> (ErrorList, Option<u64>) {
+        let check = |old| {
+            let mut run = Run { budget, over: false, verdict: Verdict::default() };
+            run.value(self, path, default, old, Place { own: None, above: None });
+            (run.verdict.errors, (!run.over).then_some(run.budget))
+        };
+        let (errors, left) = check(Some(default));
+        if !errors.is_empty() {
+            return (errors, left);
+        }
+        let (errors, other) = check(None);
+        (errors, left.min(other))
     }
 }
 

@@ -58,3 +58,24 @@ fn the_group_and_the_scope_stay() {
     let fields: Vec<String> = update(&new, &old).iter().map(|error| error.field.to_string()).collect();
     assert_eq!(fields, ["spec.scope"]);
 }
+
+#[test]
+fn defaults_keep_the_rules_beside_them() {
+    let with = |default: Value, rule: Value| {
+        let found = fields(|crd| {
+            let n = json!({"type": "integer", "default": default, "x-kubernetes-validations": [rule]});
+            let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            schema["properties"]["spec"] = json!({"type": "object", "properties": {"n": n}});
+        });
+        found.len() == 1 && found[0].ends_with("properties[n].default")
+    };
+    assert!(!with(json!(1), json!({"rule": "self > 0"})));
+    assert!(with(json!(0), json!({"rule": "self > 0"})));
+    // It stays what it is, and so does not grow.
+    assert!(with(json!(1), json!({"rule": "self > oldSelf"})));
+    assert!(!with(json!(1), json!({"rule": "self >= oldSelf"})));
+    // It may come where there was nothing.
+    let optional = json!({"rule": "oldSelf.hasValue() || self == 2", "optionalOldSelf": true});
+    assert!(!with(json!(2), optional.clone()));
+    assert!(with(json!(1), optional));
+}

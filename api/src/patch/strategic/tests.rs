@@ -16,13 +16,13 @@ use crate::schema::{Field, ListType, Node, NodeId, Patch, Schema, TypeDef, TypeI
 fn merge_item() -> Schema {
     let nodes = vec![
         Node::String,
-        Node::Object { ty: TypeId(0), atomic: false },
+        Node::Object { ty: TypeId(0), atomic: None },
         Node::List { item: NodeId(1), semantics: ListType::Atomic, wrapped: false },
         Node::Int64,
         Node::List { item: NodeId(3), semantics: ListType::Atomic, wrapped: false },
         Node::Map { value: NodeId(0), atomic: false },
         Node::Raw(crate::schema::Raw::Extension),
-        Node::Object { ty: TypeId(1), atomic: false },
+        Node::Object { ty: TypeId(1), atomic: None },
     ];
     let plain = Patch::default();
     let merge = Patch { merge: true, ..plain };

@@ -14,6 +14,7 @@ use crate::validation::ip::ip_warnings;
 use crate::validation::security::each_container;
 use crate::validation::{list, text};
 
+use super::super::app_armor::field_of;
 use super::volume::{claim_spec, fractional};
 use super::{Object, deprecated_node_label, go_list, name, selector_term, typed};
 
@@ -191,8 +192,11 @@ fn template(object: &Value, path: &Path) -> Vec<String> {
         }
         let key = format!("container.apparmor.security.beta.kubernetes.io/{}", container.name);
         let has_field = context.is_some_and(|c| c.app_armor_profile.is_some());
-        let pod_field = spec.security_context.as_ref().is_some_and(|c| c.app_armor_profile.is_some());
-        if is_template && !has_field && !pod_field && annotations.contains_key(&key) {
+        let pod_field = spec.security_context.as_ref().and_then(|c| c.app_armor_profile.as_ref());
+        let pod_field = pod_field.and_then(|profile| serde_json::to_value(profile).ok());
+        let annotation = annotations.get(&key).and_then(Value::as_str);
+        let differs = annotation.is_some_and(|text| pod_field.is_none() || pod_field != field_of(text));
+        if is_template && !has_field && differs {
             let text = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
             warnings.push(format!("{}: {text}", at_annotations.key(&key)));
         }

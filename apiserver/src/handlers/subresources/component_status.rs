@@ -56,7 +56,7 @@ pub async fn component_status(cx: &Context, name: &str) -> Result<Response<Body>
     found["kind"] = "ComponentStatus".into();
     found["apiVersion"] = "v1".into();
     let include = IncludeObject::parse(cx.query.first("includeObject"))?;
-    value(cx, accepted, StatusCode::OK, &transformed(&(&kind()).into(), found, accepted, include))
+    value(cx, accepted, StatusCode::OK, &transformed(&(&kind()).into(), found, accepted, include)?)
 }
 
 /// All components.
@@ -72,7 +72,7 @@ pub async fn component_statuses(cx: &Context) -> Result<Response<Body>, ApiError
             cx,
             accepted,
             StatusCode::OK,
-            &table(&(&kind()).into(), &items, json!({}), version, include, true),
+            &table(&(&kind()).into(), &items, json!({}), version, include, true)?,
         );
     }
     let list = json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items});

@@ -18,12 +18,15 @@ use crate::handlers::delete::remove;
 use crate::handlers::options::DeleteOptions;
 use crate::object::{self, meta_text};
 use crate::registry::Resource;
+use crate::registry::managed_fields;
 use crate::registry::storage::{Change, Current, Next, Storage, cache_error};
 use crate::registry::write::{Write, match_namespace};
 use crate::server::Context;
 
 /// More evictions than this that the controller has not seen are too many.
 const MAX_DISRUPTED: usize = 2000;
+/// Who the server is in `managedFields`.
+const MANAGER: &str = "kube-apiserver";
 const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
 fn kind() -> GroupVersionKind {
@@ -202,10 +205,14 @@ fn protection(budget: &PodDisruptionBudget, pod: &Value) -> Protection {
 async fn decrement(write: &Write<'_>, budget: &str, pod: &str, dry_run: bool) -> Result<(), ApiError> {
     let resource = budgets(write)?;
     let storage = Storage { store: write.cx.server.cacher.store(), resource: &resource, dry_run };
-    storage.update(write.namespace, budget, &mut Decrement { budget, pod }).await.map(drop)
+    storage
+        .update(write.namespace, budget, &mut Decrement { resource: &resource, budget, pod })
+        .await
+        .map(drop)
 }
 
 struct Decrement<'a> {
+    resource: &'a Resource,
     budget: &'a str,
     pod: &'a str,
 }
@@ -229,6 +236,10 @@ impl Change for Decrement<'_> {
         if left == 0 {
             insufficient(&mut value);
         }
+        // The server writes the status in its own name.
+        let versions = managed_fields::versions(self.resource, "status");
+        let (kind, old) = (&self.resource.gvk, Some(&current.value));
+        managed_fields::record_for(MANAGER, &versions, kind, "status", &mut value, old);
         Ok(Next::Put(value))
     }
 }

@@ -85,7 +85,7 @@ async fn write(
 /// A scale in whatever form the client wants.
 fn answer(cx: &Context, accepted: Accepted, scale: Value) -> Result<Response<Body>, ApiError> {
     let include = IncludeObject::parse(cx.query.first("includeObject"))?;
-    let scale = render::transformed(&(&kind()).into(), scale, accepted, include);
+    let scale = render::transformed(&(&kind()).into(), scale, accepted, include)?;
     value(cx, accepted, StatusCode::OK, &scale)
 }
 
