@@ -20,9 +20,11 @@ pub mod object;
 pub mod openapi;
 pub mod query;
 pub mod registry;
+pub mod remote;
 pub mod request;
 pub mod server;
 pub mod streaming;
+pub mod webhook;
 
 pub use config::Config;
 pub use flags::Flags;

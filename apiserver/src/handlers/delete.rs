@@ -41,10 +41,10 @@ pub async fn delete(
     let status = if waits { StatusCode::ACCEPTED } else { StatusCode::OK };
     let value = match outcome {
         Outcome::Gone(value) if returns_object(&resource.gvr.group, &resource.gvr.resource) => {
-            write.to_served(value)?
+            write.to_served(value).await?
         }
         Outcome::Gone(value) => success(resource, name, meta_text(&value, "uid")),
-        Outcome::Pending(value) => write.to_served(value)?,
+        Outcome::Pending(value) => write.to_served(value).await?,
     };
     let include = IncludeObject::parse(cx.query.first("includeObject"))?;
     let value = transformed(&resource.into(), value, accepted, include);

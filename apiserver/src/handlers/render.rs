@@ -43,7 +43,7 @@ fn form(resource: &Resource, encoding: Encoding, shape: Shape, partial: Option<M
 /// The object in the version that is served.
 pub fn served(resource: &Resource, object: &CachedObject) -> Result<Value, ApiError> {
     let value = object.value().map_err(|error| ApiError::internal(error.to_string()))?;
-    resource.to_served(value)
+    resource.shown(value)
 }
 
 /// An object as an answer of its own (not a table).

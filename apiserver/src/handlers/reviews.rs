@@ -32,7 +32,7 @@ pub async fn create(
     let accepted = negotiate::accept(&cx.headers, &cx.query, Restrictions::OBJECTS)?;
     let (mut body, _) = read(cx, request, &resource.gvk, "CreateOptions").await?;
     let versions = managed_fields::versions_of(&resource.gvk);
-    managed_fields::record(cx, &versions, &resource.gvk, "", &mut body, None);
+    managed_fields::record(cx, &versions, &resource.gvk, "", &mut body, None).await;
     let Some(security) = cx.server.security() else {
         return Err(ApiError::unavailable("the server is still starting"));
     };

@@ -119,7 +119,7 @@ impl<'a> Write<'a> {
         wipe_system_metadata(&mut object);
         match_namespace(self.namespace, self.resource.namespaced, &mut object)?;
         self.stamp_requestor(&mut object);
-        self.record_managers(&mut object, None);
+        self.record_managers(&mut object, None).await;
         let given = meta_text(&object, "name").to_owned();
         self.admit(Operation::Create, &given, &mut object, None).await?;
         let generated = given.is_empty() && !meta_text(&object, "generateName").is_empty();
@@ -167,9 +167,9 @@ impl<'a> Write<'a> {
     }
 
     /// Records whose fields the request has set.
-    fn record_managers(&self, object: &mut Value, old: Option<&Value>) {
+    async fn record_managers(&self, object: &mut Value, old: Option<&Value>) {
         let versions = managed_fields::versions(self.resource, self.part);
-        managed_fields::record(self.cx, &versions, &self.resource.gvk, self.subresource, object, old);
+        managed_fields::record(self.cx, &versions, &self.resource.gvk, self.subresource, object, old).await;
     }
 
     async fn create_named(&self, name: &str, object: Value) -> Result<Written, ApiError> {
@@ -263,8 +263,8 @@ impl<'a> Write<'a> {
     }
 
     /// The object in the version it is served in.
-    pub fn to_served(&self, object: Value) -> Result<Value, ApiError> {
-        self.resource.to_served(object)
+    pub async fn to_served(&self, object: Value) -> Result<Value, ApiError> {
+        self.resource.to_served(object).await
     }
 
     /// Addresses and ports for a Service.
@@ -367,13 +367,13 @@ impl UpdateChange<'_, '_> {
     async fn changed(&mut self, current: &Current) -> Result<Next, ApiError> {
         let (write, name) = (self.write, self.name);
         let old = &current.value;
-        let old_served = write.to_served(old.clone())?;
+        let old_served = write.to_served(old.clone()).await?;
         let mut object = self.source.object(Some(&old_served)).await?;
         if self.source.has_preconditions() {
             self.check_uid(&object, old)?;
         }
         if !self.source.records_managers() {
-            write.record_managers(&mut object, Some(&old_served));
+            write.record_managers(&mut object, Some(&old_served)).await;
         }
         write.admit(Operation::Update, name, &mut object, Some(&old_served)).await?;
         self.check_version(&mut object, current)?;
@@ -410,7 +410,7 @@ impl UpdateChange<'_, '_> {
         }
         match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
         if !self.source.records_managers() {
-            write.record_managers(&mut object, None);
+            write.record_managers(&mut object, None).await;
         }
         write.admit(Operation::Create, name, &mut object, None).await?;
         object::set_meta(&mut object, "resourceVersion", None);

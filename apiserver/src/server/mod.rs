@@ -33,6 +33,8 @@ use crate::extensions::Definitions;
 use crate::metrics::RequestMetrics;
 use crate::openapi::Publisher;
 use crate::registry::Registry;
+use crate::remote::Resolver;
+use crate::webhook::Clients;
 pub use context::Context;
 use listener::Listener;
 use loopback::Loopback;
@@ -197,7 +199,8 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let server = Arc::new(Server::new(config, cacher, registry, tasks.token()));
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
-    let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers);
+    let webhooks = Clients::new(Resolver::new(&informers));
+    let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers, webhooks);
     let (security, repair) = Security::build(&server, own.clone(), &informers)?;
     if server.security.set(security).is_err() {
         anyhow::bail!("a server is started once");

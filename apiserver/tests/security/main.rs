@@ -5,7 +5,10 @@
 mod access;
 mod admission;
 mod apply;
+mod conversion;
 mod custom;
+mod hook;
+mod hook_tls;
 mod openapi;
 mod services;
 mod streaming;

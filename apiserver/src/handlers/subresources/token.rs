@@ -20,7 +20,7 @@ pub async fn create(cx: &Context, _: &Resource, request: Request<Body>) -> Resul
     let accepted = negotiate::accept(&cx.headers, &cx.query, Restrictions::OBJECTS)?;
     let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
     let (mut body, _) = read(cx, request, &kind, "CreateOptions").await?;
-    managed_fields::record(cx, &managed_fields::versions_of(&kind), &kind, "token", &mut body, None);
+    managed_fields::record(cx, &managed_fields::versions_of(&kind), &kind, "token", &mut body, None).await;
     let asked: TokenRequest =
         serde_json::from_value(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let Some(issuer) = cx.server.security().and_then(|security| security.issuer.as_ref()) else {
