@@ -26,6 +26,7 @@
 //! Everything is exact against upstream's compiler and evaluator as far as that can be observed: messages, places,
 //! types, the order of evaluation, what each step costs.
 
+pub mod admission;
 mod ast;
 mod checker;
 mod cost;
@@ -62,4 +63,4 @@ pub use eval::{Activation, Bindings, Evaluated, Fault, Limits, Outcome};
 pub use shape::{ListKind, ListShape, Shape, ShapeKind, StringFormat};
 pub use source::{Issue, Issues, Location, Source};
 pub use ty::Type;
-pub use value::{Entries, Fields, List, Map, Object, Text, Timestamp, Value};
+pub use value::{Entries, List, Map, Object, Text, Timestamp, Value};

@@ -102,7 +102,8 @@ impl ObjectExt for Object {
 }
 
 /// Equality as upstream's `apiequality.Semantic`: an empty list is as good as none.
-pub(crate) fn semantic_eq(a: Option<&Value>, b: Option<&Value>) -> bool {
+#[must_use]
+pub fn semantic_eq(a: Option<&Value>, b: Option<&Value>) -> bool {
     match (a.unwrap_or(&Value::Null), b.unwrap_or(&Value::Null)) {
         (Value::Object(a), Value::Object(b)) => {
             a.iter().all(|(key, value)| semantic_eq(Some(value), b.get(key)))

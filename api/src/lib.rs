@@ -26,3 +26,4 @@ pub mod status;
 pub mod strategy;
 pub mod structured;
 pub mod validation;
+pub use json::semantic_eq;

@@ -64,6 +64,12 @@ pub(crate) struct Context<'c> {
 pub trait Activation<'a>: Sync {
     /// The value of a variable, if there is such a variable.
     fn resolve(&self, name: &str) -> Option<Evaluated<'a>>;
+
+    /// The value of a field of an object that is found out field by field ([`Value::Fields`]), if there is such a
+    /// field. `object` is the name of its type.
+    fn field(&self, _object: &str, _name: &str) -> Option<Evaluated<'a>> {
+        None
+    }
 }
 
 /// Variables and their values.
@@ -246,7 +252,13 @@ impl<'r, 'a> Run<'r, 'a> {
                 &computed
             }
         };
-        match ops::element(value, key)? {
+        let found = match (value, key) {
+            (Value::Fields(object), Value::String(name)) => {
+                self.activation.field(object, name).transpose()?
+            }
+            _ => ops::element(value, key)?,
+        };
+        match found {
             Some(found) => Ok(Some(found)),
             None if may_miss => Ok(None),
             None if matches!(value, Value::List(_)) => Err(Fault::new(format!("index out of bounds: {key}"))),

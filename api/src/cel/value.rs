@@ -57,8 +57,11 @@ pub enum Value<'a> {
     Object(Arc<Object<'a>>),
     /// A value of a library's own type.
     Extension(Arc<Extension>),
-    /// An object whose fields are found out when asked for.
-    Fields(&'a (dyn Fields + 'a)),
+    /// An object of the type with this name, whose fields are found out when asked for ([`Activation::field`]), such
+    /// as the variables of a policy.
+    ///
+    /// [`Activation::field`]: super::eval::Activation::field
+    Fields(&'a str),
     /// JSON of which nothing is known, kept by `x-kubernetes-preserve-unknown-fields`.
     Preserved(&'a Json),
 }
@@ -128,14 +131,6 @@ pub struct Object<'a> {
     pub fields: Vec<(String, Value<'a>)>,
 }
 
-/// An object whose fields are found out when asked for, such as the variables of a policy.
-pub trait Fields: Send + Sync {
-    /// Name of its type.
-    fn type_name(&self) -> &str;
-    /// The value of a field, if there is such a field.
-    fn field<'s>(&'s self, name: &str) -> Option<Evaluated<'s>>;
-}
-
 impl<'a> Value<'a> {
     /// Text that is made anew.
     #[must_use]
@@ -200,7 +195,7 @@ impl<'a> Value<'a> {
             Self::Optional(_) => Type::optional(Type::Dyn),
             Self::Object(object) => Type::Struct(object.type_name.clone()),
             Self::Extension(extension) => extension.ty(),
-            Self::Fields(fields) => Type::object(fields.type_name()),
+            Self::Fields(type_name) => Type::object(type_name),
             Self::Preserved(_) => Type::object("unknown"),
         }
     }

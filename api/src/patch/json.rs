@@ -16,9 +16,6 @@ pub struct JsonPatch {
     operations: Vec<Map<String, Value>>,
 }
 
-/// A JSON pointer in its parts.
-type Pointer = Vec<String>;
-
 type Step<T = ()> = Result<T, String>;
 
 impl JsonPatch {
@@ -77,7 +74,7 @@ impl JsonPatch {
     pub fn apply(&self, document: &Value) -> Result<Value, Error> {
         let mut out = document.clone();
         for operation in &self.operations {
-            run(&mut out, operation).map_err(Error::Unprocessable)?;
+            run(&mut out, operation)?;
         }
         Ok(out)
     }
@@ -88,135 +85,205 @@ fn duplicates(json: &[u8]) -> Result<Vec<String>, DecodeError> {
     crate::schema::decode_any(json).map(|decoded| decoded.strict_errors)
 }
 
-fn run(document: &mut Value, operation: &Map<String, Value>) -> Step {
+fn run(document: &mut Value, operation: &Map<String, Value>) -> Result<(), Error> {
     let text = |key: &str| operation.get(key).and_then(Value::as_str);
-    let pointer = |key: &str| text(key).ok_or_else(|| format!("missing {key}")).and_then(parse);
-    let value = || operation.get("value").cloned().unwrap_or(Value::Null);
-    match text("op").unwrap_or("unknown") {
-        "add" => add(document, &pointer("path")?, value()),
-        "remove" => remove(document, &pointer("path")?).map(drop),
-        "replace" => replace(document, &pointer("path")?, value()),
-        "move" => {
-            let (from, path) = (pointer("from")?, pointer("path")?);
-            let moved = remove(document, &from)?;
-            add(document, &path, moved)
-        }
-        "copy" => {
-            let (from, path) = (pointer("from")?, pointer("path")?);
-            let copied = find(document, &from).ok_or("copy operation does not apply: missing path")?.clone();
-            add(document, &path, copied)
-        }
+    let kind = text("op").unwrap_or("unknown");
+    let step = Operation { path: text("path"), from: text("from"), value: operation.get("value") };
+    let done = match kind {
+        "add" => step.add(document),
+        "remove" => step.remove(document),
+        "replace" => step.replace(document),
+        "move" => step.relocate(document),
+        "copy" => step.copy(document),
         "test" => {
-            let (path, wanted) = (pointer("path")?, value());
-            let found = find(document, &path).unwrap_or(&Value::Null);
-            if equal(found, &wanted) {
-                Ok(())
-            } else {
-                Err(format!("testing value {} failed", text("path").unwrap_or_default()))
-            }
+            return match step.test(document).map_err(Error::Unprocessable)? {
+                true => Ok(()),
+                false => {
+                    let path = step.path.unwrap_or_default();
+                    Err(Error::TestFailed(format!("testing value {path} failed: test failed")))
+                }
+            };
         }
-        kind => Err(format!("unexpected kind: {kind}")),
+        kind => Err(format!("Unexpected kind: {kind}")),
+    };
+    done.map_err(Error::Unprocessable)
+}
+
+/// One operation, with the messages of the library.
+struct Operation<'o> {
+    path: Option<&'o str>,
+    from: Option<&'o str>,
+    value: Option<&'o Value>,
+}
+
+const NO_PATH: &str = "operation missing path field: missing value";
+const NO_FROM: &str = "operation, missing from field: missing value";
+
+impl Operation<'_> {
+    fn value(&self) -> Value {
+        self.value.cloned().unwrap_or(Value::Null)
+    }
+
+    fn add(&self, document: &mut Value) -> Step {
+        let path = self.path.ok_or("add operation failed to decode path: missing value")?;
+        let missing =
+            || format!("add operation does not apply: doc is missing path: \"{path}\": missing value");
+        let (container, key) = parent(document, path).ok_or_else(missing)?;
+        add(container, &key, self.value()).map_err(|why| format!("error in add for path: '{path}': {why}"))
+    }
+
+    fn remove(&self, document: &mut Value) -> Step {
+        let path = self.path.ok_or("remove operation failed to decode path: missing value")?;
+        let missing =
+            || format!("remove operation does not apply: doc is missing path: \"{path}\": missing value");
+        let (container, key) = parent(document, path).ok_or_else(missing)?;
+        let why = |why| format!("error in remove for path: '{path}': {why}");
+        remove(container, &key).map(drop).map_err(why)
+    }
+
+    fn replace(&self, document: &mut Value) -> Step {
+        let path = self.path.ok_or_else(|| format!("replace operation failed to decode path: {NO_PATH}"))?;
+        if path.is_empty() {
+            *document = self.value();
+            return match document {
+                Value::Object(_) | Value::Array(_) => Ok(()),
+                _ => Err("replace operation value must be object or array: %!w(<nil>)".to_owned()),
+            };
+        }
+        let missing = |what: &str| {
+            format!("replace operation does not apply: doc is missing {what}: {path}: missing value")
+        };
+        let (container, key) = parent(document, path).ok_or_else(|| missing("path"))?;
+        match container {
+            // As the library: a key that is not there is added.
+            Value::Object(map) => {
+                map.insert(key, self.value());
+            }
+            Value::Array(items) => {
+                let at = index(&key, items.len()).map_err(|_| missing("key"))?;
+                items[at] = self.value();
+            }
+            _ => return Err(missing("path")),
+        }
+        Ok(())
+    }
+
+    fn relocate(&self, document: &mut Value) -> Step {
+        let from = self.from.ok_or_else(|| format!("move operation failed to decode from: {NO_FROM}"))?;
+        let missing = |what: &str, path: &str| {
+            format!("move operation does not apply: doc is missing {what} path: {path}: missing value")
+        };
+        let (container, key) = parent(document, from).ok_or_else(|| missing("from", from))?;
+        let value =
+            remove(container, &key).map_err(|why| format!("error in move for path: '{key}': {why}"))?;
+        let path = self.path.ok_or_else(|| format!("move operation failed to decode path: {NO_PATH}"))?;
+        let (container, key) = parent(document, path).ok_or_else(|| missing("destination", path))?;
+        add(container, &key, value).map_err(|why| format!("error in move for path: '{path}': {why}"))
+    }
+
+    fn copy(&self, document: &mut Value) -> Step {
+        let from = self.from.ok_or_else(|| format!("copy operation failed to decode from: {NO_FROM}"))?;
+        let missing = |what: &str, path: &str| {
+            format!("copy operation does not apply: doc is missing {what} path: {path}: missing value")
+        };
+        let (container, key) = parent(document, from).ok_or_else(|| missing("from", from))?;
+        let found =
+            find(container, &key).map_err(|why| format!("error in copy for from: '{from}': {why}"))?;
+        let value = found.cloned().unwrap_or(Value::Null);
+        let path = self.path.ok_or("copy operation failed to decode path: missing value")?;
+        let (container, key) = parent(document, path).ok_or_else(|| missing("destination", path))?;
+        add(container, &key, value).map_err(|why| format!("error while adding value during copy: {why}"))
+    }
+
+    /// Whether the value is as it should be.
+    fn test(&self, document: &mut Value) -> Step<bool> {
+        let path = self.path.ok_or_else(|| format!("test operation failed to decode path: {NO_PATH}"))?;
+        if path.is_empty() {
+            return Ok(equal(document, &self.value()));
+        }
+        let missing = || format!("test operation does not apply: is missing path: {path}: missing value");
+        let (container, key) = parent(document, path).ok_or_else(missing)?;
+        let found =
+            find(container, &key).map_err(|why| format!("error in test for path: '{path}': {why}"))?;
+        Ok(equal(found.unwrap_or(&Value::Null), &self.value()))
     }
 }
 
-fn parse(pointer: &str) -> Step<Pointer> {
-    if pointer.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rest = pointer
-        .strip_prefix('/')
-        .ok_or_else(|| format!("pointer {pointer:?} does not begin with a slash"))?;
-    Ok(rest.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect())
-}
-
-/// Where in a list of `length` elements a part points.
+/// Where in a list of `length` elements a part points; negative numbers count from the end.
 fn index(part: &str, length: usize) -> Step<usize> {
-    let wrong = || format!("invalid array index {part:?}");
-    let (negative, digits) = part.strip_prefix('-').map_or((false, part), |rest| (true, rest));
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(wrong());
+    let digits = part.strip_prefix(['-', '+']).unwrap_or(part);
+    let number = match part.parse::<i64>() {
+        Ok(number) => number,
+        Err(_) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+            return Err(format!("strconv.Atoi: parsing {part:?}: value out of range"));
+        }
+        Err(_) => return Err(format!("strconv.Atoi: parsing {part:?}: invalid syntax")),
+    };
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    let at = if number < 0 { number + length } else { number };
+    match usize::try_from(at) {
+        Ok(place) if at < length => Ok(place),
+        _ => Err(format!("Unable to access invalid index: {number}: invalid index referenced")),
     }
-    let number: usize = digits.parse().map_err(|_| wrong())?;
-    if negative { length.checked_sub(number).ok_or_else(wrong) } else { Ok(number) }
 }
 
-fn find<'v>(document: &'v Value, path: &[String]) -> Option<&'v Value> {
-    path.iter().try_fold(document, |value, part| match value {
-        Value::Object(map) => map.get(part),
-        Value::Array(items) => items.get(index(part, items.len()).ok()?),
-        _ => None,
-    })
+/// What is below a key; an object may lack it.
+fn find<'v>(container: &'v Value, key: &str) -> Step<Option<&'v Value>> {
+    match container {
+        Value::Object(map) => Ok(map.get(key)),
+        Value::Array(items) => index(key, items.len()).map(|at| items.get(at)),
+        _ => Ok(None),
+    }
 }
 
 /// The container that the last part of a path is in, and that part.
-fn parent<'v, 'p>(document: &'v mut Value, path: &'p [String]) -> Step<(&'v mut Value, &'p str)> {
-    let (last, way) = path.split_last().ok_or("the whole document cannot be patched so")?;
+fn parent<'v>(document: &'v mut Value, path: &str) -> Option<(&'v mut Value, String)> {
+    let decode = |part: &str| part.replace("~1", "/").replace("~0", "~");
+    // What stands before the first slash does not count.
+    let (way, last) = path.split_once('/').map(|(_, rest)| rest.rsplit_once('/').unwrap_or(("", rest)))?;
+    let nested = path.split('/').count() > 2;
     let mut value = document;
-    for part in way {
-        let missing = || format!("doc is missing path {part:?}");
+    for part in way.split('/').filter(|_| nested) {
+        let part = decode(part);
         value = match value {
-            Value::Object(map) => map.get_mut(part).ok_or_else(missing)?,
+            Value::Object(map) => map.get_mut(&part)?,
             Value::Array(items) => {
-                let at = index(part, items.len())?;
-                items.get_mut(at).ok_or_else(missing)?
+                let at = index(&part, items.len()).ok()?;
+                items.get_mut(at)?
             }
-            _ => return Err(missing()),
+            _ => return None,
         };
     }
-    Ok((value, last))
+    matches!(value, Value::Object(_) | Value::Array(_)).then(|| (value, decode(last)))
 }
 
-fn add(document: &mut Value, path: &[String], value: Value) -> Step {
-    if path.is_empty() {
-        *document = value;
-        return Ok(());
-    }
-    match parent(document, path)? {
-        (Value::Object(map), key) => {
+fn add(container: &mut Value, key: &str, value: Value) -> Step {
+    match container {
+        Value::Object(map) => {
             map.insert(key.to_owned(), value);
         }
-        (Value::Array(items), "-") => items.push(value),
-        (Value::Array(items), part) => {
+        Value::Array(items) if key == "-" => items.push(value),
+        Value::Array(items) => {
             // Negative indexes count from behind the new end.
-            let at = index(part, items.len() + 1)?;
-            if at > items.len() {
-                return Err(format!("index {at} is out of bounds"));
-            }
+            let at = index(key, items.len() + 1).map_err(|why| match why.starts_with("strconv") {
+                true => format!("value was not a proper array index: '{key}': {why}"),
+                false => why,
+            })?;
             items.insert(at, value);
         }
-        (_, part) => return Err(format!("add operation does not apply at {part:?}")),
+        _ => return Err("unknown object type".to_owned()),
     }
     Ok(())
 }
 
-fn remove(document: &mut Value, path: &[String]) -> Step<Value> {
-    match parent(document, path)? {
-        (Value::Object(map), key) => {
-            map.remove(key).ok_or_else(|| format!("unable to remove nonexistent key {key:?}"))
+fn remove(container: &mut Value, key: &str) -> Step<Value> {
+    match container {
+        Value::Object(map) => {
+            map.remove(key).ok_or_else(|| format!("Unable to remove nonexistent key: {key}: missing value"))
         }
-        (Value::Array(items), part) => {
-            let at = index(part, items.len())?;
-            if at < items.len() { Ok(items.remove(at)) } else { Err(format!("index {at} is out of bounds")) }
-        }
-        (_, part) => Err(format!("remove operation does not apply at {part:?}")),
+        Value::Array(items) => index(key, items.len()).map(|at| items.remove(at)),
+        _ => Err("unknown object type".to_owned()),
     }
-}
-
-fn replace(document: &mut Value, path: &[String], value: Value) -> Step {
-    if path.is_empty() {
-        *document = value;
-        return Ok(());
-    }
-    let slot = match parent(document, path)? {
-        (Value::Object(map), key) => map.get_mut(key),
-        (Value::Array(items), part) => {
-            let at = index(part, items.len())?;
-            items.get_mut(at)
-        }
-        _ => None,
-    };
-    *slot.ok_or("replace operation does not apply: missing key")? = value;
-    Ok(())
 }
 
 /// Equality of JSON in which `1` and `1.0` are the same number.
@@ -268,6 +335,9 @@ mod tests {
                 json!({"a": 1}),
             ),
             (json!({"a": 1}), json!([{"op": "replace", "path": "", "value": {"b": 2}}]), json!({"b": 2})),
+            // As the library upstream uses: replacing adds, and nothing is copied as null.
+            (json!({"a": 1}), json!([{"op": "replace", "path": "/z", "value": 2}]), json!({"a": 1, "z": 2})),
+            (json!({}), json!([{"op": "copy", "from": "/z", "path": "/y"}]), json!({"y": null})),
         ] {
             assert_eq!(apply(document, patch.clone()), Ok(result), "{patch}");
         }
@@ -277,10 +347,12 @@ mod tests {
     fn operations_that_do_not_apply_are_unprocessable() {
         for patch in [
             json!([{"op": "remove", "path": "/z"}]),
-            json!([{"op": "replace", "path": "/z", "value": 1}]),
+            json!([{"op": "replace", "path": "/z/y", "value": 1}]),
+            json!([{"op": "replace", "path": "/l/5", "value": 1}]),
             json!([{"op": "add", "path": "/z/y", "value": 1}]),
             json!([{"op": "add", "path": "/l/5", "value": 1}]),
             json!([{"op": "add", "path": "l", "value": 1}]),
+            json!([{"op": "add", "path": "", "value": {}}]),
             json!([{"op": "move", "from": "/z", "path": "/y"}]),
             json!([{"op": "test", "path": "/a", "value": 2}]),
             json!([{"op": "poke", "path": "/a"}]),
@@ -289,6 +361,47 @@ mod tests {
         ] {
             let error = apply(json!({"a": 1, "l": [1]}), patch.clone()).unwrap_err();
             assert_eq!(error.code(), 422, "{patch}");
+        }
+    }
+
+    #[test]
+    fn it_is_told_what_does_not_apply() {
+        let cases = [
+            (
+                json!({"op": "replace", "path": "/data/k", "value": 1}),
+                "replace operation does not apply: doc is missing path: /data/k: missing value",
+            ),
+            (
+                json!({"op": "replace", "path": "/l/5", "value": 1}),
+                "replace operation does not apply: doc is missing key: /l/5: missing value",
+            ),
+            (
+                json!({"op": "add", "path": "/z/y", "value": 1}),
+                "add operation does not apply: doc is missing path: \"/z/y\": missing value",
+            ),
+            (
+                json!({"op": "add", "path": "/l/7", "value": 1}),
+                "error in add for path: '/l/7': Unable to access invalid index: 7: invalid index referenced",
+            ),
+            (
+                json!({"op": "add", "path": "/l/x", "value": 1}),
+                "error in add for path: '/l/x': value was not a proper array index: 'x': strconv.Atoi: parsing \"x\": \
+                 invalid syntax",
+            ),
+            (
+                json!({"op": "remove", "path": "/z"}),
+                "error in remove for path: '/z': Unable to remove nonexistent key: z: missing value",
+            ),
+            (
+                json!({"op": "move", "from": "/z", "path": "/y"}),
+                "error in move for path: 'z': Unable to remove nonexistent key: z: missing value",
+            ),
+            (json!({"op": "test", "path": "/a", "value": 2}), "testing value /a failed: test failed"),
+            (json!({"op": "poke", "path": "/a"}), "Unexpected kind: poke"),
+        ];
+        for (operation, wanted) in cases {
+            let error = apply(json!({"a": 1, "l": [1]}), json!([operation])).unwrap_err();
+            assert_eq!(error.to_string(), wanted, "{operation}");
         }
     }
 

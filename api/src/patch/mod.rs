@@ -21,6 +21,9 @@ pub enum Error {
     /// the log.
     #[error("{0}")]
     Unprocessable(String),
+    /// 422: a test that is part of the patch failed.
+    #[error("{0}")]
+    TestFailed(String),
     /// 500: a fault of the patch that upstream does not foresee.
     #[error("{0}")]
     Internal(String),
@@ -36,7 +39,7 @@ impl Error {
         match self {
             Self::BadRequest(_) => 400,
             Self::TooLarge(_) => 413,
-            Self::Unprocessable(_) => 422,
+            Self::Unprocessable(_) | Self::TestFailed(_) => 422,
             Self::Internal(_) => 500,
         }
     }
@@ -51,7 +54,7 @@ impl From<Error> for crate::status::ApiError {
                 error.status.details = None;
                 error
             }
-            Error::Unprocessable(_) => {
+            Error::Unprocessable(_) | Error::TestFailed(_) => {
                 let mut error = Self::new(422, "Invalid", UNPROCESSABLE_MESSAGE);
                 error.status.details = Some(Default::default());
                 error

@@ -3,17 +3,20 @@
 //! [`chain`] gives the plugins in upstream's order. A request passes every plugin's `admit`, is validated by its
 //! strategy, and then passes every plugin's `validate`. Plugins read other objects from informers.
 
+mod annotations;
 mod certificates;
 mod default_ingress_class;
 mod default_tolerations;
+mod expressions;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
-
+mod policy;
 mod priority;
+mod reinvocation;
 mod resource_quota;
-
 mod runtime_class;
 mod service_account;
 mod storage;
@@ -30,6 +33,9 @@ use serde_json::{Map, Value};
 use crate::authn::User;
 use crate::authz::Authorizer;
 use crate::config::Config;
+use crate::registry::Registry;
+pub use annotations::Annotations;
+pub use reinvocation::Reinvocation;
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +71,10 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// Create, update or delete options.
     pub options: &'a Value,
+    /// What is said about the request in the audit log.
+    pub annotations: &'a Annotations,
+    /// What plugins tell each other about running again.
+    pub reinvocation: &'a Reinvocation,
 }
 
 /// One admission plugin. Both hooks see the object in its JSON form, defaulted; plugins decode what they need.
@@ -134,6 +144,8 @@ pub struct Deps<'a> {
     pub informers: &'a SharedInformerFactory,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
+    /// What is served.
+    pub registry: Arc<Registry>,
     /// How the server is configured.
     pub config: &'a Config,
 }
@@ -141,7 +153,7 @@ pub struct Deps<'a> {
 type Make = fn(&Deps<'_>) -> Arc<dyn Plugin>;
 
 /// Every plugin in the order they run, and whether it runs by default.
-const PLUGINS: [(&str, bool, Make); 19] = [
+const PLUGINS: [(&str, bool, Make); 20] = [
     ("NamespaceLifecycle", true, |deps| Arc::new(namespace_lifecycle::NamespaceLifecycle::new(deps))),
     ("LimitRanger", true, |deps| Arc::new(limit_ranger::LimitRanger::new(deps))),
     ("ServiceAccount", true, |deps| Arc::new(service_account::ServiceAccounts::new(deps))),
@@ -160,6 +172,7 @@ const PLUGINS: [(&str, bool, Make); 19] = [
     ("CertificateSubjectRestriction", true, |_| Arc::new(certificates::SubjectRestriction)),
     ("DefaultIngressClass", true, |deps| Arc::new(default_ingress_class::DefaultIngressClass::new(deps))),
     ("PodTopologyLabels", true, |deps| Arc::new(taint_nodes::PodTopologyLabels::new(deps))),
+    ("ValidatingAdmissionPolicy", true, |deps| Arc::new(policy::validating::ValidatingPolicies::new(deps))),
     ("ResourceQuota", true, |deps| Arc::new(resource_quota::ResourceQuotas::new(deps))),
 ];
 
@@ -217,6 +230,8 @@ mod testing {
         pub resource: GroupVersionResource,
         pub user: User,
         pub options: Value,
+        pub annotations: Annotations,
+        pub reinvocation: Reinvocation,
     }
 
     impl Write {
@@ -226,6 +241,8 @@ mod testing {
                 resource: GroupVersionResource::new(group, "v1", resource),
                 user: User { name: "alice".into(), ..User::default() },
                 options: Value::Null,
+                annotations: Annotations::default(),
+                reinvocation: Reinvocation::default(),
             }
         }
 
@@ -245,6 +262,8 @@ mod testing {
                 user: &self.user,
                 dry_run: false,
                 options: &self.options,
+                annotations: &self.annotations,
+                reinvocation: &self.reinvocation,
             }
         }
     }

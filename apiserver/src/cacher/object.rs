@@ -135,6 +135,12 @@ impl CachedObject {
     }
 }
 
+impl api::selector::Labels for CachedObject {
+    fn label(&self, key: &str) -> Option<&str> {
+        CachedObject::label(self, key)
+    }
+}
+
 impl fmt::Debug for CachedObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.key, self.revision)

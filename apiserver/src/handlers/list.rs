@@ -119,16 +119,8 @@ fn matcher(labels: &LabelSelector, fields: &FieldSelector) -> Option<Arc<MatchFn
     }
     let (labels, fields) = (labels.clone(), fields.clone());
     Some(Arc::new(move |object: &CachedObject| {
-        labels.matches(&Labels(object)) && fields.matches(|name| object.field(name))
+        labels.matches(object) && fields.matches(|name| object.field(name))
     }))
-}
-
-struct Labels<'a>(&'a CachedObject);
-
-impl api::selector::Labels for Labels<'_> {
-    fn label(&self, key: &str) -> Option<&str> {
-        self.0.label(key)
-    }
 }
 
 /// A list in whatever form the client wants.

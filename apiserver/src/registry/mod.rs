@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::crd::{Definition, Version};
+use api::names::{GroupVersionKind, GroupVersionResource};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionNames, CustomResourceDefinitionSpec,
 };
@@ -91,6 +92,33 @@ impl Table {
         let mut found: Vec<_> = self.by_path.values().filter(ours).collect();
         found.sort_by(|a, b| a.gvr.resource.cmp(&b.gvr.resource));
         found
+    }
+
+    /// Other resources that are stored as the same objects, with their kinds: other versions, and other groups for
+    /// events. A subresource must be among theirs.
+    fn equivalents(
+        &self,
+        to: &GroupVersionResource,
+        subresource: &str,
+    ) -> Vec<(GroupVersionResource, GroupVersionKind)> {
+        let path =
+            |group: &str, version: &str| (group.to_owned(), version.to_owned(), to.resource.to_string());
+        let Some(own) = self.by_path.get(&path(&to.group, &to.version)) else { return Vec::new() };
+        let versions =
+            self.groups.iter().flat_map(|group| group.versions.iter().map(|v| path(&group.name, v)));
+        let others = versions
+            .filter_map(|path| self.by_path.get(&path))
+            .filter(|other| other.prefix == own.prefix && other.gvr != own.gvr);
+        let kind = |other: &Arc<Resource>| match subresource {
+            "" => Some(other.gvk.clone()),
+            part => other.subresource(part).map(|part| part.kind.clone()),
+        };
+        others.filter_map(|other| Some((other.gvr.clone(), kind(other)?))).collect()
+    }
+
+    /// The resource whose objects are of a kind.
+    fn of_kind(&self, kind: &GroupVersionKind) -> Option<&Arc<Resource>> {
+        self.by_path.values().find(|resource| resource.gvk == *kind)
     }
 
     /// A group by name.
@@ -221,6 +249,22 @@ impl Registry {
             group.versions.sort_by(|a, b| api::crd::versions::compare(b, a));
         }
         *self.inner.write() = Arc::new(table);
+    }
+
+    /// Other resources that are stored as the same objects, with their kinds (upstream `EquivalentResourceMapper`).
+    #[must_use]
+    pub fn equivalents(
+        &self,
+        to: &GroupVersionResource,
+        subresource: &str,
+    ) -> Vec<(GroupVersionResource, GroupVersionKind)> {
+        self.inner.read().equivalents(to, subresource)
+    }
+
+    /// The resource whose objects are of a kind.
+    #[must_use]
+    pub fn of_kind(&self, kind: &GroupVersionKind) -> Option<Arc<Resource>> {
+        self.inner.read().of_kind(kind).cloned()
     }
 
     /// A resource by its place in the URL.

@@ -1,9 +1,10 @@
 //! The one way of a write from a decoded object to the store, for every resource (upstream `registry/rest`'s
 //! `BeforeCreate` and `BeforeUpdate`, and `genericregistry.Store`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use api::names::{GroupVersionKind, GroupVersionResource};
+use api::names::GroupVersionKind;
 use api::status::ApiError;
 use api::{field, strategy, validation};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::storage::{Change, Current, Next, Storage, Updated, Written};
 use super::{Resource, managed_fields, service_allocator::Reservation};
-use crate::admission::{Attributes, Operation, Plugin};
+use crate::admission::{Annotations, Attributes, Operation, Plugin, Reinvocation};
 use crate::authz;
 use crate::object::{self, meta_text};
 use crate::request::RequestInfo;
@@ -38,6 +39,13 @@ pub struct Write<'a> {
     pub options: Value,
 }
 
+/// What plugins leave besides a verdict.
+#[derive(Default)]
+struct Notes {
+    annotations: Annotations,
+    reinvocation: Reinvocation,
+}
+
 /// How often a generated name is tried.
 const NAME_ATTEMPTS: usize = 8;
 
@@ -57,22 +65,19 @@ impl<'a> Write<'a> {
         Storage { store: self.cx.server.cacher.store(), resource: self.resource, dry_run: self.dry_run }
     }
 
-    fn attributes<'b>(
-        &'b self,
-        operation: Operation,
-        name: &'b str,
-        gvr: &'b GroupVersionResource,
-    ) -> Attributes<'b> {
+    fn attributes<'b>(&'b self, operation: Operation, name: &'b str, notes: &'b Notes) -> Attributes<'b> {
         Attributes {
             operation,
             kind: &self.kind,
-            resource: gvr,
+            resource: &self.resource.gvr,
             subresource: self.subresource,
             namespace: if self.resource.gvr.resource == "namespaces" { name } else { self.namespace },
             name,
             user: &self.cx.user,
             dry_run: self.dry_run,
             options: &self.options,
+            annotations: &notes.annotations,
+            reinvocation: &notes.reinvocation,
         }
     }
 
@@ -80,7 +85,7 @@ impl<'a> Write<'a> {
         self.cx.server.security().map(|security| security.admission.as_slice()).unwrap_or_default()
     }
 
-    /// Lets every plugin change the object.
+    /// Lets every plugin change the object. They all run again if one that calls out has changed it.
     pub async fn admit(
         &self,
         operation: Operation,
@@ -88,13 +93,22 @@ impl<'a> Write<'a> {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let attributes = self.attributes(operation, name, &self.resource.gvr);
-        let mut warnings = Vec::new();
-        for plugin in self.plugins().iter().filter(|plugin| plugin.handles(&attributes)) {
-            plugin.admit(&attributes, object, old, &mut warnings).await?;
+        let old = old.map(|old| self.as_asked_for(old)).transpose()?;
+        let (notes, mut warnings) = (Notes::default(), Vec::new());
+        let attributes = self.attributes(operation, name, &notes);
+        let outcome = async {
+            loop {
+                for plugin in self.plugins().iter().filter(|plugin| plugin.handles(&attributes)) {
+                    plugin.admit(&attributes, object, old.as_deref(), &mut warnings).await?;
+                }
+                if !notes.reinvocation.begin_again() {
+                    return Ok(());
+                }
+            }
         }
-        warnings.into_iter().for_each(|warning| self.cx.warn(warning));
-        Ok(())
+        .await;
+        self.tell(&notes, warnings);
+        outcome
     }
 
     /// Lets every plugin refuse the object.
@@ -105,13 +119,34 @@ impl<'a> Write<'a> {
         object: &Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let attributes = self.attributes(operation, name, &self.resource.gvr);
-        let mut warnings = Vec::new();
-        for plugin in self.plugins().iter().filter(|plugin| plugin.handles(&attributes)) {
-            plugin.validate(&attributes, object, old, &mut warnings).await?;
+        let (object, old) = (self.as_asked_for(object)?, old.map(|old| self.as_asked_for(old)).transpose()?);
+        let (notes, mut warnings) = (Notes::default(), Vec::new());
+        let attributes = self.attributes(operation, name, &notes);
+        let outcome = async {
+            for plugin in self.plugins().iter().filter(|plugin| plugin.handles(&attributes)) {
+                plugin.validate(&attributes, &object, old.as_deref(), &mut warnings).await?;
+            }
+            Ok(())
         }
+        .await;
+        self.tell(&notes, warnings);
+        outcome
+    }
+
+    /// What plugins had to say is told whether or not they refused.
+    fn tell(&self, notes: &Notes, warnings: Vec<String>) {
         warnings.into_iter().for_each(|warning| self.cx.warn(warning));
-        Ok(())
+        self.cx.annotate(notes.annotations.all());
+    }
+
+    /// An object of the resource in the version of the request: plugins see no other.
+    fn as_asked_for<'v>(&self, object: &'v Value) -> Result<Cow<'v, Value>, ApiError> {
+        let own = object["kind"] == *self.resource.gvk.kind && self.resource.gvk.kind == self.kind.kind;
+        let asked_for = self.resource.gvk.group_version();
+        if !own || object["apiVersion"].as_str().is_none_or(|version| version == asked_for.to_string()) {
+            return Ok(Cow::Borrowed(object));
+        }
+        self.to_served(object.clone()).map(Cow::Owned)
     }
 
     /// Stores a new object: defaulted, in the version of the request.

@@ -1,5 +1,6 @@
 //! What a handler knows about the request it answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::status::ApiError;
@@ -28,6 +29,7 @@ pub struct Context {
     /// Headers.
     pub headers: HeaderMap,
     warnings: Mutex<Vec<String>>,
+    annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl Context {
@@ -41,7 +43,16 @@ impl Context {
         query: Query,
         headers: HeaderMap,
     ) -> Self {
-        Self { server, info, user, method, query, headers, warnings: Mutex::default() }
+        Self {
+            server,
+            info,
+            user,
+            method,
+            query,
+            headers,
+            warnings: Mutex::default(),
+            annotations: Mutex::default(),
+        }
     }
 
     /// Adds a `Warning` header to the answer.
@@ -56,6 +67,19 @@ impl Context {
     /// The warnings so far; the list is empty afterwards.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut *self.warnings.lock())
+    }
+
+    /// Adds annotations to what the audit log says of the request.
+    pub fn annotate(&self, annotations: BTreeMap<String, String>) {
+        if !annotations.is_empty() {
+            self.annotations.lock().extend(annotations);
+        }
+    }
+
+    /// What the audit log is to say of the request.
+    #[must_use]
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.lock().clone()
     }
 
     /// The encoding of an answer that can be a table or metadata only.

@@ -48,7 +48,7 @@ pub struct Server {
     /// The store, and the caches above it.
     pub cacher: Cacher,
     /// What is served.
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     /// What is counted.
     pub metrics: RequestMetrics,
     /// What is described for clients.
@@ -71,7 +71,7 @@ impl Server {
             writing: slots(config.max_mutating_requests_inflight),
             config,
             cacher,
-            registry,
+            registry: Arc::new(registry),
             metrics: RequestMetrics::default(),
             openapi: Publisher::default(),
             token,

@@ -66,8 +66,13 @@ impl Security {
         let (authorizer, rbac) = authz::setup(&config.authorization_modes, informers)?;
         let authorizer: Arc<dyn Authorizer> = Arc::new(authorizer);
         let escalation = Escalation::new(rbac, Arc::clone(&authorizer), own.clone());
-        let deps =
-            admission::Deps { client: own.clone(), informers, authorizer: Arc::clone(&authorizer), config };
+        let deps = admission::Deps {
+            client: own.clone(),
+            informers,
+            authorizer: Arc::clone(&authorizer),
+            registry: Arc::clone(&server.registry),
+            config,
+        };
         let (admission, unknown) = admission::chain(&deps);
         if !unknown.is_empty() {
             anyhow::bail!("unknown admission plugins: {}", unknown.join(", "));

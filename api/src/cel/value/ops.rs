@@ -338,10 +338,6 @@ pub(crate) fn element<'a>(container: &Value<'a>, index: &Value<'_>) -> Result<Op
             }
             _ => Err(Fault::no_such_overload()),
         },
-        Value::Fields(fields) => match index {
-            Value::String(name) => fields.field(name).transpose(),
-            _ => Err(Fault::no_such_overload()),
-        },
         _ => Ok(None),
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn display(value: &Value<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Res
         Value::Optional(Some(value)) => write!(f, "optional({value})"),
         Value::Object(object) => write!(f, "{}{{}}", object.type_name),
         Value::Extension(extension) => write!(f, "{extension}"),
-        Value::Fields(fields) => f.write_str(fields.type_name()),
+        Value::Fields(type_name) => f.write_str(type_name),
         Value::Preserved(json) => write!(f, "{json}"),
     }
 }

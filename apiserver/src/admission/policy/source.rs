@@ -1,0 +1,156 @@
+//! Policies with their bindings, compiled (upstream `policy/generic/policy_source.go`).
+//!
+//! Informers only say that something has changed; what follows from it is worked out by the next request. A policy is
+//! compiled again when it has changed itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use api::names::{GroupVersion, GroupVersionKind};
+use api::status::ApiError;
+use client::Object;
+use client::informer::Informer;
+use k8s_openapi::api::admissionregistration::v1::{MatchResources, ParamKind, ParamRef};
+use kube::ResourceExt;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::super::Deps;
+use super::super::matching::Criteria;
+use crate::admission::Attributes;
+
+/// How long a request waits for the first list of policies.
+const FIRST_LIST: Duration = Duration::from_secs(10);
+
+/// What both kinds of policies have.
+pub(super) trait Policy: Object {
+    /// What brings a policy into effect.
+    type Binding: Object;
+    /// What is compiled of it.
+    type Compiled: Send + Sync + 'static;
+
+    /// The policy that a binding is of.
+    fn bound(binding: &Self::Binding) -> &str;
+    /// What a binding narrows the requests to.
+    fn narrowed(binding: &Self::Binding) -> Option<&MatchResources>;
+    /// Which parameters a binding gives.
+    fn param_ref(binding: &Self::Binding) -> Option<&ParamRef>;
+    /// The requests it is about.
+    fn constraints(&self) -> Option<&MatchResources>;
+    /// The kind of its parameters.
+    fn param_kind(&self) -> Option<&ParamKind>;
+    /// Compiles it.
+    fn compile(&self) -> Self::Compiled;
+}
+
+/// A policy that is bound.
+pub(super) struct Hook<P: Policy> {
+    pub name: String,
+    pub criteria: Option<Criteria>,
+    pub params: Option<Params>,
+    pub compiled: Arc<P::Compiled>,
+    pub bindings: Vec<Bound<P>>,
+}
+
+/// The kind of a policy's parameters.
+pub(super) struct Params {
+    /// As the policy has it.
+    pub given: ParamKind,
+    /// The same as a kind; an error if it is none.
+    pub kind: Option<GroupVersionKind>,
+}
+
+/// A binding.
+pub(super) struct Bound<P: Policy> {
+    pub name: String,
+    pub criteria: Option<Criteria>,
+    pub binding: Arc<P::Binding>,
+}
+
+/// All policies that are bound, by name.
+pub(super) type Hooks<P> = Arc<Vec<Hook<P>>>;
+
+pub(super) struct Source<P: Policy> {
+    policies: Informer<P>,
+    bindings: Informer<P::Binding>,
+    dirty: Arc<AtomicBool>,
+    state: Mutex<State<P>>,
+}
+
+struct State<P: Policy> {
+    hooks: Hooks<P>,
+    /// What has been compiled, by the policy's name and version.
+    compiled: HashMap<(String, String), Arc<P::Compiled>>,
+}
+
+impl<P: Policy> Source<P> {
+    /// Watches policies and bindings.
+    pub fn new(deps: &Deps<'_>) -> Self {
+        let dirty = Arc::new(AtomicBool::new(true));
+        let (policies, bindings) = (deps.informers.informer::<P>(), deps.informers.informer::<P::Binding>());
+        let (of_policies, of_bindings) = (Arc::clone(&dirty), Arc::clone(&dirty));
+        policies.subscribe(move |_| of_policies.store(true, Ordering::Release));
+        bindings.subscribe(move |_| of_bindings.store(true, Ordering::Release));
+        let state = Mutex::new(State { hooks: Arc::default(), compiled: HashMap::new() });
+        Self { policies, bindings, dirty, state }
+    }
+
+    /// The policies in effect.
+    ///
+    /// # Errors
+    /// When they have not been read yet.
+    pub async fn hooks(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Hooks<P>, ApiError> {
+        if !(self.policies.has_synced() && self.bindings.has_synced()) {
+            let both = async { tokio::join!(self.policies.synced(), self.bindings.synced()) };
+            if tokio::time::timeout(FIRST_LIST, both).await.is_err() {
+                return Err(attributes.forbidden(object, "not yet ready to handle request"));
+            }
+        }
+        let mut state = self.state.lock();
+        if self.dirty.swap(false, Ordering::AcqRel) {
+            state.refresh(&self.policies.store().list(), self.bindings.store().list());
+        }
+        Ok(Arc::clone(&state.hooks))
+    }
+}
+
+impl<P: Policy> State<P> {
+    fn refresh(&mut self, policies: &[Arc<P>], bindings: Vec<Arc<P::Binding>>) {
+        let mut bound: BTreeMap<String, Vec<Bound<P>>> = BTreeMap::new();
+        for binding in bindings {
+            let criteria = P::narrowed(&binding).map(Criteria::of_policy);
+            let one = Bound { name: binding.name_any(), criteria, binding: Arc::clone(&binding) };
+            bound.entry(P::bound(&binding).to_owned()).or_default().push(one);
+        }
+        let mut known = std::mem::take(&mut self.compiled);
+        let mut hooks = Vec::new();
+        for policy in policies {
+            let name = policy.name_any();
+            let Some(mut bindings) = bound.remove(&name) else { continue };
+            bindings.sort_by(|a, b| a.name.cmp(&b.name));
+            let key = (name.clone(), policy.resource_version().unwrap_or_default());
+            let compiled = known.remove(&key).unwrap_or_else(|| Arc::new(policy.compile()));
+            self.compiled.insert(key, Arc::clone(&compiled));
+            let criteria = policy.constraints().map(Criteria::of_policy);
+            hooks.push(Hook {
+                name,
+                criteria,
+                params: policy.param_kind().map(Params::new),
+                compiled,
+                bindings,
+            });
+        }
+        hooks.sort_by(|a, b| a.name.cmp(&b.name));
+        self.hooks = Arc::new(hooks);
+    }
+}
+
+impl Params {
+    fn new(given: &ParamKind) -> Self {
+        let version = GroupVersion::parse(given.api_version.as_deref().unwrap_or_default());
+        let kind = version.map(|version| version.with_kind(given.kind.clone().unwrap_or_default()));
+        Self { given: given.clone(), kind }
+    }
+}
