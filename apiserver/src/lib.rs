@@ -4,6 +4,7 @@
 //! `handlers` → [`admission`] → registry strategy → store; reads are served from the `cacher`.
 
 pub mod admission;
+pub mod aggregator;
 pub mod authn;
 pub mod authz;
 pub mod body;

@@ -21,6 +21,7 @@ mod runtime_class;
 mod service_account;
 mod storage;
 mod taint_nodes;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ use crate::authn::User;
 use crate::authz::Authorizer;
 use crate::config::Config;
 use crate::registry::Registry;
+use crate::webhook::Clients;
 pub use annotations::Annotations;
 pub use reinvocation::Reinvocation;
 
@@ -146,6 +148,8 @@ pub struct Deps<'a> {
     pub authorizer: Arc<dyn Authorizer>,
     /// What is served.
     pub registry: Arc<Registry>,
+    /// Reaches webhooks.
+    pub webhooks: Clients,
     /// How the server is configured.
     pub config: &'a Config,
 }
@@ -153,7 +157,7 @@ pub struct Deps<'a> {
 type Make = fn(&Deps<'_>) -> Arc<dyn Plugin>;
 
 /// Every plugin in the order they run, and whether it runs by default.
-const PLUGINS: [(&str, bool, Make); 20] = [
+const PLUGINS: [(&str, bool, Make); 22] = [
     ("NamespaceLifecycle", true, |deps| Arc::new(namespace_lifecycle::NamespaceLifecycle::new(deps))),
     ("LimitRanger", true, |deps| Arc::new(limit_ranger::LimitRanger::new(deps))),
     ("ServiceAccount", true, |deps| Arc::new(service_account::ServiceAccounts::new(deps))),
@@ -172,7 +176,9 @@ const PLUGINS: [(&str, bool, Make); 20] = [
     ("CertificateSubjectRestriction", true, |_| Arc::new(certificates::SubjectRestriction)),
     ("DefaultIngressClass", true, |deps| Arc::new(default_ingress_class::DefaultIngressClass::new(deps))),
     ("PodTopologyLabels", true, |deps| Arc::new(taint_nodes::PodTopologyLabels::new(deps))),
+    ("MutatingAdmissionWebhook", true, |deps| Arc::new(webhook::Mutating::new(deps))),
     ("ValidatingAdmissionPolicy", true, |deps| Arc::new(policy::validating::ValidatingPolicies::new(deps))),
+    ("ValidatingAdmissionWebhook", true, |deps| Arc::new(webhook::Validating::new(deps))),
     ("ResourceQuota", true, |deps| Arc::new(resource_quota::ResourceQuotas::new(deps))),
 ];
 

@@ -242,6 +242,21 @@ impl Resource {
         view::one(self.view(), cache.get(at, namespace, name).await).await
     }
 
+    /// Lists objects of the cache, in the version that is served.
+    ///
+    /// # Errors
+    /// Those of the cache, and of conversion.
+    pub async fn list(
+        &self,
+        cache: &cacher::Resource,
+        options: cacher::ListOptions,
+    ) -> Result<cacher::Page, cacher::Error> {
+        match self.view() {
+            Some(view) => view.list(cache, options).await,
+            None => cache.list(options).await,
+        }
+    }
+
     /// A cached object as readers of this version see it.
     ///
     /// # Errors

@@ -15,13 +15,17 @@ pub enum DialError {
     /// The Service leads nowhere.
     #[error("{0}")]
     Resolve(Unresolved),
-    /// Nobody answers there.
-    #[error("connect to {host}:{port}")]
-    Connect {
-        /// Name or address.
+    /// There is no such host.
+    #[error("look up {host}")]
+    Lookup {
+        /// Its name.
         host: String,
-        /// Port.
-        port: u16,
+    },
+    /// Nobody answers there.
+    #[error("connect to {address}")]
+    Connect {
+        /// Address and port.
+        address: String,
         /// What the system says.
         #[source]
         source: io::Error,
@@ -29,17 +33,15 @@ pub enum DialError {
 }
 
 impl DialError {
+    pub(super) fn connect(address: String, source: io::Error) -> Self {
+        Self::Connect { address, source }
+    }
+
     fn describe(&self) -> String {
         match self {
             Self::Resolve(why) => why.to_string(),
-            Self::Connect { host, port, source } => {
-                // The system's resolver gives errors without a code.
-                if source.raw_os_error().is_none() && source.kind() != io::ErrorKind::TimedOut {
-                    return format!("dial tcp: lookup {host}: no such host");
-                }
-                let address = crate::streaming::authority(host, *port);
-                format!("dial tcp {address}: {}", connect_failure(source))
-            }
+            Self::Lookup { host } => format!("dial tcp: lookup {host}: no such host"),
+            Self::Connect { address, source } => format!("dial tcp {address}: {}", connect_failure(source)),
         }
     }
 }
@@ -187,13 +189,9 @@ mod tests {
             let expected = format!("tls: failed to verify certificate: x509: {expected}");
             assert_eq!(describe(&wrapped), expected);
         }
-        let refused = DialError::Connect {
-            host: "fd00::1".to_owned(),
-            port: 443,
-            source: io::Error::from_raw_os_error(111),
-        };
+        let refused = DialError::connect("[fd00::1]:443".to_owned(), io::Error::from_raw_os_error(111));
         assert_eq!(describe(&refused), "dial tcp [fd00::1]:443: connect: connection refused");
-        let unknown = DialError::Connect { host: "x".to_owned(), port: 1, source: io::Error::other("no") };
+        let unknown = DialError::Lookup { host: "x".to_owned() };
         assert_eq!(describe(&unknown), "dial tcp: lookup x: no such host");
     }
 }

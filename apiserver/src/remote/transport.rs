@@ -18,6 +18,7 @@ use tower::Service;
 use super::failure::DialError;
 use super::resolve::{Resolver, ServicePort};
 use crate::body::Body;
+use crate::streaming::authority;
 
 /// How long a connection is kept that nobody uses.
 const IDLE: Duration = Duration::from_secs(90);
@@ -60,6 +61,20 @@ impl Transport {
     }
 }
 
+/// Connects to the first address of a host that answers.
+async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let unknown = |_| DialError::Lookup { host: host.to_owned() };
+    let mut first = None;
+    for address in tokio::net::lookup_host((host, port)).await.map_err(unknown)? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            // As Go: the first failure is told.
+            Err(error) => first = first.or(Some(DialError::connect(address.to_string(), error))),
+        }
+    }
+    Err(first.unwrap_or_else(|| DialError::Lookup { host: host.to_owned() }))
+}
+
 /// Opens TCP connections.
 #[derive(Clone)]
 struct Connector {
@@ -76,9 +91,10 @@ impl Connector {
                 (host.to_owned(), uri.port_u16().unwrap_or(443))
             }
         };
-        let failed = |source| DialError::Connect { host: host.clone(), port, source };
-        let dialled = tokio::time::timeout(DIAL, TcpStream::connect((host.as_str(), port))).await;
-        let stream = dialled.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(failed)?;
+        let dialled = tokio::time::timeout(DIAL, connect(&host, port)).await;
+        let late = || DialError::connect(authority(&host, port), std::io::ErrorKind::TimedOut.into());
+        let stream = dialled.unwrap_or_else(|_| Err(late()))?;
+        let failed = |source| DialError::connect(authority(&host, port), source);
         stream.set_nodelay(true).map_err(failed)?;
         Ok(TokioIo::new(stream))
     }

@@ -199,9 +199,11 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let server = Arc::new(Server::new(config, cacher, registry, tasks.token()));
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
-    let webhooks = Clients::new(Resolver::new(&informers));
+    let resolver = Resolver::new(&informers);
+    let webhooks = Clients::new(resolver.clone());
+    let (security, repair) = Security::build(&server, own.clone(), &informers, &resolver, &webhooks)?;
     let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers, webhooks);
-    let (security, repair) = Security::build(&server, own.clone(), &informers)?;
+    security.aggregator.spawn(&tasks);
     if server.security.set(security).is_err() {
         anyhow::bail!("a server is started once");
     }

@@ -4,6 +4,7 @@
 
 mod access;
 mod admission;
+mod aggregation;
 mod apply;
 mod conversion;
 mod custom;
@@ -13,3 +14,4 @@ mod openapi;
 mod services;
 mod streaming;
 mod support;
+mod webhooks;

@@ -152,6 +152,14 @@ impl Source for ScaleSource<'_> {
     fn records_managers(&self) -> bool {
         true
     }
+
+    fn seen(&self, object: &Value) -> Result<Option<Value>, ApiError> {
+        self.scaling.read(object).map(|scale| Some(scale.value))
+    }
+
+    fn put_back(&self, object: &mut Value, seen: &Value) -> Result<(), ApiError> {
+        self.scaling.write(object, seen["spec"]["replicas"].as_i64().unwrap_or(0))
+    }
 }
 
 /// A scale that was read.
