@@ -48,6 +48,8 @@ pub struct RequestHeaderConfig {
     pub allowed_names: Vec<String>,
     /// Headers that hold the user name.
     pub username_headers: Vec<String>,
+    /// Headers that hold the uid.
+    pub uid_headers: Vec<String>,
     /// Headers that hold groups.
     pub group_headers: Vec<String>,
     /// Prefixes of headers that hold extra values.

@@ -150,6 +150,9 @@ pub struct Flags {
     /// Headers that hold the user name
     #[arg(long, value_delimiter = ',', default_value = "x-remote-user")]
     requestheader_username_headers: Vec<String>,
+    /// Headers that hold the uid
+    #[arg(long, value_delimiter = ',')]
+    requestheader_uid_headers: Vec<String>,
     /// Headers that hold groups
     #[arg(long, value_delimiter = ',', default_value = "x-remote-group")]
     requestheader_group_headers: Vec<String>,
@@ -401,6 +404,7 @@ impl Flags {
                 client_ca_file: self.requestheader_client_ca_file.clone(),
                 allowed_names: self.requestheader_allowed_names.clone(),
                 username_headers: self.requestheader_username_headers.clone(),
+                uid_headers: self.requestheader_uid_headers.clone(),
                 group_headers: self.requestheader_group_headers.clone(),
                 extra_headers_prefix: self.requestheader_extra_headers_prefix.clone(),
             },

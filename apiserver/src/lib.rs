@@ -4,6 +4,7 @@
 //! `handlers` → [`admission`] → registry strategy → store; reads are served from the `cacher`.
 
 pub mod admission;
+pub mod aggregator;
 pub mod authn;
 pub mod authz;
 pub mod body;
@@ -21,9 +22,11 @@ pub mod object;
 pub mod openapi;
 pub mod query;
 pub mod registry;
+pub mod remote;
 pub mod request;
 pub mod server;
 pub mod streaming;
+pub mod webhook;
 
 pub use config::Config;
 pub use flags::Flags;

@@ -20,6 +20,12 @@ impl Query {
         Self(raw.split('&').filter(|part| !part.is_empty()).map(pair).collect())
     }
 
+    /// Parameters that are decoded already.
+    #[must_use]
+    pub fn of(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
     /// The first value of a parameter.
     #[must_use]
     pub fn first(&self, name: &str) -> Option<&str> {

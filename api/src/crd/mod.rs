@@ -9,6 +9,7 @@
 mod columns;
 mod compile;
 pub mod conditions;
+pub mod conversion;
 mod correlate;
 mod defaulting;
 mod email;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, CustomResourceDefinitionVersion, SelectableField,
+    CustomResourceDefinition, CustomResourceDefinitionVersion, SelectableField, WebhookConversion,
 };
 use serde_json::Value;
 
@@ -41,8 +41,8 @@ pub struct Definition {
     pub categories: Vec<String>,
     /// The version that objects are stored in.
     pub storage: String,
-    /// Whether versions differ in nothing but their name (`conversion.strategy: None`).
-    pub converts_by_name: bool,
+    /// Who converts between versions (`conversion.strategy: Webhook`); `None`: they differ in nothing but their name.
+    pub webhook: Option<WebhookConversion>,
     /// All versions, the preferred one first.
     pub versions: Vec<Arc<Version>>,
 }
@@ -96,7 +96,7 @@ impl Definition {
         let mut served: Vec<Arc<Version>> =
             crd.spec.versions.iter().map(|version| Arc::new(Version::new(crd, version, &kind))).collect();
         served.sort_by(|a, b| versions::compare(&b.gvk.version, &a.gvk.version));
-        let conversion = crd.spec.conversion.as_ref();
+        let conversion = crd.spec.conversion.as_ref().filter(|conversion| conversion.strategy == "Webhook");
         Some(Self {
             group: crd.spec.group.clone(),
             plural: filled(&names.plural)?,
@@ -106,7 +106,7 @@ impl Definition {
             short_names: list(&names.short_names).to_vec(),
             categories: list(&names.categories).to_vec(),
             storage: crd.spec.versions.iter().find(|version| version.storage)?.name.clone(),
-            converts_by_name: conversion.is_none_or(|conversion| conversion.strategy == "None"),
+            webhook: conversion.map(|conversion| conversion.webhook.clone().unwrap_or_default()),
             versions: served,
             kind,
         })
@@ -131,11 +131,15 @@ impl Definition {
         self.version(version).filter(|_| group == self.group)
     }
 
-    /// All fields that can be selected by in any version, with their values in an object.
+    /// All fields that can be selected by, with their values in an object: those of any version, or, where versions
+    /// differ in more than their name, those of the object's own.
     #[must_use]
     pub fn selectable_values(&self, object: &Value) -> Vec<(String, String)> {
         let mut found: Vec<(String, String)> = Vec::new();
-        for (name, template) in self.versions.iter().flat_map(|version| &version.selectable) {
+        let own = self.webhook.as_ref().and_then(|_| self.version_of(object));
+        let counts = |version: &&Arc<Version>| own.is_none_or(|own| own.gvk == version.gvk);
+        let fields = self.versions.iter().filter(counts).flat_map(|version| &version.selectable);
+        for (name, template) in fields {
             if !found.iter().any(|(known, _)| known == name) {
                 let value = template.as_ref().and_then(|template| template.find(object).ok()?.pop());
                 found.push((name.clone(), value.filter(|v| !v.is_null()).map_or_else(String::new, shown)));

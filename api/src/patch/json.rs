@@ -67,6 +67,12 @@ impl JsonPatch {
         Ok(Strict { patch: Self { operations }, strict_errors })
     }
 
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
     /// The patched document.
     ///
     /// # Errors

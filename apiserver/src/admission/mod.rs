@@ -22,6 +22,7 @@ mod runtime_class;
 mod service_account;
 mod storage;
 mod taint_nodes;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use crate::authn::User;
 use crate::authz::Authorizer;
 use crate::config::Config;
 use crate::registry::Registry;
+use crate::webhook::Clients;
 pub use annotations::Annotations;
 pub use reinvocation::Reinvocation;
 
@@ -147,6 +149,8 @@ pub struct Deps<'a> {
     pub authorizer: Arc<dyn Authorizer>,
     /// What is served.
     pub registry: Arc<Registry>,
+    /// Reaches webhooks.
+    pub webhooks: Clients,
     /// How the server is configured.
     pub config: &'a Config,
 }
@@ -154,7 +158,7 @@ pub struct Deps<'a> {
 type Make = fn(&Deps<'_>) -> Arc<dyn Plugin>;
 
 /// Every plugin in the order they run, and whether it runs by default.
-const PLUGINS: [(&str, bool, Make); 23] = [
+const PLUGINS: [(&str, bool, Make); 25] = [
     ("NamespaceLifecycle", true, |deps| Arc::new(namespace_lifecycle::NamespaceLifecycle::new(deps))),
     ("LimitRanger", true, |deps| Arc::new(limit_ranger::LimitRanger::new(deps))),
     ("ServiceAccount", true, |deps| Arc::new(service_account::ServiceAccounts::new(deps))),
@@ -176,7 +180,9 @@ const PLUGINS: [(&str, bool, Make); 23] = [
     ("NodeDeclaredFeatureValidator", true, |deps| Arc::new(pod_resize::DeclaredFeatures::new(deps))),
     ("PodResizeValidator", true, |deps| Arc::new(pod_resize::PodResize::new(deps))),
     ("MutatingAdmissionPolicy", true, |deps| Arc::new(policy::mutating::MutatingPolicies::new(deps))),
+    ("MutatingAdmissionWebhook", true, |deps| Arc::new(webhook::Mutating::new(deps))),
     ("ValidatingAdmissionPolicy", true, |deps| Arc::new(policy::validating::ValidatingPolicies::new(deps))),
+    ("ValidatingAdmissionWebhook", true, |deps| Arc::new(webhook::Validating::new(deps))),
     ("ResourceQuota", true, |deps| Arc::new(resource_quota::ResourceQuotas::new(deps))),
 ];
 

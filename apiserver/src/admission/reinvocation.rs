@@ -39,6 +39,12 @@ impl Invoked {
 }
 
 impl Reinvocation {
+    /// The number of the run: 0 or 1.
+    #[must_use]
+    pub fn round(&self) -> u8 {
+        u8::from(self.0.lock().again)
+    }
+
     /// Begins the second run if a plugin wants one; false if there is to be none.
     pub fn begin_again(&self) -> bool {
         let mut state = self.0.lock();

@@ -74,7 +74,8 @@ impl RequestHeaders {
                 extra.entry(key).or_default().push(value.to_owned());
             }
         }
-        Some(User { name, groups, extra, ..User::default() })
+        let uid = first(headers, &self.config.uid_headers).unwrap_or_default();
+        Some(User { name, uid, groups, extra })
     }
 }
 

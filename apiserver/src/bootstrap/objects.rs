@@ -174,6 +174,13 @@ const GROUPS: [(&str, i32, &str, i32); 21] = [
     ("storage.k8s.io", 16800, "v1", 15),
 ];
 
+/// Where a group and version of this server stands among groups, and among the versions of the group.
+#[must_use]
+pub fn priorities(group: &str, version: &str) -> Option<(i32, i32)> {
+    let mut rows = GROUPS.iter();
+    rows.find(|row| row.0 == group && row.2 == version).map(|(_, group, _, version)| (*group, *version))
+}
+
 fn api_services() -> Result<Vec<APIService>, ApiError> {
     let now = Time(Timestamp::now());
     let service = |(group, priority, version, version_priority): &(&str, i32, &str, i32)| {
@@ -300,12 +307,12 @@ fn authentication_data(config: &Config, facts: &Facts) -> BTreeMap<String, Strin
         for (key, list) in [
             ("requestheader-allowed-names", &proxy.allowed_names),
             ("requestheader-username-headers", &proxy.username_headers),
+            ("requestheader-uid-headers", &proxy.uid_headers),
             ("requestheader-group-headers", &proxy.group_headers),
             ("requestheader-extra-headers-prefix", &proxy.extra_headers_prefix),
         ] {
             data.insert(key.to_owned(), json!(list).to_string());
         }
-        data.insert("requestheader-uid-headers".to_owned(), "[]".to_owned());
     }
     data
 }

@@ -46,7 +46,8 @@ pub struct Event {
 }
 
 impl Event {
-    pub(super) fn new(
+    /// A change that has come in just now.
+    pub(crate) fn new(
         revision: Revision,
         current: Option<Arc<CachedObject>>,
         previous: Option<Arc<CachedObject>>,

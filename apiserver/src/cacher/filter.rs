@@ -37,7 +37,7 @@ impl Filter {
     }
 
     /// What `event` is to whoever watches through this filter; `None`: nothing.
-    pub(super) fn sees(&self, event: &Event) -> Option<Kind> {
+    pub(crate) fn sees(&self, event: &Event) -> Option<Kind> {
         let before = event.previous.as_deref().is_some_and(|object| self.wants(object));
         let after = event.current.as_deref().is_some_and(|object| self.wants(object));
         match (before, after) {

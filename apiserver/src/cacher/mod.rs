@@ -141,6 +141,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// An object cannot be had in the version that is asked for.
+    #[error("{0}")]
+    Conversion(String),
 }
 
 impl From<store::Error> for Error {

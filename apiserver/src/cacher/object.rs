@@ -34,6 +34,8 @@ pub struct CachedObject {
     labels: Arc<[(Box<str>, Box<str>)]>,
     fields: Arc<[(Arc<str>, Box<str>)]>,
     forms: Renderings,
+    /// The object in other versions, by the caller's numbers, where conversion is costly.
+    versions: OnceLock<Box<Mutex<Vec<(u32, Arc<CachedObject>)>>>>,
 }
 
 impl CachedObject {
@@ -93,6 +95,23 @@ impl CachedObject {
         self.forms.try_get(u64::from(form.0), || make(self))
     }
 
+    /// The object in another version, if that is known.
+    #[must_use]
+    pub fn version(&self, number: u32) -> Option<Arc<CachedObject>> {
+        let versions = self.versions.get()?.lock();
+        versions.iter().find(|(known, _)| *known == number).map(|(_, object)| Arc::clone(object))
+    }
+
+    /// Keeps the object in another version; the one that was first is returned.
+    pub fn keep_version(&self, number: u32, object: Arc<CachedObject>) -> Arc<CachedObject> {
+        let mut versions = self.versions.get_or_init(Box::default).lock();
+        if let Some((_, known)) = versions.iter().find(|(known, _)| *known == number) {
+            return Arc::clone(known);
+        }
+        versions.push((number, Arc::clone(&object)));
+        object
+    }
+
     /// The same state under another revision: how a delete shows the object it removed.
     #[must_use]
     pub(crate) fn at(&self, revision: Revision) -> Self {
@@ -111,6 +130,7 @@ impl CachedObject {
             labels: Arc::clone(&self.labels),
             fields: Arc::clone(&self.fields),
             forms: Renderings::default(),
+            versions: OnceLock::new(),
         }
     }
 }
@@ -163,6 +183,7 @@ pub fn ingest(spec: &ResourceSpec, kv: KeyValue) -> Result<CachedObject, Error> 
         labels: spliced.labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
         fields,
         forms: Renderings::default(),
+        versions: OnceLock::new(),
     })
 }
 

@@ -57,7 +57,9 @@ impl Definitions {
 
     /// Deletes all objects; how many are left.
     async fn delete_objects(&self, crd: &CustomResourceDefinition) -> anyhow::Result<usize> {
-        let Some(version) = crd.spec.versions.iter().find(|version| version.served) else {
+        // Those of the storage version need no conversion.
+        let mut served = crd.spec.versions.iter().filter(|version| version.served);
+        let Some(version) = served.clone().find(|version| version.storage).or_else(|| served.next()) else {
             // Nobody can reach them: they go with their definition's return, as upstream's do.
             return Ok(0);
         };

@@ -22,6 +22,7 @@ use kube::api::PostParams;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::Server;
+use crate::webhook::Clients;
 
 /// Who the server is in `managedFields`.
 const MANAGER: &str = "kube-apiserver";
@@ -36,12 +37,19 @@ pub struct Definitions {
     crds: Informer<CustomResourceDefinition>,
     queue: WorkQueue<ObjectKey>,
     served: Arc<AtomicBool>,
+    /// Of the webhooks that convert objects.
+    clients: Clients,
 }
 
 impl Definitions {
     /// Watches definitions.
     #[must_use]
-    pub fn new(server: Arc<Server>, client: Client, informers: &SharedInformerFactory) -> Self {
+    pub fn new(
+        server: Arc<Server>,
+        client: Client,
+        informers: &SharedInformerFactory,
+        clients: Clients,
+    ) -> Self {
         let crds: Informer<CustomResourceDefinition> = informers.informer();
         let queue = WorkQueue::new("custom-resource-definitions");
         let (store, added) = (crds.clone(), queue.clone());
@@ -56,7 +64,7 @@ impl Definitions {
             }
         });
         let served = server.custom_served();
-        Self { server, client, crds, queue, served }
+        Self { server, client, crds, queue, served, clients }
     }
 
     /// Works until `token` is cancelled.
@@ -104,7 +112,7 @@ impl Definitions {
     fn serve(&self, crd: &CustomResourceDefinition) -> bool {
         let established = conditions::is_true(crd, conditions::ESTABLISHED);
         if established {
-            self.server.registry.serve(&self.server.cacher, crd);
+            self.server.registry.serve(&self.server.cacher, &self.clients, crd);
         }
         let name = crd.metadata.name.as_deref().unwrap_or_default();
         self.server.openapi.publish(name, publish::versions(crd));

@@ -40,9 +40,11 @@ pub async fn delete(
     let waits = matches!(outcome, Outcome::Pending(_)) && options.orphan_dependents == Some(false);
     let status = if waits { StatusCode::ACCEPTED } else { StatusCode::OK };
     let value = match outcome {
-        Outcome::Gone(value) if returns_object(&resource.gvr.group, &resource.gvr.resource) => value,
+        Outcome::Gone(value) if returns_object(&resource.gvr.group, &resource.gvr.resource) => {
+            resource.to_internal(value).await?
+        }
         Outcome::Gone(value) => success(resource, name, meta_text(&value, "uid")),
-        Outcome::Pending(value) => value,
+        Outcome::Pending(value) => resource.to_internal(value).await?,
     };
     let include = IncludeObject::parse(cx.query.first("includeObject"))?;
     let value = transformed(&resource.into(), value, accepted, include)?;

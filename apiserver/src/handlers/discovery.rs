@@ -1,6 +1,8 @@
 //! Discovery: which groups, versions and resources there are, in the old form (one document per version) and the
 //! aggregated one (upstream `endpoints/discovery`).
 
+use std::cmp::Reverse;
+
 use api::names::{GroupVersion, GroupVersionKind};
 use api::status::ApiError;
 use base64::Engine as _;
@@ -9,11 +11,16 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
+use crate::aggregator::{Aggregator, Found};
 use crate::body::{self, Body};
+use crate::bootstrap::objects;
 use crate::negotiate::{self, Restrictions};
 use crate::registry::{Group, Resource, Subresource, Table};
 use crate::server::service::page_not_found;
 use crate::server::{Context, response};
+
+/// Where groups and versions of custom resources stand.
+const CUSTOM: (i32, i32) = (1000, 100);
 
 /// Answers a discovery path; `None` if it is none.
 pub fn serve(cx: &Context, path: &str) -> Result<Option<Response<Body>>, ApiError> {
@@ -23,8 +30,8 @@ pub fn serve(cx: &Context, path: &str) -> Result<Option<Response<Body>>, ApiErro
         ["api"] => either(cx, &table, true)?,
         ["apis"] => either(cx, &table, false)?,
         ["api", version] => resources(cx, &table, "", version)?,
-        ["apis", group] => match table.group(group) {
-            Some(found) => plain(cx, &group_value(found, true))?,
+        ["apis", group] => match groups(cx, &table).into_iter().find(|known| known.name == *group) {
+            Some(found) => plain(cx, &group_value(&found, true))?,
             None => page_not_found(),
         },
         ["apis", group, version] if table.group(group).is_some() => resources(cx, &table, group, version)?,
@@ -44,7 +51,7 @@ fn either(cx: &Context, table: &Table, core: bool) -> Result<Response<Body>, Api
     if let Some(version) = aggregated_version(cx) {
         return Ok(aggregated(cx, table, core, version));
     }
-    let value = if core { api_versions(cx) } else { group_list(table) };
+    let value = if core { api_versions(cx) } else { group_list(&groups(cx, table)) };
     let mut answer = plain(cx, &value)?;
     answer.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     Ok(answer)
@@ -59,13 +66,62 @@ fn api_versions(cx: &Context) -> Value {
     })
 }
 
-fn group_list(table: &Table) -> Value {
-    let groups: Vec<Value> = table
-        .groups
-        .iter()
-        .filter(|group| !group.name.is_empty())
-        .map(|group| group_value(group, false))
-        .collect();
+/// All groups, those of other servers among them (upstream `SortedByGroupAndVersion`).
+fn groups(cx: &Context, table: &Table) -> Vec<Group> {
+    let mut groups = table.groups.clone();
+    let Some(security) = cx.server.security() else { return groups };
+    for backend in security.aggregator.backends() {
+        let (name, version) = (&backend.group, &backend.version);
+        match groups.iter_mut().find(|known| known.name == *name) {
+            Some(known) if known.versions.contains(version) => {}
+            Some(known) => {
+                let later = |other: &String| {
+                    let own = (backend.version_priority, version.as_str());
+                    is_before(own, (version_priority(&security.aggregator, name, other), other.as_str()))
+                };
+                let place = known.versions.iter().position(later).unwrap_or(known.versions.len());
+                known.versions.insert(place, version.clone());
+            }
+            None => {
+                let later = |other: &Group| {
+                    let priority = group_priority(&security.aggregator, other);
+                    (priority, Reverse(&other.name)) < (backend.group_priority, Reverse(name))
+                };
+                let place = groups.iter().position(later).unwrap_or(groups.len());
+                let versions = vec![version.clone()];
+                groups.insert(place, Group { name: name.clone(), versions, custom: false });
+            }
+        }
+    }
+    groups
+}
+
+/// Where a group stands: the one that is always first, those of this server, those of others.
+fn group_priority(aggregator: &Aggregator, group: &Group) -> i32 {
+    if group.name == "apiregistration.k8s.io" {
+        return i32::MAX;
+    }
+    let others = aggregator.backends();
+    let of_others = others.iter().filter(|other| other.group == group.name).map(|other| other.group_priority);
+    let own = objects::priorities(&group.name, group.versions.first().map_or("", String::as_str));
+    of_others.chain(own.map(|(group, _)| group)).max().unwrap_or(CUSTOM.0)
+}
+
+fn version_priority(aggregator: &Aggregator, group: &str, version: &str) -> i32 {
+    let others = aggregator.backends();
+    let other = others.iter().find(|other| other.group == group && other.version == version);
+    let own = objects::priorities(group, version).map_or(CUSTOM.1, |(_, version)| version);
+    other.map_or(own, |other| other.version_priority)
+}
+
+/// Whether a version comes before another: by priority, then by name.
+fn is_before(one: (i32, &str), other: (i32, &str)) -> bool {
+    one.0.cmp(&other.0).then_with(|| api::crd::versions::compare(one.1, other.1)).is_gt()
+}
+
+fn group_list(groups: &[Group]) -> Value {
+    let groups: Vec<Value> =
+        groups.iter().filter(|group| !group.name.is_empty()).map(|group| group_value(group, false)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -163,8 +219,10 @@ fn aggregated_version(cx: &Context) -> Option<&'static str> {
 }
 
 fn aggregated(cx: &Context, table: &Table, core: bool, version: &'static str) -> Response<Body> {
-    let groups = table.groups.iter().filter(|group| group.name.is_empty() == core);
-    let items: Vec<Value> = groups.map(|group| aggregated_group(table, group)).collect();
+    let aggregator = cx.server.security().map(|security| &security.aggregator);
+    let groups = groups(cx, table);
+    let groups = groups.iter().filter(|group| group.name.is_empty() == core);
+    let items: Vec<Value> = groups.map(|group| aggregated_group(table, aggregator, group)).collect();
     let value = json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -193,8 +251,13 @@ fn aggregated(cx: &Context, table: &Table, core: bool, version: &'static str) ->
     answer
 }
 
-fn aggregated_group(table: &Table, group: &Group) -> Value {
+fn aggregated_group(table: &Table, aggregator: Option<&Aggregator>, group: &Group) -> Value {
     let version = |version: &String| {
+        let path = format!("/apis/{}/{version}", group.name);
+        if let Some(backend) = aggregator.and_then(|aggregator| aggregator.backend(&path)) {
+            let found = aggregator.and_then(|aggregator| aggregator.found(&backend.name));
+            return found.unwrap_or(Found { resources: None, current: false }).to_value(version);
+        }
         let resources: Vec<Value> = table
             .resources(&group.name, version)
             .into_iter()

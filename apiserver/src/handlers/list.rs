@@ -56,7 +56,7 @@ pub async fn page(
     let limit = if matches!(at, ReadAt::Any) { 0 } else { usize::try_from(options.limit).unwrap_or(0) };
     let filter = filter(resource, namespace, options);
     let read = cacher::ListOptions { at, filter, limit, start: start.clone() };
-    let page = match cache.list(read).await {
+    let page = match resource.list(cache, read).await {
         Err(cacher::Error::Expired { .. }) if start.is_some() => return Err(expired(start.as_deref())),
         other => other.map_err(|error| cache_error(&error))?,
     };

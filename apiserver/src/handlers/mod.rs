@@ -1,6 +1,7 @@
 //! From an authorized request to its answer: finds what is asked for and calls the handler of the verb (upstream
 //! `endpoints/installer.go` and `endpoints/handlers`).
 
+pub mod connect;
 pub mod create;
 pub mod delete;
 pub mod discovery;
@@ -37,6 +38,10 @@ pub fn handle<'a>(
 }
 
 async fn dispatch(cx: &Context, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let aggregator = cx.server.security().map(|security| &security.aggregator);
+    if let Some(backend) = aggregator.and_then(|aggregator| aggregator.backend(&cx.info.path)) {
+        return Ok(backend.pass(cx, request).await);
+    }
     if !cx.info.is_resource {
         return non_resource::handle(cx).await;
     }
@@ -181,7 +186,9 @@ async fn part(
         let Some(security) = cx.server.security() else {
             return Err(ApiError::unavailable("the server is still starting"));
         };
-        return security.streaming.serve(&cx.user, &cx.info, &cx.query, request).await;
+        let changed = connect::admit(cx, resource, subresource).await?;
+        let query = changed.as_ref().unwrap_or(&cx.query);
+        return security.streaming.serve(&cx.user, &cx.info, query, request).await;
     }
     subresources::handle(cx, resource, subresource, verb, request).await
 }

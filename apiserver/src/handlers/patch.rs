@@ -59,7 +59,7 @@ pub async fn patch(
     let (mut patch, options) = read(cx, request, resource, &resource.gvk, versions).await?;
     let write = Write { options, ..Write::new(cx, resource) };
     let updated = write.update(&cx.info.name, &mut patch).await?;
-    answer(cx, resource, updated, accepted)
+    answer(cx, resource, updated, accepted).await
 }
 
 /// Reads a patch for objects of a kind, with the options of the request.
@@ -151,9 +151,9 @@ pub struct Patch<'a> {
 
 impl Patch<'_> {
     /// The patched object, checked against its type, with its managers; `None`: there is no object yet.
-    pub fn apply(&self, old: Option<&Value>) -> Result<Value, ApiError> {
+    pub async fn apply(&self, old: Option<&Value>) -> Result<Value, ApiError> {
         let mut object = match (self.how, old) {
-            (How::Apply, old) => self.applied(old)?,
+            (How::Apply, old) => self.applied(old).await?,
             (How::Patch(kind), Some(old)) => {
                 let mut object = self.patched(kind, old)?;
                 let subresource = &self.cx.info.subresource;
@@ -164,7 +164,8 @@ impl Patch<'_> {
                     subresource,
                     &mut object,
                     Some(old),
-                );
+                )
+                .await;
                 object
             }
             (How::Patch(_), None) => return Err(ApiError::internal("a patch needs an object")),
@@ -214,7 +215,7 @@ impl Patch<'_> {
     }
 
     /// Upstream's `applyPatcher`.
-    fn applied(&self, old: Option<&Value>) -> Result<Value, ApiError> {
+    async fn applied(&self, old: Option<&Value>) -> Result<Value, ApiError> {
         let query = &self.cx.query;
         let refused = |why: String| ApiError::bad_request(format!("error decoding YAML: {why}"));
         let loaded = yaml::load(&self.bytes)
@@ -226,14 +227,23 @@ impl Patch<'_> {
             return Err(refused(format!("error unmarshaling JSON: while decoding JSON: {why}")));
         }
         let now = object::now();
-        let manager = FieldManager {
-            versions: self.versions.as_ref(),
-            kind: &self.gvk,
-            subresource: &self.cx.info.subresource,
-            now: now.as_str().unwrap_or_default(),
-        };
         let name = query.first("fieldManager").unwrap_or_default();
-        let object = manager.apply(old, &loaded.value, name, query.bool("force").unwrap_or(false))?;
+        let force = query.bool("force").unwrap_or(false);
+        let apply = || {
+            let manager = FieldManager {
+                versions: self.versions.as_versions(),
+                kind: &self.gvk,
+                subresource: &self.cx.info.subresource,
+                now: now.as_str().unwrap_or_default(),
+            };
+            manager.apply(old, &loaded.value, name, force)
+        };
+        let object = loop {
+            let applied = apply();
+            if !self.versions.supply().await {
+                break applied?;
+            }
+        };
         match (loaded.strict_error(), self.validation) {
             (None, _) | (_, FieldValidation::Ignore) => {}
             (Some(_), FieldValidation::Warn) => {
@@ -251,7 +261,7 @@ impl Patch<'_> {
 #[async_trait::async_trait]
 impl Source for Patch<'_> {
     async fn object(&mut self, old: Option<&Value>) -> Result<Value, ApiError> {
-        let object = self.apply(old)?;
+        let object = self.apply(old).await?;
         let uid = object::meta_text(&object, "uid");
         if old.is_none() && !uid.is_empty() {
             let info = &self.cx.info;

@@ -32,7 +32,7 @@ pub async fn get(cx: &Context, resource: &Resource) -> Result<Response<Body>, Ap
     }
     let Some(cache) = &resource.cache else { return Err(super::method_not_allowed()) };
     let namespace = if resource.namespaced { cx.info.namespace.as_str() } else { "" };
-    let (found, _) = cache.get(at, namespace, name).await.map_err(|error| cache_error(&error))?;
+    let found = resource.read(cache, at, namespace, name).await.map_err(|error| cache_error(&error))?;
     let Some(object) = found else { return Err(ApiError::not_found(&resource.group_resource(), name)) };
     one(cx, resource, &object, accepted, StatusCode::OK)
 }

@@ -43,7 +43,7 @@ fn form(resource: &Resource, encoding: Encoding, shape: Shape, partial: Option<M
 /// The object in the version that is served.
 pub fn served(resource: &Resource, object: &CachedObject) -> Result<Value, ApiError> {
     let value = object.value().map_err(|error| ApiError::internal(error.to_string()))?;
-    resource.to_served(value)
+    resource.shown(value)
 }
 
 /// The object that tables and metadata are made of: one of ours as it is stored, whatever version is served (upstream
@@ -356,7 +356,7 @@ impl<'a> Shown<'a> {
     /// What tables and metadata are made of, from an object in any version.
     fn internal(&self, value: Value) -> Result<Value, ApiError> {
         match self.resource.filter(|resource| resource.custom.is_some()) {
-            Some(resource) => resource.to_served(value),
+            Some(resource) => resource.shown(value),
             None => Ok(value),
         }
     }
@@ -364,7 +364,7 @@ impl<'a> Shown<'a> {
     /// The object as it is served.
     fn served(&self, value: Value) -> Result<Value, ApiError> {
         match self.resource {
-            Some(resource) => resource.to_served(value),
+            Some(resource) => resource.shown(value),
             None => Ok(value),
         }
     }

@@ -8,15 +8,16 @@ use serde_json::Value;
 
 use super::create::read;
 use super::subresources;
+use crate::admission::Operation;
 use crate::authn::reviews as authn;
 use crate::authz::reviews as authz;
 use crate::body::Body;
 use crate::codec;
 use crate::negotiate::{self, Accepted, Restrictions};
-use crate::object;
+use crate::object::{self, meta_text};
 use crate::registry::Resource;
 use crate::registry::managed_fields;
-use crate::registry::write::match_namespace;
+use crate::registry::write::{Write, match_namespace};
 use crate::server::{Context, response};
 
 /// Answers the creation of such an object.
@@ -30,15 +31,19 @@ pub async fn create(
         return subresources::create_binding(cx, &pods, request).await;
     }
     let accepted = negotiate::accept(&cx.headers, &cx.query, Restrictions::OBJECTS)?;
-    let (mut body, _) = read(cx, request, &resource.gvk, "CreateOptions").await?;
+    let (mut body, options) = read(cx, request, &resource.gvk, "CreateOptions").await?;
     let versions = managed_fields::versions_of(&resource.gvk);
-    managed_fields::record(cx, &versions, &resource.gvk, "", &mut body, None);
+    managed_fields::record(cx, &versions, &resource.gvk, "", &mut body, None).await;
     let Some(security) = cx.server.security() else {
         return Err(ApiError::unavailable("the server is still starting"));
     };
     let authorizer = security.authorizer.as_ref();
     let namespace = if resource.namespaced { cx.info.namespace.as_str() } else { "" };
     match_namespace(namespace, resource.namespaced, &mut body)?;
+    let write = Write { options, ..Write::new(cx, resource) };
+    let name = meta_text(&body, "name").to_owned();
+    write.admit(Operation::Create, &name, &mut body, None).await?;
+    write.admission_validate(Operation::Create, &name, &body, None).await?;
     let mut answer = match &*resource.gvk.kind {
         "TokenReview" => {
             encode(authn::token_review(decode(body)?, &security.tokens, &security.audiences).await?)?

@@ -28,7 +28,7 @@ pub async fn update(
     check_name(cx, &object)?;
     let write = Write { options, ..Write::new(cx, resource) };
     let updated = write.update(&cx.info.name, &mut Body1(object)).await?;
-    answer(cx, resource, updated, accepted)
+    answer(cx, resource, updated, accepted).await
 }
 
 /// The body of an update as the new state.
@@ -68,7 +68,7 @@ pub fn check_name(cx: &Context, object: &Value) -> Result<(), ApiError> {
 }
 
 /// The answer to an update or a patch.
-pub fn answer(
+pub async fn answer(
     cx: &Context,
     resource: &Resource,
     updated: Updated,
@@ -80,6 +80,7 @@ pub fn answer(
             one(cx, resource, &written.object, accepted, status)
         }
         Updated::Deleted(value, _) | Updated::Kept(value) => {
+            let value = resource.to_internal(value).await?;
             let include = IncludeObject::parse(cx.query.first("includeObject"))?;
             let value = transformed(&resource.into(), value, accepted, include)?;
             response::object(StatusCode::OK, accepted, &value, &cx.headers)

@@ -22,7 +22,9 @@ use super::list::filter;
 use super::options::ListOptions;
 use super::render::{self, IncludeObject};
 use crate::body::{Body, BoxError};
-use crate::cacher::{self, CachedObject, Form, Kind, ReadAt, WatchEvent, WatchOptions, WatchStart, Watcher};
+use crate::cacher::{
+    self, CachedObject, Filter, Form, Kind, ReadAt, WatchEvent, WatchOptions, WatchStart, Watcher,
+};
 use crate::codec;
 use crate::negotiate::{Accepted, Encoding, MetaVersion, Transform};
 use crate::registry::Resource;
@@ -51,7 +53,15 @@ pub async fn watch(cx: &Context, resource: &Arc<Resource>) -> Result<Response<Bo
         filter: filter(resource, namespace, &options),
         bookmarks: options.bookmarks.then_some(BOOKMARKS),
     };
-    let watcher = match cache.watch(watch).await {
+    let filter = watch.filter.clone();
+    let opened = match resource.view() {
+        Some(view) => match view.open(cache, watch).await {
+            Ok(watch) => cache.watch(watch).await,
+            Err(error) => Err(error),
+        },
+        None => cache.watch(watch).await,
+    };
+    let watcher = match opened {
         Ok(watcher) => Ok(watcher),
         // An old version is told by the first event, so that clients find it where they look for it.
         Err(error @ (cacher::Error::Expired { .. } | cacher::Error::Future { .. })) => {
@@ -62,6 +72,7 @@ pub async fn watch(cx: &Context, resource: &Arc<Resource>) -> Result<Response<Bo
     let render = Render { resource: Arc::clone(resource), accepted, include, columns_sent: false };
     let session = Session {
         watcher,
+        filter,
         render,
         deadline: Instant::now() + duration(cx, &options),
         bookmarks: options.bookmarks,
@@ -106,6 +117,8 @@ fn duration(cx: &Context, options: &ListOptions) -> Duration {
 /// One watch under way.
 struct Session {
     watcher: Result<Watcher, ApiError>,
+    /// What is wanted, for those events that the cache cannot judge.
+    filter: Filter,
     render: Render,
     deadline: Instant,
     bookmarks: bool,
@@ -116,9 +129,16 @@ struct Session {
 impl Session {
     /// The next bytes to send; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        if self.over {
-            return None;
+        while !self.over {
+            if let Some(bytes) = self.step().await {
+                return Some(bytes);
+            }
         }
+        None
+    }
+
+    /// The bytes of the next event; `None` if it concerns nobody, or at the end.
+    async fn step(&mut self) -> Option<Bytes> {
         let watcher = match &mut self.watcher {
             Ok(watcher) => watcher,
             Err(error) => {
@@ -137,22 +157,30 @@ impl Session {
             let last = watcher.bookmark().filter(|_| self.bookmarks)?;
             return self.render.event(&last);
         };
-        let first = self.take(event)?;
-        self.fill(first)
+        let first = self.take(event).await?;
+        Some(self.fill(first).await)
     }
 
     /// Adds what waits already, so that a burst is one flush.
-    fn fill(&mut self, first: Bytes) -> Option<Bytes> {
+    async fn fill(&mut self, first: Bytes) -> Bytes {
         let mut joined: Option<BytesMut> = None;
         while !self.over && joined.as_ref().map_or(first.len(), BytesMut::len) < FLUSH {
             let Some(event) = self.watcher.as_mut().ok().and_then(Watcher::try_next) else { break };
-            let Some(bytes) = self.take(Some(event)) else { break };
+            let Some(bytes) = self.take(Some(event)).await else { break };
             joined.get_or_insert_with(|| BytesMut::from(first.as_ref())).extend_from_slice(&bytes);
         }
-        Some(joined.map_or(first, BytesMut::freeze))
+        joined.map_or(first, BytesMut::freeze)
     }
 
-    fn take(&mut self, event: Option<Result<WatchEvent, cacher::Error>>) -> Option<Bytes> {
+    async fn take(&mut self, event: Option<Result<WatchEvent, cacher::Error>>) -> Option<Bytes> {
+        let event = match (event, self.render.resource.view()) {
+            (Some(Ok(event)), Some(view)) => view.event(&self.filter, event).await.transpose(),
+            (None, _) => {
+                self.over = true;
+                return None;
+            }
+            (event, _) => event,
+        };
         match event {
             Some(Ok(event)) => {
                 let frame = self.render.event(&event);
@@ -163,10 +191,8 @@ impl Session {
                 self.over = true;
                 self.render.error(&cache_error(&error))
             }
-            None => {
-                self.over = true;
-                None
-            }
+            // It is none for this watch.
+            None => None,
         }
     }
 }

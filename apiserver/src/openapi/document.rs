@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::codec::protobuf::wire;
 use serde_json::{Value, json};
 
+use super::foreign::Foreign;
 use super::gnostic::{self, Shape};
 use super::render::Paths;
 use super::routes::{Route, by_path};
@@ -38,6 +39,7 @@ pub fn write(
     routes: Vec<Route>,
     mut definitions: Definitions<'_>,
     given: BTreeMap<String, Value>,
+    foreign: Vec<Foreign>,
     with_protobuf: bool,
 ) -> Output {
     let mut writer = Writer::new(edition, with_protobuf);
@@ -47,9 +49,23 @@ pub fn write(
         part.add(&path, &paths.item(&routes));
     }
     let shared = std::mem::take(&mut paths.shared);
-    let paths = part;
+    let mut paths = part;
     let mut part = Part::new(edition, PartKind::Definitions, with_protobuf);
-    definitions.finish(given, &mut |name, value| part.add(name, value));
+    let mut own = BTreeMap::new();
+    definitions.finish(given, &mut |name, value| {
+        part.add(name, value);
+        if !foreign.is_empty() {
+            own.insert(name.to_owned(), value.clone());
+        }
+    });
+    for foreign in foreign {
+        let foreign = foreign.beside(&own);
+        foreign.paths.iter().for_each(|(path, item)| paths.add(path, item));
+        for (name, definition) in foreign.definitions {
+            part.add(&name, &definition);
+            own.insert(name, definition);
+        }
+    }
     match edition {
         Edition::V2 => writer.version_2(head, &paths, &part, &shared),
         Edition::V3 => writer.version_3(head, &paths, &part),

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha512};
 
 use super::custom::{self, CustomVersion};
 use super::document::{self, Head, Output};
+use super::foreign::Foreign;
 use super::resources;
 use super::routes::Route;
 use super::schema::{Definitions, Edition};
@@ -67,9 +68,19 @@ impl Entry {
     }
 }
 
+/// What another server says of itself.
+#[derive(Default)]
+struct Remote {
+    /// The name of its document of version 3, and what names its state.
+    part: Option<(String, Arc<str>)>,
+    foreign: Foreign,
+}
+
 #[derive(Default)]
 struct State {
     custom: RwLock<BTreeMap<String, Vec<Arc<CustomVersion>>>>,
+    /// By the names of APIServices.
+    remote: RwLock<BTreeMap<String, Remote>>,
     entries: Mutex<HashMap<Subject, Arc<Entry>>>,
     /// One document is made at a time: making one takes memory.
     making: tokio::sync::Mutex<()>,
@@ -115,6 +126,31 @@ impl Publisher {
         self.publish(name, Vec::new());
     }
 
+    /// Takes in what the server of an APIService says: the name and state of its document of version 3, and, if that
+    /// is news, what it says in version 2.
+    pub fn set_foreign(&self, name: &str, part: Option<(String, String)>, foreign: Option<Foreign>) {
+        let part = part.map(|(part, state)| (part, Arc::from(state)));
+        let changed = {
+            let mut remote = self.state.remote.write();
+            let known = remote.entry(name.to_owned()).or_default();
+            known.part = part;
+            let new = foreign.filter(|new| *new != known.foreign);
+            let changed = new.is_some();
+            known.foreign = new.unwrap_or_else(|| std::mem::take(&mut known.foreign));
+            changed
+        };
+        if changed {
+            self.state.entries.lock().remove(&Subject::Everything);
+        }
+    }
+
+    /// Leaves out what the server of an APIService said.
+    pub fn forget_foreign(&self, name: &str) {
+        if self.state.remote.write().remove(name).is_some() {
+            self.state.entries.lock().remove(&Subject::Everything);
+        }
+    }
+
     /// A document; `None` if there is none about this.
     pub async fn document(&self, subject: Subject, format: Format) -> Result<Option<Packed>, Error> {
         if !self.state.exists(&subject) {
@@ -135,6 +171,12 @@ impl Publisher {
 
     /// The names of the parts of version 3, each with what names its state.
     pub async fn parts(&self) -> Result<BTreeMap<String, Arc<str>>, Error> {
+        let mut parts = self.own_parts().await?;
+        parts.extend(self.state.remote.read().values().filter_map(|remote| remote.part.clone()));
+        Ok(parts)
+    }
+
+    async fn own_parts(&self) -> Result<BTreeMap<String, Arc<str>>, Error> {
         let subjects = self.state.parts();
         if let Some(known) = self.state.etags(&subjects) {
             return Ok(known);
@@ -178,6 +220,12 @@ impl State {
         let ours =
             |version: &&Arc<CustomVersion>| *subject == Subject::Everything || version.subject() == *subject;
         self.custom.read().values().flatten().filter(ours).cloned().collect()
+    }
+
+    fn foreign(&self) -> Vec<Foreign> {
+        let remote = self.remote.read();
+        let said = remote.values().map(|remote| &remote.foreign).filter(|foreign| !foreign.paths.is_empty());
+        said.cloned().collect()
     }
 
     fn exists(&self, subject: &Subject) -> bool {
@@ -242,7 +290,11 @@ impl State {
             routes.extend(version.routes(texts));
             version.define(edition, &mut definitions, texts, &mut given);
         }
-        document::write(edition, &head, routes, definitions, given, format == Format::Protobuf)
+        let foreign = match subject {
+            Subject::Everything => self.foreign(),
+            Subject::Part(_) => Vec::new(),
+        };
+        document::write(edition, &head, routes, definitions, given, foreign, format == Format::Protobuf)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP side of published documents (upstream `kube-openapi/pkg/handler` and `handler3`): encodings, conditions,
 //! and the addresses with a hash that never change.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api::status::ApiError;
@@ -14,6 +15,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::{Map, Value, json};
 
 use super::publisher::{Format, Packed, Subject};
+use crate::aggregator::Backend;
 use crate::body::{self, Body};
 use crate::negotiate;
 use crate::server::Context;
@@ -57,10 +59,18 @@ pub async fn serve(cx: &Context, path: &str) -> Result<Option<Response<Body>>, A
         "/openapi/v2" => document(cx, Subject::Everything, V2).await.map(Some),
         "/openapi/v3" => index(cx).await.map(Some),
         path => match path.strip_prefix("/openapi/v3/") {
-            Some(part) => document(cx, Subject::Part(part.to_owned()), V3).await.map(Some),
+            Some(part) => match backend(cx, part) {
+                Some(backend) => Ok(Some(backend.document(&cx.headers).await)),
+                None => document(cx, Subject::Part(part.to_owned()), V3).await.map(Some),
+            },
             None => Ok(None),
         },
     }
+}
+
+/// The other server that has a document.
+fn backend(cx: &Context, part: &str) -> Option<Arc<Backend>> {
+    cx.server.security()?.aggregator.document_backend(part)
 }
 
 fn failed(error: &super::publisher::Error) -> ApiError {

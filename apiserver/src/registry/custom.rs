@@ -11,13 +11,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::view::View;
 use super::write::Write;
 use super::{Custom, Deletion, Resource, Subresource};
 
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
 /// A version of a definition as a resource, without its cache.
-pub(super) fn resource(definition: &Arc<Definition>, version: &Arc<Version>, terminating: bool) -> Resource {
+pub(super) fn resource(
+    definition: &Arc<Definition>,
+    version: &Arc<Version>,
+    terminating: bool,
+    view: Option<Arc<View>>,
+) -> Resource {
     let makes = |verb: &str| matches!(verb, "patch" | "create" | "update");
     let part = |name: &str, kind: GroupVersionKind| Subresource {
         name: name.to_owned(),
@@ -53,6 +59,7 @@ pub(super) fn resource(definition: &Arc<Definition>, version: &Arc<Version>, ter
             definition: Arc::clone(definition),
             version: Arc::clone(version),
             terminating,
+            view,
         }),
         gvk: version.gvk.clone(),
     }

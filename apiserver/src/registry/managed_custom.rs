@@ -6,9 +6,11 @@ use std::sync::Arc;
 use api::crd::{Definition, Version};
 use api::managed_fields::Versions;
 use api::structured::{Converter, Duplicates, Filter, Set, Shape, check};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Custom;
+use super::view::View;
 
 /// A custom resource.
 pub struct CustomVersions {
@@ -16,7 +18,20 @@ pub struct CustomVersions {
     version: Arc<Version>,
     /// What of the changes in a version does not count: what the strategies put back.
     filters: BTreeMap<String, Filter>,
+    /// Who converts, if a webhook does.
+    view: Option<Arc<View>>,
+    conversions: Mutex<Conversions>,
 }
+
+/// What a webhook has made, and is to make, of objects.
+#[derive(Default)]
+struct Conversions {
+    known: Vec<(Question, Result<Value, String>)>,
+    lacking: Option<Question>,
+}
+
+/// An object, and the version it is wanted in.
+type Question = (Value, String);
 
 impl CustomVersions {
     /// The versions of a resource, with what a request for a part of it (empty: all of it) can change.
@@ -34,7 +49,41 @@ impl CustomVersions {
             definition: Arc::clone(&custom.definition),
             version: Arc::clone(&custom.version),
             filters: versions.map(|version| (version.api_version(), filter())).collect(),
+            view: custom.view.clone(),
+            conversions: Mutex::default(),
         }
+    }
+
+    /// Has the webhook convert what was lacking; whether anything was.
+    pub async fn supply(&self) -> bool {
+        let lacking = self.conversions.lock().lacking.take();
+        let (Some(question), Some(view)) = (lacking, &self.view) else { return false };
+        let converted = match self.find(&question.1) {
+            Some(to) => view.converter().convert(vec![question.0.clone()], to).await,
+            None => Err(self.unknown(&question.1)),
+        };
+        let converted =
+            converted.and_then(|mut objects| objects.pop().ok_or_else(|| "nothing was converted".to_owned()));
+        self.conversions.lock().known.push((question, converted));
+        true
+    }
+
+    fn unknown(&self, version: &str) -> String {
+        format!("no kind {:?} is registered for version {version:?}", self.definition.kind)
+    }
+
+    fn in_version(&self, object: &Value, to: &Version) -> Result<Value, String> {
+        let version = to.api_version();
+        if self.view.is_none() || object.get("apiVersion").and_then(Value::as_str) == Some(&version) {
+            return self.definition.convert(object.clone(), to);
+        }
+        let mut conversions = self.conversions.lock();
+        let mut known = conversions.known.iter();
+        if let Some((_, converted)) = known.find(|((from, to), _)| from == object && *to == version) {
+            return converted.clone();
+        }
+        conversions.lacking.get_or_insert_with(|| (object.clone(), version));
+        Err("the webhook has to be asked first".to_owned())
     }
 
     fn find(&self, api_version: &str) -> Option<&Version> {
@@ -48,9 +97,8 @@ impl Converter for CustomVersions {
     }
 
     fn convert(&self, object: &Value, version: &str) -> Result<Value, String> {
-        let unknown = || format!("no kind {:?} is registered for version {version:?}", self.definition.kind);
-        let to = self.find(version).ok_or_else(unknown)?;
-        let converted = self.definition.convert(object.clone(), to)?;
+        let to = self.find(version).ok_or_else(|| self.unknown(version))?;
+        let converted = self.in_version(object, to)?;
         check(Shape::of_type(to.ty()), &converted, Duplicates::Refused).map_err(|found| found.to_string())?;
         Ok(converted)
     }

@@ -11,7 +11,32 @@ use crate::object;
 use crate::server::Context;
 
 /// The versions of a kind, as handlers carry them along.
-pub type AnyVersions = Box<dyn Versions + Send + Sync>;
+pub enum AnyVersions {
+    /// Of a built-in kind.
+    BuiltIn(Box<BuiltIn>),
+    /// Of a custom resource.
+    Custom(Box<CustomVersions>),
+}
+
+impl AnyVersions {
+    /// As structured merge sees them.
+    #[must_use]
+    pub fn as_versions(&self) -> &dyn Versions {
+        match self {
+            Self::BuiltIn(versions) => versions.as_ref(),
+            Self::Custom(versions) => versions.as_ref(),
+        }
+    }
+
+    /// Converts what structured merge was lacking, if it was: it has to be done over then. It does no I/O, and where a
+    /// webhook converts it says what it needs by failing.
+    pub async fn supply(&self) -> bool {
+        match self {
+            Self::BuiltIn(_) => false,
+            Self::Custom(versions) => versions.supply().await,
+        }
+    }
+}
 
 /// Names of managers are cut after so many bytes.
 const MAX_NAME: usize = 128;
@@ -20,20 +45,20 @@ const MAX_NAME: usize = 128;
 #[must_use]
 pub fn versions(resource: &Resource, part: &str) -> AnyVersions {
     if let Some(custom) = &resource.custom {
-        return Box::new(CustomVersions::new(custom, part));
+        return AnyVersions::Custom(Box::new(CustomVersions::new(custom, part)));
     }
     let filter = api::strategy::reset_fields(&resource.gvk, part);
-    Box::new(BuiltIn::new(resource.gvk.clone(), filter))
+    AnyVersions::BuiltIn(Box::new(BuiltIn::new(resource.gvk.clone(), filter)))
 }
 
 /// The versions of a kind whose objects are sent, but not stored: reviews, scales.
 #[must_use]
 pub fn versions_of(kind: &GroupVersionKind) -> AnyVersions {
-    Box::new(BuiltIn::new(kind.clone(), None))
+    AnyVersions::BuiltIn(Box::new(BuiltIn::new(kind.clone(), None)))
 }
 
 /// Records in an object whose fields the request has set; `old` is what was there before.
-pub fn record(
+pub async fn record(
     cx: &Context,
     versions: &AnyVersions,
     kind: &GroupVersionKind,
@@ -41,7 +66,18 @@ pub fn record(
     object: &mut Value,
     old: Option<&Value>,
 ) {
-    record_for(&manager_name(cx), versions, kind, subresource, object, old);
+    let name = manager_name(cx);
+    if let AnyVersions::BuiltIn(_) = versions {
+        return record_for(&name, versions, kind, subresource, object, old);
+    }
+    loop {
+        let mut recorded = object.clone();
+        record_for(&name, versions, kind, subresource, &mut recorded, old);
+        if !versions.supply().await {
+            *object = recorded;
+            return;
+        }
+    }
 }
 
 /// As [`record`], of changes that a manager of this name has made.
@@ -55,7 +91,7 @@ pub fn record_for(
 ) {
     let now = object::now();
     let now = now.as_str().unwrap_or_default();
-    let manager = FieldManager { versions: versions.as_ref(), kind, subresource, now };
+    let manager = FieldManager { versions: versions.as_versions(), kind, subresource, now };
     manager.update(old, object, name);
 }
 

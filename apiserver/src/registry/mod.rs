@@ -1,6 +1,7 @@
 //! The table of everything that is served. A resource is a row of [`api::registry`]; routes, discovery, storage keys
 //! and caches follow from it.
 
+pub mod conversion;
 mod custom;
 pub mod device_access;
 mod managed_custom;
@@ -12,13 +13,14 @@ pub mod service_allocator;
 pub mod service_ip;
 pub mod service_repair;
 pub mod storage;
+pub mod view;
 pub mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::crd::Definition;
+use api::crd::{Definition, Version};
 use api::names::{GroupVersionKind, GroupVersionResource};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionNames, CustomResourceDefinitionSpec,
@@ -26,6 +28,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::cacher::{self, Cacher};
+use crate::webhook::Clients;
+use conversion::Converter;
+use view::View;
+
 pub use resource::{Custom, Deletion, Resource, Subresource};
 
 type Path = (String, String, String);
@@ -47,6 +53,18 @@ struct Served {
     names: Option<CustomResourceDefinitionNames>,
     terminating: bool,
     cache: Arc<cacher::Resource>,
+    converter: Option<Arc<Converter>>,
+}
+
+impl Served {
+    /// How objects are seen in a version, where a webhook converts them.
+    fn view(&self, version: &Arc<Version>, prefix: &str) -> Option<View> {
+        let converter = Arc::clone(self.converter.as_ref()?);
+        let number = self.definition.versions.iter().position(|own| own.gvk == version.gvk)?;
+        let number = u32::try_from(number).ok()?;
+        let spec = resource::custom_spec(prefix, self.definition.namespaced, &self.definition);
+        Some(View::new(converter, Arc::clone(version), number, spec))
+    }
 }
 
 /// One state of the registry.
@@ -160,8 +178,9 @@ impl Registry {
         self.built_in.by_path.keys().any(|(own, _, resource)| own == group && resource == plural)
     }
 
-    /// Serves what a definition says, from now on and instead of what it said before.
-    pub fn serve(&self, cacher: &Cacher, crd: &CustomResourceDefinition) {
+    /// Serves what a definition says, from now on and instead of what it said before. `clients` reach the webhook that
+    /// converts its objects, if there is one.
+    pub fn serve(&self, cacher: &Cacher, clients: &Clients, crd: &CustomResourceDefinition) {
         let name = crd.metadata.name.clone().unwrap_or_default();
         let names = crd.status.as_ref().and_then(|status| status.accepted_names.clone());
         let terminating = crd.metadata.deletion_timestamp.is_some();
@@ -186,7 +205,8 @@ impl Registry {
                 let cache =
                     cacher.register(resource::custom_spec(&prefix, definition.namespaced, &definition));
                 let spec = crd.spec.clone();
-                served.insert(name, Served { definition, spec, names, terminating, cache });
+                let converter = Converter::of(&definition, clients).map(Arc::new);
+                served.insert(name, Served { definition, spec, names, terminating, cache, converter });
             }
         }
         self.rebuild(&served);
@@ -210,8 +230,10 @@ impl Registry {
         let built_in = table.groups.len();
         for known in served.values() {
             for version in known.definition.versions.iter().filter(|version| version.served) {
-                let mut resource = custom::resource(&known.definition, version, known.terminating);
-                resource.prefix = self.custom_prefix(&known.definition);
+                let prefix = self.custom_prefix(&known.definition);
+                let view = known.view(version, &prefix).map(Arc::new);
+                let mut resource = custom::resource(&known.definition, version, known.terminating, view);
+                resource.prefix = prefix;
                 resource.cache = Some(Arc::clone(&known.cache));
                 table.insert(resource);
             }

@@ -9,6 +9,7 @@ use api::names::{GroupResource, GroupVersionKind, GroupVersionResource};
 use api::status::ApiError;
 use serde_json::Value;
 
+use super::view::{self, View};
 use crate::cacher;
 
 /// How an object of a resource is deleted.
@@ -45,6 +46,23 @@ pub struct Custom {
     pub version: Arc<Version>,
     /// Whether the definition is being deleted: nothing new is made then.
     pub terminating: bool,
+    /// How cached objects are seen in this version, where a webhook converts them.
+    pub view: Option<Arc<View>>,
+}
+
+impl Custom {
+    /// An object in another version of its definition.
+    async fn convert(&self, object: Value, to: &Version) -> Result<Value, ApiError> {
+        // As upstream, which does not expect this to fail.
+        let failed = |why: String| ApiError::new(500, "", why);
+        match &self.view {
+            Some(view) => {
+                let converted = view.converter().convert(vec![object], to).await.map_err(failed)?;
+                converted.into_iter().next().ok_or_else(|| failed("nothing was converted".to_owned()))
+            }
+            None => self.definition.convert(object, to).map_err(failed),
+        }
+    }
 }
 
 /// One resource in one version.
@@ -100,6 +118,12 @@ impl Resource {
     #[must_use]
     pub fn api_version(&self) -> String {
         self.gvk.group_version().to_string()
+    }
+
+    /// The `apiVersion` that objects are stored with.
+    #[must_use]
+    pub fn storage_version(&self) -> String {
+        self.stored_as.group_version().to_string()
     }
 
     /// Kind of lists of its objects.
@@ -168,11 +192,94 @@ impl Resource {
     ///
     /// # Errors
     /// When it cannot be converted.
-    pub fn to_served(&self, object: Value) -> Result<Value, ApiError> {
+    pub async fn to_served(&self, object: Value) -> Result<Value, ApiError> {
         match &self.custom {
-            Some(custom) => custom.definition.convert(object, &custom.version).map_err(ApiError::internal),
+            Some(custom) => custom.convert(object, &custom.version).await,
             None => crate::codec::convert(object, &self.stored_as, &self.gvk),
         }
+    }
+
+    /// What answers are made of (see [`crate::handlers::render`]): a custom object in the version it is served in, one
+    /// of ours as it is stored.
+    ///
+    /// # Errors
+    /// When it cannot be converted.
+    pub async fn to_internal(&self, object: Value) -> Result<Value, ApiError> {
+        match &self.custom {
+            Some(custom) => custom.convert(object, &custom.version).await,
+            None => Ok(object),
+        }
+    }
+
+    /// A custom object in the version it is stored in.
+    ///
+    /// # Errors
+    /// When it cannot be converted.
+    pub async fn custom_to_stored(&self, custom: &Custom, object: Value) -> Result<Value, ApiError> {
+        let storage = custom.definition.storage_version();
+        let storage = storage.ok_or_else(|| ApiError::internal("there is no storage version"))?;
+        custom.convert(object, storage).await
+    }
+
+    /// A cached object in the version it is served in. It has been converted before, if a webhook does that.
+    ///
+    /// # Errors
+    /// When it cannot be converted.
+    pub fn shown(&self, object: Value) -> Result<Value, ApiError> {
+        match &self.custom {
+            Some(custom) => {
+                custom.definition.convert(object, &custom.version).map_err(|why| ApiError::new(500, "", why))
+            }
+            None => crate::codec::convert(object, &self.stored_as, &self.gvk),
+        }
+    }
+
+    /// How cached objects are seen, where a webhook converts them.
+    #[must_use]
+    pub fn view(&self) -> Option<&View> {
+        self.custom.as_ref()?.view.as_deref()
+    }
+
+    /// Reads an object from the cache, in the version that is served.
+    ///
+    /// # Errors
+    /// Those of the cache, and of conversion.
+    pub async fn read(
+        &self,
+        cache: &cacher::Resource,
+        at: cacher::ReadAt,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<cacher::CachedObject>>, cacher::Error> {
+        view::one(self.view(), cache.get(at, namespace, name).await).await
+    }
+
+    /// Lists objects of the cache, in the version that is served.
+    ///
+    /// # Errors
+    /// Those of the cache, and of conversion.
+    pub async fn list(
+        &self,
+        cache: &cacher::Resource,
+        options: cacher::ListOptions,
+    ) -> Result<cacher::Page, cacher::Error> {
+        match self.view() {
+            Some(view) => view.list(cache, options).await,
+            None => cache.list(options).await,
+        }
+    }
+
+    /// A cached object as readers of this version see it.
+    ///
+    /// # Errors
+    /// When it cannot be converted.
+    pub async fn seen(
+        &self,
+        object: Arc<cacher::CachedObject>,
+    ) -> Result<Arc<cacher::CachedObject>, ApiError> {
+        let Some(view) = self.view() else { return Ok(object) };
+        let shown = view.show(vec![object]).await.map_err(|error| super::storage::cache_error(&error))?;
+        shown.into_iter().next().ok_or_else(|| ApiError::internal("nothing was shown"))
     }
 
     /// The number of the served version among those of the definition; 0: objects are served as they are stored.
@@ -186,14 +293,15 @@ impl Resource {
         u32::try_from(index + 1).unwrap_or(u32::MAX)
     }
 
-    /// Whether objects have to be converted between the stored and the served version.
+    /// Whether cached objects have to be converted between the stored and the served version.
     #[must_use]
     pub fn converts(&self) -> bool {
-        self.stored_as != self.gvk
+        self.stored_as != self.gvk && self.view().is_none()
     }
 }
 
-/// How custom objects are cached: in the version they are stored in now, in the form that their schema gives them.
+/// How custom objects are cached: in the version they are stored in now (each in its own, where a webhook converts), in
+/// the form that their schema gives them.
 pub(super) fn custom_spec(
     prefix: &str,
     namespaced: bool,
@@ -202,7 +310,8 @@ pub(super) fn custom_spec(
     let (reader, selector) = (Arc::clone(definition), Arc::clone(definition));
     let decode = move |_: &str, bytes: bytes::Bytes| {
         let stored = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-        let object = reader.to_storage(reader.from_storage(stored)?)?;
+        let object = reader.from_storage(stored)?;
+        let object = if reader.webhook.is_some() { object } else { reader.to_storage(object)? };
         Ok(super::storage::encode(&object))
     };
     let fields = move |object: &Value| selector.selectable_values(object);

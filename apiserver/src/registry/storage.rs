@@ -1,6 +1,7 @@
 //! Objects of one resource in the store: read for writing, compared and swapped (upstream `storage.Interface`,
 //! `GuaranteedUpdate` above all). Knows nothing of strategies.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,9 +96,11 @@ impl Storage<'_> {
         let mut outdated = false;
         if let Some(custom) = &self.resource.custom {
             let version = value.get("apiVersion").cloned();
-            let read = custom.definition.from_storage(value).and_then(|v| custom.definition.to_storage(v));
-            value = read.map_err(ApiError::internal)?;
-            outdated = value.get("apiVersion") != version.as_ref();
+            value = custom.definition.from_storage(value).map_err(ApiError::internal)?;
+            if custom.view.is_none() {
+                value = custom.definition.to_storage(value).map_err(ApiError::internal)?;
+            }
+            outdated = version.as_ref().and_then(Value::as_str) != Some(&self.resource.storage_version());
         }
         object::set_meta(&mut value, "resourceVersion", Some(kv.modified.to_string().into()));
         Ok(Current { value, revision: kv.modified, outdated, fresh: true })
@@ -106,26 +109,24 @@ impl Storage<'_> {
     /// What the cache knows; a first guess for an update.
     fn guess(&self, namespace: &str, name: &str) -> Option<Current> {
         let cached = self.resource.cache.as_ref()?.peek(namespace, name)?;
-        Some(Current {
-            value: cached.value().ok()?,
-            revision: cached.revision,
-            outdated: false,
-            fresh: false,
-        })
+        let value = cached.value().ok()?;
+        let converted = self.resource.view().is_some();
+        let outdated = converted && object_version(&value) != self.resource.storage_version();
+        Some(Current { value, revision: cached.revision, outdated, fresh: false })
     }
 
     /// Stores a new object.
     pub async fn create(&self, namespace: &str, name: &str, value: &Value) -> Result<Written, ApiError> {
         let key = self.resource.key(namespace, name);
-        let bytes = encode(&*self.stored(value)?);
+        let bytes = encode(&*self.stored(value).await?);
         if self.dry_run {
             return match self.read(namespace, name).await? {
                 Some(current) => Err(self.taken(name, Some(&current))),
-                None => self.written(key, bytes, Revision(0), true),
+                None => self.written(key, bytes, Revision(0), true).await,
             };
         }
         match self.store.put(&key, bytes.clone(), Expect::Absent, self.resource.ttl).await {
-            Ok(revision) => self.written(key, bytes, revision, true),
+            Ok(revision) => self.written(key, bytes, revision, true).await,
             Err(store::Error::Conflict { .. }) => {
                 let current = self.read(namespace, name).await.ok().flatten();
                 Err(self.taken(name, current.as_ref()))
@@ -143,7 +144,8 @@ impl Storage<'_> {
         error
     }
 
-    fn written(
+    /// What was written, in the version that is served.
+    async fn written(
         &self,
         key: String,
         bytes: Bytes,
@@ -152,7 +154,7 @@ impl Storage<'_> {
     ) -> Result<Written, ApiError> {
         let kv = KeyValue { key, value: bytes, created: revision, modified: revision };
         let object = cacher::ingest(&self.resource.cache_spec(), kv).map_err(|error| cache_error(&error))?;
-        Ok(Written { object: Arc::new(object), created })
+        Ok(Written { object: self.resource.seen(Arc::new(object)).await?, created })
     }
 
     /// Applies a change until it meets the state it was made for. An unchanged object is not written.
@@ -223,7 +225,7 @@ impl Storage<'_> {
         current: Option<&Current>,
         value: &Value,
     ) -> Result<Option<Updated>, ApiError> {
-        let value = &*self.stored(value)?;
+        let value = &*self.stored(value).await?;
         let bytes = encode(value);
         let expect = match current {
             Some(current) => {
@@ -231,7 +233,7 @@ impl Storage<'_> {
                     if !current.fresh {
                         return Ok(None);
                     }
-                    let same = self.written(key, bytes, current.revision, false)?;
+                    let same = self.written(key, bytes, current.revision, false).await?;
                     return Ok(Some(Updated::Written(same)));
                 }
                 Expect::At(current.revision)
@@ -244,31 +246,28 @@ impl Storage<'_> {
                 return Ok(None);
             }
             let revision = current.map_or(Revision(0), |c| c.revision);
-            return Ok(Some(Updated::Written(self.written(key, bytes, revision, created)?)));
+            return Ok(Some(Updated::Written(self.written(key, bytes, revision, created).await?)));
         }
         match self.store.put(&key, bytes.clone(), expect, self.ttl(created)).await {
-            Ok(revision) => Ok(Some(Updated::Written(self.written(key, bytes, revision, created)?))),
+            Ok(revision) => Ok(Some(Updated::Written(self.written(key, bytes, revision, created).await?))),
             Err(store::Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(self.error(name, error)),
         }
     }
 
     /// An object as it is stored: custom ones come here in the version of the request.
-    fn stored<'v>(&self, value: &'v Value) -> Result<std::borrow::Cow<'v, Value>, ApiError> {
+    async fn stored<'v>(&self, value: &'v Value) -> Result<Cow<'v, Value>, ApiError> {
         match &self.resource.custom {
-            Some(custom) => {
-                let stored = custom.definition.to_storage(value.clone()).map_err(ApiError::internal)?;
-                Ok(std::borrow::Cow::Owned(stored))
-            }
+            Some(custom) => self.resource.custom_to_stored(custom, value.clone()).await.map(Cow::Owned),
             None if keeps_empty_lists(&self.resource.gvr.group) || !TypeRef::may_have_empty_lists(value) => {
-                Ok(std::borrow::Cow::Borrowed(value))
+                Ok(Cow::Borrowed(value))
             }
             None => {
                 let mut value = value.clone();
                 if let Some(ty) = api::schema::type_for(&self.resource.stored_as) {
                     ty.forget_empty_lists(&mut value);
                 }
-                Ok(std::borrow::Cow::Owned(value))
+                Ok(Cow::Owned(value))
             }
         }
     }
@@ -289,6 +288,10 @@ impl Storage<'_> {
 /// The groups whose objects upstream stores as JSON.
 fn keeps_empty_lists(group: &str) -> bool {
     matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
+}
+
+fn object_version(value: &Value) -> &str {
+    value.get("apiVersion").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The bytes that are stored: compact JSON without a resourceVersion.
@@ -375,6 +378,7 @@ pub fn cache_error(error: &cacher::Error) -> ApiError {
         cacher::Error::Future { requested, current } => too_large_version(requested.0, current.0),
         cacher::Error::NotReady => ApiError::too_many_requests("storage is (re)initializing", 1),
         cacher::Error::Store(error) => store_error(error),
+        cacher::Error::Conversion(why) => ApiError::new(500, "", why.as_str()),
         other => ApiError::internal(other),
     }
 }

@@ -94,7 +94,7 @@ impl<'a> Write<'a> {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let old = old.map(|old| self.as_asked_for(old)).transpose()?;
+        let old = self.optional_as_asked_for(old).await?;
         let (notes, mut warnings) = (Notes::default(), Vec::new());
         let attributes = self.attributes(operation, name, &notes);
         let outcome = async {
@@ -120,7 +120,7 @@ impl<'a> Write<'a> {
         object: &Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let (object, old) = (self.as_asked_for(object)?, old.map(|old| self.as_asked_for(old)).transpose()?);
+        let (object, old) = (self.as_asked_for(object).await?, self.optional_as_asked_for(old).await?);
         let (notes, mut warnings) = (Notes::default(), Vec::new());
         let attributes = self.attributes(operation, name, &notes);
         let outcome = async {
@@ -141,13 +141,23 @@ impl<'a> Write<'a> {
     }
 
     /// An object of the resource in the version of the request: plugins see no other.
-    fn as_asked_for<'v>(&self, object: &'v Value) -> Result<Cow<'v, Value>, ApiError> {
+    async fn as_asked_for<'v>(&self, object: &'v Value) -> Result<Cow<'v, Value>, ApiError> {
         let own = object["kind"] == *self.resource.gvk.kind && self.resource.gvk.kind == self.kind.kind;
         let asked_for = self.resource.gvk.group_version();
         if !own || object["apiVersion"].as_str().is_none_or(|version| version == asked_for.to_string()) {
             return Ok(Cow::Borrowed(object));
         }
-        self.to_served(object.clone()).map(Cow::Owned)
+        self.to_served(object.clone()).await.map(Cow::Owned)
+    }
+
+    async fn optional_as_asked_for<'v>(
+        &self,
+        object: Option<&'v Value>,
+    ) -> Result<Option<Cow<'v, Value>>, ApiError> {
+        match object {
+            Some(object) => self.as_asked_for(object).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Stores a new object: defaulted, in the version of the request.
@@ -155,7 +165,7 @@ impl<'a> Write<'a> {
         wipe_system_metadata(&mut object);
         match_namespace(self.namespace, self.resource.namespaced, &mut object)?;
         self.stamp_requestor(&mut object);
-        self.record_managers(&mut object, None);
+        self.record_managers(&mut object, None).await;
         let given = meta_text(&object, "name").to_owned();
         self.admit(Operation::Create, &given, &mut object, None).await?;
         let generated = given.is_empty() && !meta_text(&object, "generateName").is_empty();
@@ -203,9 +213,9 @@ impl<'a> Write<'a> {
     }
 
     /// Records whose fields the request has set.
-    fn record_managers(&self, object: &mut Value, old: Option<&Value>) {
+    async fn record_managers(&self, object: &mut Value, old: Option<&Value>) {
         let versions = managed_fields::versions(self.resource, self.part);
-        managed_fields::record(self.cx, &versions, &self.resource.gvk, self.subresource, object, old);
+        managed_fields::record(self.cx, &versions, &self.resource.gvk, self.subresource, object, old).await;
     }
 
     async fn create_named(&self, name: &str, object: Value) -> Result<Written, ApiError> {
@@ -324,8 +334,8 @@ impl<'a> Write<'a> {
     }
 
     /// The object in the version it is served in.
-    pub fn to_served(&self, object: Value) -> Result<Value, ApiError> {
-        self.resource.to_served(object)
+    pub async fn to_served(&self, object: Value) -> Result<Value, ApiError> {
+        self.resource.to_served(object).await
     }
 
     /// Addresses and ports for a Service.
@@ -376,7 +386,7 @@ async fn settle(reservation: Option<Reservation>, written: bool) {
 
 /// Where the new state of an object comes from: the body of an update, a patch, a subresource.
 #[async_trait::async_trait]
-pub trait Source: Send {
+pub trait Source: Send + Sync {
     /// The new object in the version of the request; `old` is the present one, in the same version.
     async fn object(&mut self, old: Option<&Value>) -> Result<Value, ApiError>;
 
@@ -399,6 +409,22 @@ pub trait Source: Send {
     /// Whether the objects say already who has set their fields.
     fn records_managers(&self) -> bool {
         false
+    }
+
+    /// What admission sees of an object, if that is not all of it (the scale of a workload).
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    fn seen(&self, _object: &Value) -> Result<Option<Value>, ApiError> {
+        Ok(None)
+    }
+
+    /// Puts what admission has left of [`Source::seen`] back into the object.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    fn put_back(&self, _object: &mut Value, _seen: &Value) -> Result<(), ApiError> {
+        Ok(())
     }
 }
 
@@ -424,19 +450,36 @@ impl Change for UpdateChange<'_, '_> {
 }
 
 impl UpdateChange<'_, '_> {
+    /// Lets every plugin change the new state, or what of it the request is about.
+    async fn admit(&mut self, object: &mut Value, old: &Value) -> Result<(), ApiError> {
+        let Some(mut seen) = self.source.seen(object)? else {
+            return self.write.admit(Operation::Update, self.name, object, Some(old)).await;
+        };
+        let old_seen = self.source.seen(old)?;
+        self.write.admit(Operation::Update, self.name, &mut seen, old_seen.as_ref()).await?;
+        self.source.put_back(object, &seen)
+    }
+
+    /// Lets every plugin refuse the new state, or what of it the request is about.
+    async fn admission_validate(&self, object: &Value, old: &Value) -> Result<(), ApiError> {
+        let (seen, old_seen) = (self.source.seen(object)?, self.source.seen(old)?);
+        let (object, old) = (seen.as_ref().unwrap_or(object), old_seen.as_ref().unwrap_or(old));
+        self.write.admission_validate(Operation::Update, self.name, object, Some(old)).await
+    }
+
     /// A new state of an object that exists.
     async fn changed(&mut self, current: &Current) -> Result<Next, ApiError> {
         let (write, name) = (self.write, self.name);
         let old = &current.value;
-        let old_served = write.to_served(old.clone())?;
+        let old_served = write.to_served(old.clone()).await?;
         let mut object = self.source.object(Some(&old_served)).await?;
         if self.source.has_preconditions() {
             self.check_uid(&object, old)?;
         }
         if !self.source.records_managers() {
-            write.record_managers(&mut object, Some(&old_served));
+            write.record_managers(&mut object, Some(&old_served)).await;
         }
-        write.admit(Operation::Update, name, &mut object, Some(&old_served)).await?;
+        self.admit(&mut object, &old_served).await?;
         self.check_version(&mut object, current)?;
         match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
         let mut object = write.to_stored(object)?;
@@ -447,7 +490,7 @@ impl UpdateChange<'_, '_> {
             write.check_escalation(&object, Some(old)).await?;
             let before = if write.resource.custom.is_some() { &old_served } else { old };
             write.prepare_update(name, &mut object, before).await?;
-            write.admission_validate(Operation::Update, name, &object, Some(old)).await
+            self.admission_validate(&object, before).await
         }
         .await;
         if let Err(error) = checked {
@@ -471,7 +514,7 @@ impl UpdateChange<'_, '_> {
         }
         match_namespace(write.namespace, write.resource.namespaced, &mut object)?;
         if !self.source.records_managers() {
-            write.record_managers(&mut object, None);
+            write.record_managers(&mut object, None).await;
         }
         write.admit(Operation::Create, name, &mut object, None).await?;
         object::set_meta(&mut object, "resourceVersion", None);

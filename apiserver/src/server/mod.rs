@@ -34,6 +34,8 @@ use crate::flow_schemas::FlowSchemas;
 use crate::metrics::RequestMetrics;
 use crate::openapi::Publisher;
 use crate::registry::Registry;
+use crate::remote::Resolver;
+use crate::webhook::Clients;
 pub use context::Context;
 use listener::Listener;
 use loopback::Loopback;
@@ -198,9 +200,12 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let server = Arc::new(Server::new(config, cacher, registry, tasks.token()));
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
-    let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers);
+    let resolver = Resolver::new(&informers);
+    let webhooks = Clients::new(resolver.clone());
+    let (security, repair) = Security::build(&server, own.clone(), &informers, &resolver, &webhooks)?;
+    let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers, webhooks);
     let flow_schemas = FlowSchemas::new(own.clone(), &informers);
-    let (security, repair) = Security::build(&server, own.clone(), &informers)?;
+    security.aggregator.spawn(&tasks);
     if server.security.set(security).is_err() {
         anyhow::bail!("a server is started once");
     }

@@ -8,6 +8,7 @@ use client::{Client, SharedInformerFactory};
 
 use super::{Server, own_directory, tls};
 use crate::admission::{self, Plugin};
+use crate::aggregator::Aggregator;
 use crate::authn::Authenticator;
 use crate::authn::discovery::Documents;
 use crate::authn::impersonation::Impersonation;
@@ -22,7 +23,9 @@ use crate::registry::node_port::NodePorts;
 use crate::registry::service_allocator::ServiceAllocators;
 use crate::registry::service_ip::ServiceIps;
 use crate::registry::service_repair::ServiceRepair;
+use crate::remote::Resolver;
 use crate::streaming::Streaming;
+use crate::webhook::Clients;
 
 /// The issuer of service account tokens, unless another is configured.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -53,6 +56,8 @@ pub struct Security {
     pub services: ServiceAllocators,
     /// Passes requests on to kubelets, pods and services.
     pub streaming: Streaming,
+    /// Passes requests on to other API servers.
+    pub aggregator: Aggregator,
 }
 
 impl Security {
@@ -61,6 +66,8 @@ impl Security {
         server: &Server,
         own: Client,
         informers: &SharedInformerFactory,
+        resolver: &Resolver,
+        webhooks: &Clients,
     ) -> anyhow::Result<(Self, ServiceRepair)> {
         let config = &server.config;
         let authentication = with_signing_key(config)?;
@@ -75,6 +82,7 @@ impl Security {
             informers,
             authorizer: Arc::clone(&authorizer),
             registry: Arc::clone(&server.registry),
+            webhooks: webhooks.clone(),
             config,
         };
         let (admission, unknown) = admission::chain(&deps);
@@ -85,6 +93,9 @@ impl Security {
         let store = Arc::clone(server.cacher.store());
         let ports = Arc::new(NodePorts::new(store, &config.storage_prefix, config.service_node_ports));
         let repair = ServiceRepair::new(informers, Arc::clone(&ips), Arc::clone(&ports));
+        let identity = config.proxy_client.clone();
+        let aggregator =
+            Aggregator::new(own.clone(), informers, resolver.clone(), identity, server.openapi.clone());
         let streaming = Streaming::new(own, informers, &config.kubelet_client, Arc::clone(&authorizer))
             .context("kubelet client")?;
         let security = Self {
@@ -100,6 +111,7 @@ impl Security {
             admission,
             services: ServiceAllocators::new(ips, ports),
             streaming,
+            aggregator,
         };
         Ok((security, repair))
     }

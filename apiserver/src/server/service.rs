@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use api::status::ApiError;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::context::Context;
@@ -158,22 +158,29 @@ async fn authenticate(server: &Server, request: &mut Request<Body>) -> Result<Ar
     }
 }
 
-/// As upstream: `299 - "text"`, at most 4 KiB in all.
+/// So many characters of warnings are sent ...
+const WARNINGS: usize = 4 * 1024;
+/// ... and if there are more, so many of each.
+const WARNING: usize = 256;
+
+/// As upstream: `299 - "text"`; when all are too long together, each is cut, and what comes late is left out.
 fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
-    let mut total = 0;
-    for warning in warnings {
-        let escaped: String = warning
+    let length = |text: &str| text.chars().count();
+    let cut = warnings.iter().map(|text| length(text)).sum::<usize>() > WARNINGS;
+    let mut written = 0;
+    for warning in warnings.iter().filter(|text| !text.is_empty()) {
+        let shown: String = if cut { warning.chars().take(WARNING).collect() } else { warning.clone() };
+        if written >= WARNINGS {
+            break;
+        }
+        written += length(&shown);
+        let escaped: String = shown
             .chars()
             .filter(|c| !c.is_control())
             .flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c]))
             .collect();
-        let value = format!("299 - \"{escaped}\"");
-        total += value.len();
-        if total > 4096 {
-            break;
-        }
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            headers.append(WARNING, value);
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
+            headers.append(http::header::WARNING, value);
         }
     }
 }
@@ -196,3 +203,24 @@ pub fn page_not_found() -> Response<Body> {
 }
 
 pub(super) const RETRY: HeaderName = RETRY_AFTER;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // After upstream's TestRecorder_AddWarning.
+    #[test]
+    fn warnings_are_cut_when_they_are_too_long_together() {
+        let sent = |warnings: &[String]| -> Vec<usize> {
+            let mut headers = HeaderMap::new();
+            add_warnings(&mut headers, warnings);
+            let values = headers.get_all(http::header::WARNING).iter();
+            values.map(|value| value.len() - "299 - \"\"".len()).collect()
+        };
+        assert_eq!(sent(&["a".repeat(4096)]), [4096]);
+        assert_eq!(sent(&["a".repeat(4097)]), [256]);
+        assert_eq!(sent(&["a".repeat(4000), "b".repeat(100)]), [256, 100]);
+        assert_eq!(sent(&vec!["c".repeat(300); 20]), vec![256; 16]);
+        assert_eq!(sent(&[String::new(), "say \"x\"".to_owned()]), [9]);
+    }
+}

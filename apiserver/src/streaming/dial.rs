@@ -100,11 +100,13 @@ impl Dialer {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// What TLS is made of.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
+/// The beginning of a client's TLS configuration.
+pub(crate) fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
     Ok(ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?)
 }
 
@@ -113,7 +115,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     CertificateDer::pem_file_iter(path).map_err(error)?.collect::<Result<_, _>>().map_err(error)
 }
 
-fn anything() -> Arc<dyn ServerCertVerifier> {
+/// Believes every certificate.
+pub(crate) fn anything() -> Arc<dyn ServerCertVerifier> {
     Arc::new(Anything(provider()))
 }
 

@@ -3,12 +3,12 @@
 //! Bytes are relayed as they come. The kubelet speaks the streaming protocols itself (SPDY/3.1 and WebSockets), so an
 //! upgraded connection is two pumps and nothing else; each runs in a task of its own and ends when a side closes.
 
-mod dial;
+pub(crate) mod dial;
 mod exec;
 mod kubelet;
 mod log;
 mod proxy;
-mod relay;
+pub(crate) mod relay;
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ use crate::query::Query;
 use crate::request::RequestInfo;
 
 pub use dial::Error as DialError;
+pub(crate) use kubelet::authority;
 
 /// Passes requests on.
 pub struct Streaming {

@@ -7,6 +7,7 @@ use http::header::{
 };
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tracing::Instrument;
 
@@ -39,22 +40,38 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
 pub async fn relay(
     connection: Box<dyn Connection>,
     host: &str,
-    mut request: Request<Body>,
+    request: Request<Body>,
 ) -> Result<Response<Body>, BoxError> {
+    let send = |request| async move {
+        let (mut sender, driver) =
+            hyper::client::conn::http1::handshake(TokioIo::new(Pin::new(connection))).await?;
+        tokio::spawn(
+            async move {
+                if let Err(error) = driver.with_upgrades().await {
+                    tracing::debug!(%error, "connection to the backend ended");
+                }
+            }
+            .in_current_span(),
+        );
+        sender.send_request(request).await
+    };
+    exchange(host, request, send).await
+}
+
+/// As [`relay`], over whatever connection `send` uses.
+pub async fn exchange<F, E>(
+    host: &str,
+    mut request: Request<Body>,
+    send: impl FnOnce(Request<Body>) -> F,
+) -> Result<Response<Body>, BoxError>
+where
+    F: Future<Output = Result<Response<Incoming>, E>>,
+    E: Into<BoxError>,
+{
     let upgrade = wants_upgrade(request.headers());
     let client_side = upgrade.then(|| hyper::upgrade::on(&mut request));
     prepare(&mut request, host, upgrade)?;
-    let (mut sender, driver) =
-        hyper::client::conn::http1::handshake(TokioIo::new(Pin::new(connection))).await?;
-    tokio::spawn(
-        async move {
-            if let Err(error) = driver.with_upgrades().await {
-                tracing::debug!(%error, "connection to the backend ended");
-            }
-        }
-        .in_current_span(),
-    );
-    let mut response = sender.send_request(request).await?;
+    let mut response = send(request).await.map_err(Into::into)?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(client_side) = client_side
     {

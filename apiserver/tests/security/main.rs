@@ -4,11 +4,16 @@
 
 mod access;
 mod admission;
+mod aggregation;
 mod apply;
+mod conversion;
 mod custom;
+mod hook;
+mod hook_tls;
 mod machinery;
 mod openapi;
 mod policies;
 mod services;
 mod streaming;
 mod support;
+mod webhooks;

@@ -46,6 +46,14 @@ impl Version {
         Ok((object, unknown))
     }
 
+    /// What a webhook made of an object, in the form that the schema says.
+    ///
+    /// # Errors
+    /// Upstream's message for metadata that is none.
+    pub fn adopt(&self, object: Value) -> Result<Value, String> {
+        Ok(self.coerce(object, false)?.0)
+    }
+
     /// An object of another version as one of this.
     fn convert_from(&self, mut object: Value) -> Result<Value, String> {
         if let Some(fields) = object.as_object_mut() {
@@ -75,7 +83,7 @@ impl Definition {
         Ok(object)
     }
 
-    /// An object in another version.
+    /// An object in another version, if no webhook is needed for that.
     ///
     /// # Errors
     /// Why that is impossible.
@@ -84,8 +92,8 @@ impl Definition {
         if from == to.api_version() {
             return Ok(object);
         }
-        if !self.converts_by_name {
-            return Err(format!("conversion webhook for {} failed: no webhook is asked", to.gvk));
+        if self.webhook.is_some() {
+            return Err(format!("conversion webhook for {} failed: it has not been asked", to.gvk));
         }
         to.convert_from(object)
     }

@@ -35,6 +35,11 @@ impl Conditions {
         Self { conditions: conditions.iter().map(compile).collect(), fails: failure_policy != Some("Ignore") }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty()
+    }
+
     /// Decides them for a request, whose namespace they do not see.
     pub fn check(&self, input: Input<'_>, variables: &[(String, Compiled)]) -> Met {
         if self.conditions.is_empty() {

@@ -64,7 +64,6 @@ impl Criteria {
     }
 
     /// Those of a webhook.
-    #[expect(dead_code, reason = "for webhooks")]
     pub fn of_webhook(
         rules: &[RuleWithOperations],
         match_policy: Option<&str>,
@@ -192,25 +191,35 @@ impl Matcher {
     }
 
     /// The object of a request as the kind by which it matches.
-    pub fn convert(
+    pub async fn convert(
         &self,
         attributes: &Attributes<'_>,
         object: &Value,
         matched: &Matched,
     ) -> Result<Value, ApiError> {
-        convert(&self.registry, object, attributes.kind, matched)
+        self.convert_from(object, attributes.kind, matched).await
+    }
+
+    /// An object of some kind as another kind of its resource.
+    pub async fn convert_from(
+        &self,
+        object: &Value,
+        from: &GroupVersionKind,
+        to: &Matched,
+    ) -> Result<Value, ApiError> {
+        convert(&self.registry, object, from, to).await
     }
 }
 
 impl Matched {
     /// By what the request itself says.
-    fn own(attributes: &Attributes<'_>) -> Self {
+    pub fn own(attributes: &Attributes<'_>) -> Self {
         Self { resource: attributes.resource.clone(), kind: attributes.kind.clone() }
     }
 }
 
 /// An object as another kind of its resource.
-pub(crate) fn convert(
+pub(crate) async fn convert(
     registry: &Registry,
     object: &Value,
     from: &GroupVersionKind,
@@ -221,10 +230,8 @@ pub(crate) fn convert(
     }
     let GroupVersionResource { group, version, resource } = &to.resource;
     let served = registry.find(group, version, resource);
-    match served.as_ref().and_then(|resource| resource.custom.as_ref()) {
-        Some(custom) => {
-            custom.definition.convert(object.clone(), &custom.version).map_err(ApiError::internal)
-        }
+    match served.filter(|resource| resource.custom.is_some()) {
+        Some(custom) => custom.to_served(object.clone()).await,
         None => crate::codec::convert(object.clone(), from, &to.kind),
     }
 }

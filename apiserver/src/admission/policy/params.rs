@@ -86,7 +86,7 @@ async fn one(
     name: &str,
 ) -> Result<Vec<Arc<CachedObject>>, String> {
     let cache = resource.cache.as_ref().ok_or_else(|| not_synced(params))?;
-    let (found, _) = cache.get(ReadAt::Any, namespace, name).await.map_err(|_| not_synced(params))?;
+    let found = resource.read(cache, ReadAt::Any, namespace, name).await.map_err(|_| not_synced(params))?;
     Ok(found.into_iter().collect())
 }
 
@@ -103,13 +103,13 @@ async fn several(
         ..Filter::default()
     };
     let options = ListOptions { at: ReadAt::Any, filter, limit: 0, start: None };
-    cache.list(options).await.map(|page| page.items).map_err(|_| not_synced(params))
+    resource.list(cache, options).await.map(|page| page.items).map_err(|_| not_synced(params))
 }
 
 /// A parameter in the version of the policy's kind.
 fn served(resource: &Resource, object: &CachedObject) -> Result<Value, String> {
     let stored = object.value().map_err(|error| error.to_string())?;
-    resource.to_served(stored).map_err(|error| error.message().to_owned())
+    resource.shown(stored).map_err(|error| error.message().to_owned())
 }
 
 #[cfg(test)]

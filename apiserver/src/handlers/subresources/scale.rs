@@ -35,8 +35,8 @@ pub async fn get(cx: &Context, resource: &Resource) -> Result<Response<Body>, Ap
     let accepted = cx.accept()?;
     let name = cx.info.name.as_str();
     let cache = resource.cache.as_ref().ok_or_else(ApiError::no_such_resource)?;
-    let (found, _) =
-        cache.get(ReadAt::Latest, &cx.info.namespace, name).await.map_err(|e| cache_error(&e))?;
+    let found = resource.read(cache, ReadAt::Latest, &cx.info.namespace, name).await;
+    let found = found.map_err(|error| cache_error(&error))?;
     let Some(found) = found else { return Err(ApiError::not_found(&resource.group_resource(), name)) };
     let scale = Scaling::of(resource).read(&render::served(resource, &found)?)?;
     answer(cx, accepted, scale.whole()?)
@@ -77,7 +77,7 @@ async fn write(
     let mut source = ScaleSource { cx, new, scaling, version: resource.api_version() };
     let object = match write.update(&cx.info.name, &mut source).await? {
         Updated::Written(written) => render::served(resource, &written.object)?,
-        Updated::Deleted(last, _) | Updated::Kept(last) => write.to_served(last)?,
+        Updated::Deleted(last, _) | Updated::Kept(last) => write.to_served(last).await?,
     };
     answer(cx, accepted, scaling.read(&object)?.whole()?)
 }
@@ -104,15 +104,15 @@ struct ScaleSource<'a> {
 
 impl ScaleSource<'_> {
     /// The new scale, with its managers.
-    fn scale(&self, old: Value) -> Result<Value, ApiError> {
+    async fn scale(&self, old: Value) -> Result<Value, ApiError> {
         match &self.new {
             New::Scale(scale) => {
                 let mut scale = scale.clone();
                 let versions = managed_fields::versions_of(&kind());
-                managed_fields::record(self.cx, &versions, &kind(), "scale", &mut scale, Some(&old));
+                managed_fields::record(self.cx, &versions, &kind(), "scale", &mut scale, Some(&old)).await;
                 Ok(scale)
             }
-            New::Patch(patch) => patch.apply(Some(&old)),
+            New::Patch(patch) => patch.apply(Some(&old)).await,
         }
     }
 }
@@ -127,7 +127,7 @@ impl Source for ScaleSource<'_> {
         let managers = ScaleHandler::new(old, &self.version, &mappings).map_err(failed)?;
         let mut old_scale = self.scaling.read(old)?.value;
         managers.to_subresource().write(&mut old_scale);
-        let scale = self.scale(old_scale)?;
+        let scale = self.scale(old_scale).await?;
         let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
         if replicas < 0 {
             let path = field::Path::new("spec").child("replicas");
@@ -151,6 +151,14 @@ impl Source for ScaleSource<'_> {
 
     fn records_managers(&self) -> bool {
         true
+    }
+
+    fn seen(&self, object: &Value) -> Result<Option<Value>, ApiError> {
+        self.scaling.read(object).map(|scale| Some(scale.value))
+    }
+
+    fn put_back(&self, object: &mut Value, seen: &Value) -> Result<(), ApiError> {
+        self.scaling.write(object, seen["spec"]["replicas"].as_i64().unwrap_or(0))
     }
 }
 

@@ -232,7 +232,7 @@ impl MutatingPolicies {
         let namespace = namespace_object(namespace.as_deref());
         let mut dirty = false;
         for invocation in invocations {
-            dirty |= self.invoke(invocation, attributes, object, (old, &namespace), errors)?;
+            dirty |= self.invoke(invocation, attributes, object, (old, &namespace), errors).await?;
         }
         if dirty {
             attributes.reinvocation.changed(NAME);
@@ -241,7 +241,7 @@ impl MutatingPolicies {
     }
 
     /// Lets one policy change the object. Whether a mutation was carried out, even if nothing is different.
-    fn invoke(
+    async fn invoke(
         &self,
         invocation: &Invocation<'_>,
         attributes: &Attributes<'_>,
@@ -251,15 +251,18 @@ impl MutatingPolicies {
     ) -> Result<bool, ApiError> {
         let Invocation { hook, matched, params, .. } = invocation;
         let (mutator, binding) = (&hook.compiled, Some(invocation.binding));
-        let converted = |value: &Value| convert(&self.registry, value, attributes.kind, matched);
-        let (before, old) =
-            match converted(object).and_then(|new| Ok((new, converted(old.unwrap_or(&Value::Null))?))) {
-                Ok(both) => both,
-                Err(error) => {
-                    errors.misconfigured(hook, None, error.message());
-                    return Ok(false);
-                }
-            };
+        let converted = async {
+            let before = convert(&self.registry, object, attributes.kind, matched).await?;
+            let old = old.unwrap_or(&Value::Null);
+            Ok::<_, ApiError>((before, convert(&self.registry, old, attributes.kind, matched).await?))
+        };
+        let (before, old) = match converted.await {
+            Ok(both) => both,
+            Err(error) => {
+                errors.misconfigured(hook, None, error.message());
+                return Ok(false);
+            }
+        };
         let facts = Facts::new(attributes, matched, &self.authorizer);
         match mutator.conditions.check(facts.input(&before, &old, params, namespace), &mutator.variables) {
             Met::Yes => {}
@@ -291,7 +294,7 @@ impl MutatingPolicies {
         }
         if dirty {
             let own = Matched { resource: attributes.resource.clone(), kind: attributes.kind.clone() };
-            *object = convert(&self.registry, &current, &matched.kind, &own)?;
+            *object = convert(&self.registry, &current, &matched.kind, &own).await?;
         }
         if mutator.reinvocable {
             reinvocation.ran(NAME, &key);

@@ -238,13 +238,17 @@ impl<'d> Dispatch<'d, '_> {
 
     async fn see(&self, matched: &Matched) -> Result<Seen<'d>, Unseen> {
         let matcher = &self.plugin.matcher;
-        let version = |value: &'d Value| match matched.kind == *self.attributes.kind {
+        let version = async |value: &'d Value| match matched.kind == *self.attributes.kind {
             true => Ok(Cow::Borrowed(value)),
-            false => matcher.convert(self.attributes, value, matched).map(Cow::Owned).map_err(|error| {
-                Unseen::Version(format!("failed to convert object version: {}", error.message()))
-            }),
+            false => {
+                let converted = matcher.convert(self.attributes, value, matched).await;
+                converted.map(Cow::Owned).map_err(|error| {
+                    Unseen::Version(format!("failed to convert object version: {}", error.message()))
+                })
+            }
         };
-        let (object, old) = (version(self.object)?, version(self.old.unwrap_or(&Value::Null))?);
+        let object = version(self.object).await?;
+        let old = version(self.old.unwrap_or(&Value::Null)).await?;
         let namespace = matcher.namespace_of(self.attributes).await.map_err(Unseen::Namespace)?;
         Ok(Seen {
             facts: Facts::new(self.attributes, matched, &self.plugin.authorizer),
