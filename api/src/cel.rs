@@ -31,6 +31,7 @@ mod ast;
 mod checker;
 mod cost;
 mod declared;
+pub mod device;
 mod env;
 mod escape;
 mod eval;

@@ -4,6 +4,7 @@
 //! `plan` decides, and writes carry it out. Controllers never talk to each other; they meet in the API. An object at
 //! rest causes no write. `registry` lists them all, `run` starts those selected while this process leads.
 
+mod admissionpolicy;
 mod bootstrap;
 mod clusterrole_aggregation;
 pub mod common;

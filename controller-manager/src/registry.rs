@@ -103,6 +103,13 @@ pub static CONTROLLERS: &[Registration] = &[
     ),
     entry("serviceaccount-token-controller", "serviceaccount-token", "", crate::serviceaccount_tokens::start),
     Registration {
+        name: "validatingadmissionpolicy-status-controller",
+        alias: None,
+        by_default: true,
+        account: "validatingadmissionpolicy-status-controller",
+        start: crate::admissionpolicy::start,
+    },
+    Registration {
         name: "service-cidr-controller",
         alias: None,
         by_default: true,
@@ -220,7 +227,6 @@ const UPSTREAM_ONLY: &[&str] = &[
     "storage-version-gc",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
-    "validatingadmissionpolicy-status-controller",
     "volumeattributesclass-protection-controller",
 ];
 

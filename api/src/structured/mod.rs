@@ -4,7 +4,8 @@
 //! Everything works over a [`Shape`]: a type of a [`crate::schema::Schema`], built in or compiled from a
 //! CustomResourceDefinition, or what is deduced from a value that has no schema.
 
-pub mod check;
+pub mod atomic;
+mod check;
 pub mod compare;
 pub mod element;
 pub mod fields;
@@ -23,6 +24,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use atomic::atomic_paths;
 pub use check::{Duplicates, check};
 pub use compare::{Comparison, compare};
 pub use element::{Element, Path};

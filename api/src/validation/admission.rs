@@ -1,5 +1,4 @@
-//! `admissionregistration.k8s.io`: webhooks, and what they share with policies. Expressions are only checked for being
-//! there: compiling them is a matter of the server.
+//! `admissionregistration.k8s.io`: webhooks, and what they share with policies.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +8,14 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
+use crate::cel::admission::{Compiler, Returns, Scope};
 use crate::field::{Error, ErrorList, Path, Report};
 use crate::format;
 
 use super::meta::{self, has_invalid_values, label_selector};
 use super::rules::{list, qualified_name, text};
 
+mod expression;
 pub(crate) mod policy;
 
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
@@ -181,7 +182,7 @@ fn webhook(hook: &MutatingWebhook, options: &Options, path: &Path, errors: &mut 
     }
     client_config(&hook.client_config, &path.child("clientConfig"), errors);
     if !options.same_conditions {
-        match_conditions(list(&hook.match_conditions), &path.child("matchConditions"), errors);
+        match_conditions(list(&hook.match_conditions), false, &path.child("matchConditions"), errors);
     }
 }
 
@@ -387,14 +388,24 @@ fn resources(resources: &[String], path: &Path, errors: &mut ErrorList) {
     }
 }
 
-pub(super) fn match_conditions(conditions: &[MatchCondition], path: &Path, errors: &mut ErrorList) {
+/// Match conditions; `params`: whether they can look at parameters. They see no variables.
+pub(super) fn match_conditions(
+    conditions: &[MatchCondition],
+    params: bool,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
+    let mut compiler = Compiler::plain();
+    let scope = Scope { params, authorizer: true, patches: false };
     if conditions.len() > 64 {
         errors.push(Error::too_many(path, conditions.len(), 64));
     }
     for (i, condition) in conditions.iter().enumerate() {
         let path = path.index(i);
-        if condition.expression.trim().is_empty() {
-            errors.required(&path.child("expression"), "");
+        let at = path.child("expression");
+        match condition.expression.trim() {
+            "" => errors.required(&at, ""),
+            text => expression::check(&compiler.compile(text, Returns::Bool, scope), text, &at, errors),
         }
         match condition.name.as_str() {
             "" => errors.required(&path.child("name"), ""),

@@ -1,4 +1,4 @@
-//! `resource.k8s.io`: claims, their templates and the classes of devices. Expressions are not compiled here.
+//! `resource.k8s.io`: claims, their templates and the classes of devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +10,8 @@ use k8s_openapi::api::resource::v1::{
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::Value;
 
+use crate::cel::admission::Failure;
+use crate::cel::device;
 use crate::field::{Error, ErrorList, Path, Report, quote};
 use crate::format;
 
@@ -477,9 +479,20 @@ fn selectors(selectors: &[DeviceSelector], path: &Path, errors: &mut ErrorList) 
             Some(cel) if cel.expression.len() > MAX_EXPRESSION => {
                 errors.too_long(&path.child("expression"), MAX_EXPRESSION);
             }
-            Some(_) => {}
+            Some(cel) => selector_expression(&cel.expression, &path.child("expression"), errors),
         }
     });
+}
+
+fn selector_expression(expression: &str, path: &Path, errors: &mut ErrorList) {
+    match device::compile(expression) {
+        Ok(selector) if selector.max_cost > device::MAX_COST => {
+            errors.forbidden(path, "too complex, exceeds cost limit");
+        }
+        Ok(_) => {}
+        Err(why @ Failure::Program(_)) => errors.push(Error::internal(path, why.to_string())),
+        Err(why) => errors.invalid(path, expression, why.to_string()),
+    }
 }
 
 fn toleration(toleration: &DeviceToleration, path: &Path, errors: &mut ErrorList) {

@@ -157,7 +157,7 @@ pub struct Deps<'a> {
 type Make = fn(&Deps<'_>) -> Arc<dyn Plugin>;
 
 /// Every plugin in the order they run, and whether it runs by default.
-const PLUGINS: [(&str, bool, Make); 22] = [
+const PLUGINS: [(&str, bool, Make); 23] = [
     ("NamespaceLifecycle", true, |deps| Arc::new(namespace_lifecycle::NamespaceLifecycle::new(deps))),
     ("LimitRanger", true, |deps| Arc::new(limit_ranger::LimitRanger::new(deps))),
     ("ServiceAccount", true, |deps| Arc::new(service_account::ServiceAccounts::new(deps))),
@@ -176,6 +176,7 @@ const PLUGINS: [(&str, bool, Make); 22] = [
     ("CertificateSubjectRestriction", true, |_| Arc::new(certificates::SubjectRestriction)),
     ("DefaultIngressClass", true, |deps| Arc::new(default_ingress_class::DefaultIngressClass::new(deps))),
     ("PodTopologyLabels", true, |deps| Arc::new(taint_nodes::PodTopologyLabels::new(deps))),
+    ("MutatingAdmissionPolicy", true, |deps| Arc::new(policy::mutating::MutatingPolicies::new(deps))),
     ("MutatingAdmissionWebhook", true, |deps| Arc::new(webhook::Mutating::new(deps))),
     ("ValidatingAdmissionPolicy", true, |deps| Arc::new(policy::validating::ValidatingPolicies::new(deps))),
     ("ValidatingAdmissionWebhook", true, |deps| Arc::new(webhook::Validating::new(deps))),

@@ -6,6 +6,7 @@ mod custom;
 mod managed_custom;
 pub mod managed_fields;
 pub mod node_port;
+pub mod policy_params;
 pub mod resource;
 pub mod service_allocator;
 pub mod service_ip;

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::policy_params::Reader;
 use super::storage::{Change, Current, Next, Storage, Updated, Written};
 use super::{Resource, managed_fields, service_allocator::Reservation};
 use crate::admission::{Annotations, Attributes, Operation, Plugin, Reinvocation};
@@ -250,6 +251,14 @@ impl<'a> Write<'a> {
         }
     }
 
+    /// Nobody writes policies that read for them what they may not read.
+    fn check_params(&self, object: &Value, old: Option<&Value>, errors: &mut field::ErrorList) {
+        let Some(security) = self.cx.server.security().filter(|_| errors.is_empty()) else { return };
+        let (registry, user) = (&self.cx.server.registry, &self.cx.user);
+        let reader = Reader { registry, authorizer: security.authorizer.as_ref(), user };
+        errors.extend(reader.check(&self.resource.gvk, object, old));
+    }
+
     /// What the strategy does to a new object, and its checks.
     fn prepare_create(&self, name: &str, object: &mut Value) -> Result<(), ApiError> {
         if let Some(custom) = &self.resource.custom {
@@ -263,6 +272,7 @@ impl<'a> Write<'a> {
             let meta = ObjectMeta::deserialize(&object["metadata"]).unwrap_or_default();
             errors = validation::meta::validate_path_segment(&meta, self.resource.namespaced);
         }
+        self.check_params(object, None, &mut errors);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&self.resource.kind_in_errors(), name, &errors));
         }
@@ -280,7 +290,9 @@ impl<'a> Write<'a> {
         let gvk = &self.resource.stored_as;
         let errors = if self.part.is_empty() {
             strategy::prepare_for_update(gvk, object, old);
-            validation::validate_update(&self.resource.gvk, object, old)
+            let mut errors = validation::validate_update(&self.resource.gvk, object, old);
+            self.check_params(object, Some(old), &mut errors);
+            errors
         } else {
             strategy::prepare_for_subresource_update(gvk, self.part, object, old);
             validation::validate_subresource_update(&self.resource.gvk, self.part, object, old)

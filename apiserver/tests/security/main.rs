@@ -11,6 +11,7 @@ mod custom;
 mod hook;
 mod hook_tls;
 mod openapi;
+mod policies;
 mod services;
 mod streaming;
 mod support;

@@ -7,12 +7,13 @@ use k8s_openapi::api::admissionregistration::v1::{
     Variable,
 };
 
+use crate::cel::admission::{Compiler, Returns, Scope};
 use crate::field::{ErrorList, Path, Report};
 use crate::format;
 
 use super::{
-    FAILURE_POLICIES, MATCH_POLICIES, REINVOCATION_POLICIES, label_selector, list, match_conditions,
-    metadata, operations_rule, text,
+    FAILURE_POLICIES, MATCH_POLICIES, REINVOCATION_POLICIES, expression, label_selector, list,
+    match_conditions, metadata, operations_rule, text,
 };
 use crate::validation::meta;
 use crate::validation::rules::{dns_subdomain, qualified_name};
@@ -40,6 +41,28 @@ const RESERVED: [&str; 20] = [
     "var",
     "void",
 ];
+
+/// Compiles the expressions of one policy.
+struct Expressions {
+    compiler: Compiler,
+    scope: Scope,
+}
+
+impl Expressions {
+    fn new(params: bool, composed: bool) -> Self {
+        let compiler = if composed { Compiler::composed() } else { Compiler::plain() };
+        Self { compiler, scope: Scope { params, authorizer: true, patches: false } }
+    }
+
+    fn check(&mut self, text: &str, returns: Returns, scope: Scope, path: &Path, errors: &mut ErrorList) {
+        expression::check(&self.compiler.compile(text, returns, scope), text, path, errors);
+    }
+
+    fn variable(&mut self, variable: &Variable, path: &Path, errors: &mut ErrorList) {
+        let text = variable.expression.as_str();
+        expression::check(self.compiler.variable(&variable.name, text, self.scope), text, path, errors);
+    }
+}
 
 fn spec_path() -> Path {
     Path::new("spec")
@@ -71,9 +94,11 @@ fn validating_with(policy: &ValidatingAdmissionPolicy, same_conditions: bool) ->
     }
     constraints(spec.match_constraints.as_ref(), &path, &mut errors);
     if !same_conditions {
-        match_conditions(list(&spec.match_conditions), &path.child("matchConditions"), &mut errors);
+        let (conditions, at) = (list(&spec.match_conditions), path.child("matchConditions"));
+        match_conditions(conditions, spec.param_kind.is_some(), &at, &mut errors);
     }
-    variables(list(&spec.variables), &path.child("variables"), &mut errors);
+    let mut expressions = Expressions::new(spec.param_kind.is_some(), !list(&spec.variables).is_empty());
+    variables(list(&spec.variables), &mut expressions, &path.child("variables"), &mut errors);
     let (validations, annotations) = (list(&spec.validations), list(&spec.audit_annotations));
     if validations.is_empty() && annotations.is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
@@ -82,7 +107,7 @@ fn validating_with(policy: &ValidatingAdmissionPolicy, same_conditions: bool) ->
         return errors;
     }
     for (i, one) in validations.iter().enumerate() {
-        validation(one, &path.child("validations").index(i), &mut errors);
+        validation(one, &mut expressions, &path.child("validations").index(i), &mut errors);
     }
     let at = path.child("auditAnnotations");
     if annotations.len() > 20 {
@@ -91,7 +116,7 @@ fn validating_with(policy: &ValidatingAdmissionPolicy, same_conditions: bool) ->
     }
     for (i, annotation) in annotations.iter().enumerate() {
         let at = at.index(i);
-        audit_annotation(annotation, text(&policy.metadata.name), &at, &mut errors);
+        audit_annotation(annotation, text(&policy.metadata.name), &mut expressions, &at, &mut errors);
         if annotations[..i].iter().any(|other| other.key == annotation.key) {
             errors.duplicate(&at.child("key"), annotation.key.as_str());
         }
@@ -216,7 +241,7 @@ fn named_rule(rule: &NamedRuleWithOperations, path: &Path, errors: &mut ErrorLis
     operations_rule(&rule, path, errors);
 }
 
-fn variables(variables: &[Variable], path: &Path, errors: &mut ErrorList) {
+fn variables(variables: &[Variable], expressions: &mut Expressions, path: &Path, errors: &mut ErrorList) {
     for (i, variable) in variables.iter().enumerate() {
         let path = path.index(i);
         let name = variable.name.as_str();
@@ -228,19 +253,31 @@ fn variables(variables: &[Variable], path: &Path, errors: &mut ErrorList) {
         } else if !is_identifier || RESERVED.contains(&name) || name == "while" {
             errors.invalid(&path.child("name"), name, "must be a valid CEL identifier");
         }
+        let at = path.child("expression");
         if variable.expression.trim().is_empty() {
-            errors.required(&path.child("expression"), "expression is not specified");
+            errors.required(&at, "expression is not specified");
+        } else {
+            expressions.variable(variable, &at, errors);
         }
     }
 }
 
-fn validation(validation: &Validation, path: &Path, errors: &mut ErrorList) {
-    if validation.expression.trim().is_empty() {
-        errors.required(&path.child("expression"), "expression is not specified");
+fn validation(validation: &Validation, expressions: &mut Expressions, path: &Path, errors: &mut ErrorList) {
+    let at = path.child("expression");
+    match validation.expression.as_str() {
+        text if text.trim().is_empty() => errors.required(&at, "expression is not specified"),
+        text => expressions.check(text, Returns::Bool, expressions.scope, &at, errors),
     }
-    let message = text(&validation.message_expression);
-    if !message.is_empty() && message.trim().is_empty() {
-        errors.invalid(&path.child("messageExpression"), message, "must be non-empty if specified");
+    let at = path.child("messageExpression");
+    match text(&validation.message_expression) {
+        "" => {}
+        message if message.trim().is_empty() => {
+            errors.invalid(&at, message, "must be non-empty if specified");
+        }
+        message => {
+            let quiet = Scope { authorizer: false, ..expressions.scope };
+            expressions.check(message, Returns::Text, quiet, &at, errors);
+        }
     }
     let message = text(&validation.message);
     if !message.is_empty() && message.trim().is_empty() {
@@ -254,7 +291,13 @@ fn validation(validation: &Validation, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn audit_annotation(annotation: &AuditAnnotation, policy: &str, path: &Path, errors: &mut ErrorList) {
+fn audit_annotation(
+    annotation: &AuditAnnotation,
+    policy: &str,
+    expressions: &mut Expressions,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     let at = path.child("key");
     if policy.is_empty() {
         errors.invalid(&at, annotation.key.as_str(), "requires metadata.name be non-empty");
@@ -266,6 +309,9 @@ fn audit_annotation(annotation: &AuditAnnotation, policy: &str, path: &Path, err
         errors.required(&at, "valueExpression is not specified");
     } else if expression.len() > 5 << 10 {
         errors.required(&at, "must not exceed 5120 bytes in length");
+    } else {
+        let compiled = expressions.compiler.compile(expression, Returns::TextOrNull, expressions.scope);
+        expression::check(&compiled, &annotation.value_expression, &at, errors);
     }
 }
 
@@ -379,16 +425,18 @@ fn mutating_with(policy: &MutatingAdmissionPolicy, same_conditions: bool) -> Err
         only_mutating(resources, &path.child("matchConstraints"), &mut errors);
     }
     if !same_conditions {
-        match_conditions(list(&spec.match_conditions), &path.child("matchConditions"), &mut errors);
+        let (conditions, at) = (list(&spec.match_conditions), path.child("matchConditions"));
+        match_conditions(conditions, spec.param_kind.is_some(), &at, &mut errors);
     }
-    variables(list(&spec.variables), &path.child("variables"), &mut errors);
+    let mut expressions = Expressions::new(spec.param_kind.is_some(), true);
+    variables(list(&spec.variables), &mut expressions, &path.child("variables"), &mut errors);
     let at = path.child("mutations");
     let mutations = list(&spec.mutations);
     if mutations.is_empty() {
         errors.required(&at, "mutations must contain at least one item");
     }
     for (i, one) in mutations.iter().enumerate() {
-        mutation(one, &at.index(i), &mut errors);
+        mutation(one, &mut expressions, &at.index(i), &mut errors);
     }
     let at = path.child("reinvocationPolicy");
     match text(&spec.reinvocation_policy) {
@@ -398,14 +446,14 @@ fn mutating_with(policy: &MutatingAdmissionPolicy, same_conditions: bool) -> Err
     errors
 }
 
-fn mutation(mutation: &Mutation, path: &Path, errors: &mut ErrorList) {
+fn mutation(mutation: &Mutation, expressions: &mut Expressions, path: &Path, errors: &mut ErrorList) {
     let patch = mutation.json_patch.as_ref().map(|patch| text(&patch.expression));
     let apply = mutation.apply_configuration.as_ref().map(|apply| text(&apply.expression));
     let kind = mutation.patch_type.as_str();
-    let (key, own, other_key, other) = match kind {
+    let (key, own, other_key, other, returns) = match kind {
         "" => return errors.required(&path.child("patchType"), ""),
-        "JSONPatch" => ("jsonPatch", patch, "applyConfiguration", apply),
-        "ApplyConfiguration" => ("applyConfiguration", apply, "jsonPatch", patch),
+        "JSONPatch" => ("jsonPatch", patch, "applyConfiguration", apply, Returns::Patches),
+        "ApplyConfiguration" => ("applyConfiguration", apply, "jsonPatch", patch, Returns::Object),
         _ => {
             return errors.not_supported(
                 &path.child("patchType"),
@@ -416,10 +464,14 @@ fn mutation(mutation: &Mutation, path: &Path, errors: &mut ErrorList) {
     };
     match own {
         None => errors.required(&path.child(key), format!("must be specified when patchType is {kind}")),
-        Some(expression) if expression.trim().is_empty() => {
-            errors.required(&path.child(key).child("expression"), "");
+        Some(expression) => {
+            let (at, scope) =
+                (path.child(key).child("expression"), Scope { patches: true, ..expressions.scope });
+            match expression.trim() {
+                "" => errors.required(&at, ""),
+                text => expressions.check(text, returns, scope, &at, errors),
+            }
         }
-        Some(_) => {}
     }
     if other.is_some() {
         let detail = format!("must not be specified when patchType is {kind}");

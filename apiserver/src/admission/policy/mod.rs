@@ -1,9 +1,10 @@
 //! Admission policies: rules in the Common Expression Language that are objects of the API (upstream
 //! `admission/plugin/policy`).
 //!
-//! [`source`] holds what is compiled of policies and their bindings, [`params`] finds parameters, [`validating`] is
-//! a plugin.
+//! [`source`] holds what is compiled of policies and their bindings, [`params`] finds parameters, [`validating`] and
+//! [`mutating`] are the plugins.
 
+pub(super) mod mutating;
 mod params;
 mod source;
 pub(super) mod validating;
