@@ -109,7 +109,10 @@ fn alert_text(alert: rustls::AlertDescription) -> String {
 
 fn certificate_failure(error: &CertificateError) -> String {
     match error {
-        CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
+        // An authority of the same name, but with another key, is unknown, too.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "certificate signed by unknown authority".to_owned()
+        }
         CertificateError::Expired
         | CertificateError::NotValidYet
         | CertificateError::ExpiredContext { .. }
@@ -184,6 +187,7 @@ mod tests {
                 "cannot validate certificate for 10.0.0.1 because it doesn't contain any IP SANs",
             ),
             (CertificateError::UnknownIssuer.into(), "certificate signed by unknown authority"),
+            (CertificateError::BadSignature.into(), "certificate signed by unknown authority"),
         ] {
             let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
             let expected = format!("tls: failed to verify certificate: x509: {expected}");

@@ -22,7 +22,6 @@ use super::support::{Asker, Authority, install_crypto_provider};
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Call {
-    pub method: String,
     /// Path and query.
     pub target: String,
     pub headers: HeaderMap,
@@ -166,7 +165,6 @@ async fn serve(
     let (parts, body) = request.into_parts();
     let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let call = Call {
-        method: parts.method.to_string(),
         target: parts.uri.to_string(),
         headers: parts.headers,
         body: serde_json::from_slice(&bytes).unwrap_or_default(),

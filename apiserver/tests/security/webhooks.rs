@@ -277,7 +277,7 @@ async fn requests_are_matched_as_configured() {
         asked
     };
     let autoscaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}});
+        "metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
     let before = hook.calls().len();
     admin.create("/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers", &autoscaler).await;
     assert_eq!(asked(before), ["/equivalent"]);
