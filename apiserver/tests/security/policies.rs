@@ -250,3 +250,20 @@ async fn custom_objects_are_mutated() {
     assert_eq!(made.1["spec"]["parts"], json!([{"name": "a", "n": 5}, {"name": "b", "n": 1}]));
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn that_nothing_is_wrong_with_types_is_told_in_the_status() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let spec =
+        json!({"matchConstraints": rules("", &["configmaps"]), "validations": [{"expression": "true"}]});
+    policy(&admin, "fine", "shop", spec, json!({})).await;
+    let path = format!("{GROUP}/validatingadmissionpolicies/fine/status?fieldManager=checker&force=true");
+    let status = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "fine"}, "status": {"observedGeneration": 1, "typeChecking": {}}});
+    let applied = admin.clone().header("Content-Type", "application/apply-patch+yaml");
+    let (code, answer) = applied.ask("PATCH", &path, Some(&status)).await;
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(answer["status"], status["status"]);
+    cluster.stop().await;
+}

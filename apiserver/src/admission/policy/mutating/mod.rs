@@ -277,8 +277,9 @@ impl MutatingPolicies {
             return Ok(false);
         }
         let GroupVersionResource { group, version, resource } = &matched.resource;
-        let served =
-            self.registry.find(group, version, resource).filter(|_| attributes.subresource.is_empty());
+        let served = self.registry.find(group, version, resource);
+        // Subresources may be of kinds of their own.
+        let served = served.filter(|resource| resource.gvk == matched.kind);
         let custom = served.as_ref().and_then(|resource| resource.custom.as_ref());
         let target = Target { kind: &matched.kind, custom };
         let (mut current, mut dirty) = (before.clone(), false);
