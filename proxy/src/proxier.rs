@@ -248,3 +248,25 @@ fn settings(config: &Config, family: Family, place: &Place) -> rules::Settings {
         localhost_node_ports: config.localhost_node_ports,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_service_counts_once_somebody_answers() {
+        let service = json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": {"clusterIP": "10.96.0.9",
+                             "clusterIPs": ["10.96.0.9"], "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}});
+        let service = [Arc::new(serde_json::from_value(service).expect("a service"))];
+        let slice = json!({"metadata": {"name": "web-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
+                           "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+                           "endpoints": [{"addresses": ["10.244.0.7"], "conditions": {"ready": true}}]});
+        let slice = Arc::new(serde_json::from_value(slice).expect("a slice"));
+        let place = Place { node: "n1".into(), zone: String::new() };
+        assert!(answered(&model::build(Family::V4, &place, &service, &[])).is_empty(), "it refuses");
+        let ports = model::build(Family::V4, &place, &service, &[slice]);
+        assert_eq!(answered(&ports), BTreeSet::from([SocketAddr::from(([10, 96, 0, 9], 80))]));
+    }
+}
