@@ -228,6 +228,8 @@ pub async fn down(layout: &Layout, keep_data: bool, progress: &(dyn Fn(&str) + S
     let usual = Path::new(&home).join(".kube/config");
     if fs::read_link(&usual).is_ok_and(|target| target == layout.kubeconfig("admin")) {
         fs::remove_file(&usual)?;
+        // `up` makes the folder; whoever has put something into it keeps it.
+        let _ = fs::remove_dir(usual.parent().unwrap_or(&usual));
     }
     Ok(())
 }
