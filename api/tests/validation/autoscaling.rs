@@ -98,7 +98,7 @@ fn targets_and_bounds() {
             ),
             (target(json!({"kind": "ReplicationController", "apiVersion": "v1"})), ""),
             (spec(json!({"minReplicas": -1})), "spec.minReplicas: must be greater than or equal to 1"),
-            (spec(json!({"maxReplicas": 0})), "spec.maxReplicas: must be greater than 0"),
+            (spec(json!({"maxReplicas": 0})), "spec.maxReplicas: must be set and greater than 0"),
             (
                 spec(json!({"minReplicas": 7})),
                 "spec.maxReplicas: must be greater than or equal to `minReplicas`",

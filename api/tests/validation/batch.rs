@@ -64,8 +64,9 @@ fn selectors_and_templates_of_jobs() {
             (json!({}), ""),
             (json!({"spec": {"selector": null}}), "spec.selector: Required value"),
             (
-                json!({"spec": {"selector": {"matchLabels": null}}}),
-                "spec.selector: Invalid value: {}: `selector` not auto-generated",
+                json!({"spec": {"selector": {"matchLabels": {"a": "b", "controller-uid": null, "job-name": null,
+                    "batch.kubernetes.io/controller-uid": null, "batch.kubernetes.io/job-name": null}}}}),
+                "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\"}}: `selector` not auto-generated",
             ),
             (
                 json!({"spec": {"template": {"metadata": {"labels": {"batch.kubernetes.io/controller-uid": null}}}}}),
@@ -259,10 +260,7 @@ fn failure_policies_of_jobs() {
                 exits(json!([19, 11])),
                 &format!("{at}.onExitCodes.values: Invalid value: [19,11]: must be ordered"),
             ),
-            (
-                exits(json!([])),
-                &format!("{at}.onExitCodes.values: Invalid value: []: at least one value is required"),
-            ),
+            (exits(json!([])), &format!("{at}.onExitCodes.values: at least one value is required")),
             (
                 exits(json!([1, 0, 2])),
                 &format!("{at}.onExitCodes.values[1]: Invalid value: 0: must not be 0 for the In operator"),
@@ -434,8 +432,12 @@ fn schedules_of_cron_jobs() {
                 "spec.jobTemplate.spec.manualSelector: Unsupported value",
             ),
             (
-                json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Always"}}}}}}),
+                json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Invalid"}}}}}}),
                 "spec.jobTemplate.spec.template.spec.restartPolicy: Unsupported value",
+            ),
+            (
+                json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Always"}}}}}}),
+                "spec.jobTemplate.spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
             ),
             (
                 json!({"spec": {"jobTemplate": {"spec": {"ttlSecondsAfterFinished": -1}}}}),

@@ -121,7 +121,7 @@ fn bindings() {
             ),
             (
                 json!({"roleRef": {"kind": "Type"}}),
-                "roleRef.kind: Unsupported value: \"Type\": supported values: \"ClusterRole\", \"Role\"",
+                "roleRef.kind: Unsupported value: \"Type\": supported values: \"Role\", \"ClusterRole\"",
             ),
             (json!({"roleRef": {"name": ""}}), "roleRef.name: Required value"),
             (
@@ -150,7 +150,7 @@ fn bindings() {
             ),
             (
                 subject(json!({"kind": "Odd", "name": "a"})),
-                "subjects[0].kind: Unsupported value: \"Odd\": supported values: \"Group\", \"ServiceAccount\", \"User\"",
+                "subjects[0].kind: Unsupported value: \"Odd\": supported values: \"ServiceAccount\", \"User\", \"Group\"",
             ),
         ],
     );

@@ -122,7 +122,7 @@ async fn flow_schemas_are_told_whether_their_level_exists() {
     };
     let (_, dangling) = eventually("it dangles", || admin.get(&path), says("True")).await;
     assert_eq!(dangling["status"]["conditions"][0]["reason"], "NotFound");
-    let owner = &dangling["metadata"]["managedFields"][1];
+    let owner = &dangling["metadata"]["managedFields"][0];
     assert_eq!(
         (&owner["manager"], &owner["operation"], &owner["subresource"]),
         (&json!("api-priority-and-fairness-config-consumer-v1"), &json!("Apply"), &json!("status"))
