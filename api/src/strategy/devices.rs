@@ -8,8 +8,7 @@ use crate::json::{Object, ObjectExt};
 
 use super::Strategy;
 
-pub(crate) const CLAIM: Strategy =
-    Strategy::STATUS.status_keeps_meta().status_update(|new, old| drop_deallocated(new, old));
+pub(crate) const CLAIM: Strategy = Strategy::STATUS.status_keeps_meta().status_update(drop_deallocated);
 
 pub(crate) const SLICE: Strategy =
     Strategy::SPEC.create(|new| drop_disabled(new, None)).update(|new, old| drop_disabled(new, Some(old)));

@@ -18,6 +18,9 @@ use super::{Error, ResourceSpec};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Form(pub u32);
 
+/// The same object in other versions, by their number.
+type Versions = Vec<(u32, Arc<CachedObject>)>;
+
 /// An object as of one revision. Shared by all readers.
 pub struct CachedObject {
     /// The revision that last wrote it: its `metadata.resourceVersion`.
@@ -35,7 +38,7 @@ pub struct CachedObject {
     fields: Arc<[(Arc<str>, Box<str>)]>,
     forms: Renderings,
     /// The object in other versions, by the caller's numbers, where conversion is costly.
-    versions: OnceLock<Box<Mutex<Vec<(u32, Arc<CachedObject>)>>>>,
+    versions: OnceLock<Box<Mutex<Versions>>>,
 }
 
 impl CachedObject {

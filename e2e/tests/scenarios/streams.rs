@@ -26,8 +26,8 @@ async fn talker(kubectl: &Kubectl) -> Result<()> {
     let manifest = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"talker","labels":{"app":"talker"}},"spec":{
         "terminationGracePeriodSeconds":1,"containers":[{"name":"talker","image":"docker.io/library/busybox:1.36",
         "imagePullPolicy":"Never","command":["sh","-c","n=0; while true; do n=$((n+1)); echo line-$n; sleep 0.2; done"]}]}}"#;
-    pipe(&kubectl, "apply -f -", manifest).await?;
-    ready_pods(&kubectl, "app=talker", 1).await?;
+    pipe(kubectl, "apply -f -", manifest).await?;
+    ready_pods(kubectl, "app=talker", 1).await?;
     Ok(())
 }
 
