@@ -1,5 +1,6 @@
 //! Reading and changing JSON objects in place: what defaulting and strategies need, without a typed detour.
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// A JSON object.
@@ -114,6 +115,34 @@ pub fn semantic_eq(a: Option<&Value>, b: Option<&Value>) -> bool {
         }
         (Value::Null, Value::Array(list)) | (Value::Array(list), Value::Null) => list.is_empty(),
         (a, b) => a == b,
+    }
+}
+
+/// The typed object. A null where the struct wants a value counts as absent, or as the zero time: upstream's types have
+/// no value for "never set" but their zero, and write a time that is zero as null.
+///
+/// # Errors
+/// The object does not fit its struct.
+pub fn read<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
+    T::deserialize(object)
+        .or_else(|_| T::deserialize(without_nulls(object, None)))
+        .or_else(|_| T::deserialize(without_nulls(object, Some(ZERO_TIME))))
+}
+
+/// What stands for a time that was never set where a struct wants one.
+const ZERO_TIME: &str = "1970-01-01T00:00:00Z";
+
+/// A copy without nulls; those in place of times become `time`, if there is one.
+fn without_nulls(value: &Value, time: Option<&str>) -> Value {
+    let kept = |(key, value): (&String, &Value)| {
+        let zero = time.filter(|_| key.ends_with("Time")).map(Value::from);
+        let value = if value.is_null() { zero? } else { without_nulls(value, time) };
+        Some((key.clone(), value))
+    };
+    match value {
+        Value::Object(map) => Value::Object(map.iter().filter_map(kept).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(|item| without_nulls(item, time)).collect()),
+        scalar => scalar.clone(),
     }
 }
 

@@ -9,7 +9,7 @@ pub mod crd;
 pub mod defaults;
 pub mod field;
 pub mod format;
-mod json;
+pub mod json;
 pub mod jsonpath;
 mod kinds;
 pub mod managed_fields;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::convert::convert;
 use crate::field::{Error, ErrorList, Path};
+use crate::json;
 use crate::kinds;
 use crate::names::GroupVersionKind;
 use crate::registry;
@@ -117,33 +118,9 @@ fn stored<'a>(gvk: &GroupVersionKind, object: &'a Value) -> Cow<'a, Value> {
     }
 }
 
-/// The typed object. A null where the struct wants a value counts as absent, or as the zero time.
-fn read<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
-    T::deserialize(object)
-        .or_else(|_| T::deserialize(without_nulls(object, None)))
-        .or_else(|_| T::deserialize(without_nulls(object, Some(ZERO_TIME))))
-}
-
-/// What stands for a time that was never set where a struct wants one.
-const ZERO_TIME: &str = "1970-01-01T00:00:00Z";
-
-/// A copy without nulls; those in place of times become `time`, if there is one.
-fn without_nulls(value: &Value, time: Option<&str>) -> Value {
-    let kept = |(key, value): (&String, &Value)| {
-        let zero = time.filter(|_| key.ends_with("Time")).map(Value::from);
-        let value = if value.is_null() { zero? } else { without_nulls(value, time) };
-        Some((key.clone(), value))
-    };
-    match value {
-        Value::Object(map) => Value::Object(map.iter().filter_map(kept).collect()),
-        Value::Array(items) => Value::Array(items.iter().map(|item| without_nulls(item, time)).collect()),
-        scalar => scalar.clone(),
-    }
-}
-
 /// Runs a check on the typed object.
 pub(crate) fn typed<T: DeserializeOwned>(object: &Value, check: impl FnOnce(&T) -> ErrorList) -> ErrorList {
-    match read(object) {
+    match json::read(object) {
         Ok(object) => check(&object),
         Err(error) => vec![Error::internal(&Path::root(), error.to_string())],
     }
@@ -155,7 +132,7 @@ pub(crate) fn typed2<T: DeserializeOwned>(
     old: &Value,
     check: impl FnOnce(&T, &T) -> ErrorList,
 ) -> ErrorList {
-    match (read(new), read(old)) {
+    match (json::read(new), json::read(old)) {
         (Ok(new), Ok(old)) => check(&new, &old),
         (Err(error), _) | (_, Err(error)) => vec![Error::internal(&Path::root(), error.to_string())],
     }

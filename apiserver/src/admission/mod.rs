@@ -198,7 +198,7 @@ pub fn chain(deps: &Deps<'_>) -> (Vec<Arc<dyn Plugin>>, Vec<String>) {
 
 /// The object in its typed form.
 fn decode<K: DeserializeOwned>(object: &Value) -> Result<K, ApiError> {
-    K::deserialize(object)
+    api::json::read(object)
         .map_err(|error| ApiError::bad_request(format!("object cannot be decoded: {error}")))
 }
 

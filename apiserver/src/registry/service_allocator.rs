@@ -135,7 +135,7 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 fn spec_of(object: &Value) -> Result<ServiceSpec, ApiError> {
-    let service: Service = serde_json::from_value(object.clone())
+    let service: Service = api::json::read(object)
         .map_err(|error| ApiError::bad_request(format!("Service cannot be decoded: {error}")))?;
     Ok(service.spec.unwrap_or_default())
 }

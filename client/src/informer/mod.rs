@@ -6,6 +6,7 @@
 //! they are told which object changed, usually to add its key to a queue.
 
 mod factory;
+mod lenient;
 mod reflector;
 mod store;
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::store::Change;
-use super::{Cached, Informer, Target};
+use super::{Cached, Informer, Target, lenient};
 use crate::object::resource_version;
 use crate::{Client, chain};
 
@@ -100,10 +100,16 @@ async fn list<K: Cached>(client: &Client, target: &Target, from_cache: bool) -> 
         params.resource_version = Some("0".to_owned());
         params.version_match = Some(VersionMatch::NotOlderThan);
     }
-    let request = Request::new(target.url.as_str());
-    let request = if target.metadata_only { request.list_metadata(&params) } else { request.list(&params) };
-    let request = request.map_err(kube::Error::BuildRequest)?;
-    let list: ObjectList<K> = client.request(request).await?;
+    let request = || {
+        let request = Request::new(target.url.as_str());
+        let request =
+            if target.metadata_only { request.list_metadata(&params) } else { request.list(&params) };
+        request.map_err(kube::Error::BuildRequest)
+    };
+    let list: ObjectList<K> = match client.request(request()?).await {
+        Err(kube::Error::SerdeError(_)) => lenient::unwrapped(client.request(request()?).await?),
+        answer => answer?,
+    };
     let version = list.metadata.resource_version.as_deref().and_then(|rv| rv.parse().ok()).unwrap_or(0);
     Ok((list.items, version))
 }
@@ -132,7 +138,12 @@ async fn watch<K: Cached>(
     let stream = client.request_events::<K>(request).await?;
     futures::pin_mut!(stream);
     while let Some(event) = stream.next().await {
-        match event? {
+        let event = match event {
+            // A list is read more leniently.
+            Err(kube::Error::SerdeError(_)) => return Ok(Ended::Expired),
+            event => event?,
+        };
+        match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 *version = resource_version(&object).max(*version);
                 informer.apply(Change::Put(object));

@@ -115,3 +115,24 @@ async fn broken_watch_resumes_after_the_last_event_and_deletes_carry_the_last_st
     assert_eq!(*late.lock(), ["+b", "+c"], "a late subscriber is told of what is there");
     assert!(tasks.shut_down().await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn times_that_were_never_set_stop_no_cache() {
+    use k8s_openapi::api::core::v1::Service;
+    let service = |version: u64| {
+        json!({"apiVersion": "v1", "kind": "Service", "spec": {},
+               "metadata": {"name": "a", "namespace": "ns", "uid": "1", "resourceVersion": version.to_string()},
+               "status": {"conditions": [{"type": "A", "status": "True", "reason": "B", "message": "",
+                                          "lastTransitionTime": null}]}})
+    };
+    let lists = vec![list(5, &[]), list(6, &[service(6)])];
+    let (client, _) = server(lists, vec![event("ADDED", &service(6))]);
+    let tasks = Tasks::new();
+    let informer = SharedInformerFactory::new(client, &tasks).informer::<Service>();
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    informer.subscribe(move |event| {
+        let _ = told.send(ObjectKey::of(&**event.object()).name);
+    });
+    assert_eq!(heard.recv().await.as_deref(), Some("a"));
+    assert!(tasks.shut_down().await.is_ok());
+}

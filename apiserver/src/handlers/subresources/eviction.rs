@@ -222,8 +222,7 @@ impl Change for Decrement<'_> {
     async fn next(&mut self, current: Option<&Current>) -> Result<Next, ApiError> {
         let gone = || ApiError::not_found(&GroupResource::new("policy", "poddisruptionbudgets"), self.budget);
         let current = current.ok_or_else(gone)?;
-        let mut budget: PodDisruptionBudget =
-            serde_json::from_value(current.value.clone()).map_err(ApiError::internal)?;
+        let mut budget: PodDisruptionBudget = api::json::read(&current.value).map_err(ApiError::internal)?;
         check(&budget, self.budget)?;
         let status = budget.status.get_or_insert_default();
         let left = status.disruptions_allowed.unwrap_or(0) - 1;
