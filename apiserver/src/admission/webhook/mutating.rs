@@ -52,14 +52,14 @@ impl Mutating {
         if verdict.patch_type != JSON_PATCH {
             return Err(Failure::Call(format!("unsupported patch type {:?}", verdict.patch_type)));
         }
-        let internal = |error: ApiError| Failure::Refused(error);
         let patched = patch.apply(&invocation.object);
         let patched = patched.map_err(|error| Failure::Refused(ApiError::internal(error)))?;
-        let patched = self.decode(&invocation.matched, patched).map_err(internal)?;
+        let patched = self.decode(&invocation.matched, patched).map_err(Failure::Refused)?;
         let changed = !api::semantic_eq(Some(&invocation.object), Some(&patched));
         let own = Matched { resource: attributes.resource.clone(), kind: attributes.kind.clone() };
         let matched = &invocation.matched.kind;
-        *object = self.webhooks.matcher.convert_from(&patched, matched, &own).await.map_err(internal)?;
+        *object =
+            self.webhooks.matcher.convert_from(&patched, matched, &own).await.map_err(Failure::Refused)?;
         Ok(changed)
     }
 
