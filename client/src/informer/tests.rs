@@ -125,7 +125,8 @@ async fn times_that_were_never_set_stop_no_cache() {
                "status": {"conditions": [{"type": "A", "status": "True", "reason": "B", "message": "",
                                           "lastTransitionTime": null}]}})
     };
-    let lists = vec![list(5, &[]), list(6, &[service(6)])];
+    // What cannot be read is asked for once more.
+    let lists = vec![list(5, &[]), list(6, &[service(6)]), list(6, &[service(6)])];
     let (client, _) = server(lists, vec![event("ADDED", &service(6))]);
     let tasks = Tasks::new();
     let informer = SharedInformerFactory::new(client, &tasks).informer::<Service>();
