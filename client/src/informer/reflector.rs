@@ -140,7 +140,7 @@ async fn watch<K: Cached>(
     while let Some(event) = stream.next().await {
         let event = match event {
             // A list is read more leniently.
-            Err(kube::Error::SerdeError(_)) => return Ok(Ended::Expired),
+            Err(error) if is_unreadable(&error) => return Ok(Ended::Expired),
             event => event?,
         };
         match event {
@@ -163,6 +163,15 @@ async fn watch<K: Cached>(
         }
     }
     Ok(Ended::Resume)
+}
+
+/// Whether an event did not fit its type. The client library takes such lines for errors that say nothing.
+fn is_unreadable(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::SerdeError(_) => true,
+        kube::Error::Api(status) => status.code == 0 && status.reason.is_empty() && status.message.is_empty(),
+        _ => false,
+    }
 }
 
 /// Waits before another try, longer each time, with jitter.
