@@ -94,10 +94,11 @@ async fn run(family: Family, suffix: &str, arguments: &[&str], input: &str) -> R
 }
 
 /// The restore input that takes `before` to `after`: changed chains anew, vanished service chains removed. Nothing
-/// if they are equal.
+/// if they are equal. Tables take effect one after the other: destinations are rewritten (`nat`) before a refusal is
+/// taken back (`filter`), so that no connection gets through between the two with nowhere to go.
 fn difference(before: &Rules, after: &Rules) -> String {
     let mut text = String::new();
-    for (name, before, after) in [("filter", &before.filter, &after.filter), ("nat", &before.nat, &after.nat)]
+    for (name, before, after) in [("nat", &before.nat, &after.nat), ("filter", &before.filter, &after.filter)]
     {
         let changed: Table = after.iter().filter(|(k, v)| before.get(*k) != Some(*v)).map(cloned).collect();
         let gone: BTreeSet<_> = before.keys().filter(|k| !after.contains_key(*k)).cloned().collect();
@@ -116,7 +117,7 @@ fn cloned((name, rules): (&String, &Vec<String>)) -> (String, Vec<String>) {
 /// earlier run. `saved` is what iptables-save printed.
 fn full(saved: &str, rules: &Rules) -> String {
     let mut text = String::new();
-    for (name, chains) in [("filter", &rules.filter), ("nat", &rules.nat)] {
+    for (name, chains) in [("nat", &rules.nat), ("filter", &rules.filter)] {
         let existing = section(saved, name);
         let ours = |chain: &str| SERVICE_CHAIN_PREFIXES.iter().any(|prefix| chain.starts_with(prefix));
         let chain_names = existing.iter().filter_map(|line| line.strip_prefix(':'));
@@ -247,6 +248,19 @@ mod tests {
     fn rules(chains: &[(&str, &[&str])]) -> Rules {
         let nat = chains.iter().map(|(k, v)| ((*k).to_owned(), v.iter().map(|r| (*r).to_owned()).collect()));
         Rules { nat: nat.collect(), ..Rules::default() }
+    }
+
+    #[test]
+    fn destinations_are_rewritten_before_refusals_are_taken_back() {
+        let table = |chain: &str, rule: &str| Table::from([(chain.to_owned(), vec![rule.to_owned()])]);
+        let before = Rules { filter: table("KUBE-SERVICES", "-j REJECT"), ..Rules::default() };
+        let after = Rules {
+            filter: Table::from([("KUBE-SERVICES".to_owned(), vec![])]),
+            nat: table("KUBE-SERVICES", "-j KUBE-SVC-A"),
+        };
+        for text in [difference(&before, &after), full("", &after)] {
+            assert!(text.find("*nat") < text.find("*filter"), "{text}");
+        }
     }
 
     #[test]

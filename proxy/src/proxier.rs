@@ -188,7 +188,7 @@ impl Proxier {
                 Ok(()) => {
                     debug!(?family, ports = ports.len(), "rules are in step");
                     self.end_stale_flows(family, &ports).await;
-                    self.end_early_flows(family, &ports).await;
+                    self.end_early_flows(family, &place, &ports).await;
                 }
                 Err(error) => {
                     error!(error = %format!("{error:#}"), ?family, "rules could not be written, will retry");
@@ -208,8 +208,13 @@ impl Proxier {
 impl Proxier {
     /// Connections that were begun before their service had rules, or while its last refusal was taken back: only
     /// when addresses have become ones that somebody answers.
-    async fn end_early_flows(&mut self, family: Family, ports: &BTreeMap<PortName, ServicePort>) {
-        let now = answered(ports);
+    async fn end_early_flows(
+        &mut self,
+        family: Family,
+        place: &Place,
+        ports: &BTreeMap<PortName, ServicePort>,
+    ) {
+        let now = answered(ports, place);
         let known = self.tcp.entry(family).or_default();
         let new: BTreeSet<SocketAddr> = now.difference(known).copied().collect();
         *known = now;
@@ -232,9 +237,9 @@ impl Proxier {
 }
 
 /// The addresses of TCP services that have somebody to answer.
-fn answered(ports: &BTreeMap<PortName, ServicePort>) -> BTreeSet<SocketAddr> {
+fn answered(ports: &BTreeMap<PortName, ServicePort>, place: &Place) -> BTreeSet<SocketAddr> {
     let tcp = ports.values().filter(|port| port.protocol == Protocol::Tcp);
-    tcp.filter(|port| !port.endpoints.is_empty()).flat_map(ServicePort::addresses).collect()
+    tcp.filter(|port| port.usable(place).any).flat_map(ServicePort::addresses).collect()
 }
 
 fn settings(config: &Config, family: Family, place: &Place) -> rules::Settings {
@@ -260,13 +265,17 @@ mod tests {
         let service = json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": {"clusterIP": "10.96.0.9",
                              "clusterIPs": ["10.96.0.9"], "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}});
         let service = [Arc::new(serde_json::from_value(service).expect("a service"))];
-        let slice = json!({"metadata": {"name": "web-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
+        let slice = |ready: bool| {
+            let slice = json!({"metadata": {"name": "web-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
                            "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-                           "endpoints": [{"addresses": ["10.244.0.7"], "conditions": {"ready": true}}]});
-        let slice = Arc::new(serde_json::from_value(slice).expect("a slice"));
+                           "endpoints": [{"addresses": ["10.244.0.7"], "conditions": {"ready": ready}}]});
+            Arc::new(serde_json::from_value(slice).expect("a slice"))
+        };
         let place = Place { node: "n1".into(), zone: String::new() };
-        assert!(answered(&model::build(Family::V4, &place, &service, &[])).is_empty(), "it refuses");
-        let ports = model::build(Family::V4, &place, &service, &[slice]);
-        assert_eq!(answered(&ports), BTreeSet::from([SocketAddr::from(([10, 96, 0, 9], 80))]));
+        let ports = |slices: &[Arc<EndpointSlice>]| model::build(Family::V4, &place, &service, slices);
+        assert!(answered(&ports(&[]), &place).is_empty(), "it refuses");
+        assert!(answered(&ports(&[slice(false)]), &place).is_empty(), "it still refuses");
+        let address = SocketAddr::from(([10, 96, 0, 9], 80));
+        assert_eq!(answered(&ports(&[slice(true)]), &place), BTreeSet::from([address]));
     }
 }
