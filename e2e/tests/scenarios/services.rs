@@ -12,7 +12,8 @@ use super::{Env, ready_pods, sample};
 const ADDRESS: &str = "10.96.213.77";
 
 /// A client may be faster than the rules of the service it wants. Its first packet then goes nowhere; sent again, it
-/// must find the way, or the client hangs for minutes.
+/// must find the way, or the client hangs for minutes. (It may be refused while the service has no endpoints yet, and
+/// tries again.)
 pub async fn a_connection_older_than_its_service_gets_through(env: Arc<Env>) -> Result<()> {
     let kubectl = env.namespace("early").await?;
     kubectl.run(&format!("apply -f {}", sample("deploy.yaml"))).await?;
@@ -20,7 +21,7 @@ pub async fn a_connection_older_than_its_service_gets_through(env: Arc<Env>) -> 
     let client = format!(
         r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"early"}},"spec":{{"restartPolicy":"Never",
         "terminationGracePeriodSeconds":1,"containers":[{{"name":"c","image":"docker.io/library/busybox:1.36",
-        "imagePullPolicy":"Never","command":["wget","-q","-O","-","http://{ADDRESS}"]}}]}}}}"#
+        "imagePullPolicy":"Never","command":["sh","-c","until wget -q -O - http://{ADDRESS}; do sleep 1; done"]}}]}}}}"#
     );
     pipe(&kubectl, "apply -f -", &client).await?;
     wait::until("the first packet is on its way", || async {
