@@ -9,6 +9,7 @@ pub mod crd;
 pub mod defaults;
 pub mod field;
 pub mod format;
+mod gofmt;
 pub mod json;
 pub mod jsonpath;
 mod kinds;

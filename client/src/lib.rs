@@ -18,6 +18,7 @@ pub mod object;
 pub mod observability;
 pub mod serving;
 pub mod tasks;
+pub mod tls;
 pub mod workqueue;
 
 pub use connect::{ClientFlags, ConnectOptions, connect, connect_anonymous};

@@ -3,21 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use kubelet::runtime::Runtime;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::process::Command;
 use tracing::warn;
 
-use crate::containerd;
 use crate::layout::Layout;
 use crate::settings::Settings;
+use crate::{containerd, processes};
 
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
 const END_PATIENCE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
+const SHIM: &str = "containerd-shim-runc-v2";
 
 /// Removes everything below `layout` and everything it left elsewhere on this machine. The server must have
 /// stopped.
@@ -94,39 +94,13 @@ async fn ask_to_remove_pods(socket: &Path) -> Result<()> {
 
 /// Ends the shims of this containerd that are left, and the containers they watch over.
 async fn end_shims(socket: &Path) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        let shims = shims_of(socket)?;
-        if shims.is_empty() {
-            return Ok(());
-        }
-        ensure!(began.elapsed() < END_PATIENCE, "shims of {} do not end: {shims:?}", socket.display());
-        // Containers first: one without a shim would be nobody's.
-        for process in shims.iter().flat_map(|shim| children_of(*shim)).chain(shims.iter().copied()) {
-            // It may have ended by itself.
-            let _ = kill_process(process, Signal::KILL);
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-fn shims_of(socket: &Path) -> Result<Vec<Pid>> {
-    let socket = socket.as_os_str().as_encoded_bytes();
-    let is_shim = |pid: &Pid| {
-        let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-        let mut words = line.split(|byte| *byte == 0);
-        let program = words.next().unwrap_or_default();
-        String::from_utf8_lossy(program).contains("containerd-shim") && words.any(|word| word == socket)
+    // Containers first: one without a shim would be nobody's.
+    let left = || {
+        let shims = processes::told_of(SHIM, socket);
+        let containers: Vec<_> = shims.iter().flat_map(|shim| processes::children(*shim)).collect();
+        containers.into_iter().chain(shims).collect()
     };
-    let entries = fs::read_dir("/proc").context("read /proc")?.flatten();
-    let all = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    Ok(all.filter(is_shim).collect())
-}
-
-fn children_of(parent: Pid) -> Vec<Pid> {
-    let list = format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero());
-    let text = fs::read_to_string(list).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    processes::end(left, Signal::KILL, END_PATIENCE).await.context("end containers")
 }
 
 /// Removes mounts below these folders, the deepest first.

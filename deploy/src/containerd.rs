@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kubelet::runtime::Runtime;
+use rustix::process::Signal;
 use tokio::process::{Child, Command};
 
 use crate::layout::Layout;
+use crate::processes;
 
 /// The image of every pod's sandbox.
 pub const SANDBOX_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
@@ -73,7 +75,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
     )
 }
 
-/// Starts containerd and waits until it answers. Containers of an earlier run go on under it.
+/// Starts containerd and waits until it answers. Containers of an earlier run go on under it; the containerd of a
+/// server that was killed ends first, as two cannot have one state.
 ///
 /// # Errors
 /// It cannot be started, or does not answer within a minute.
@@ -81,6 +84,9 @@ pub async fn start(layout: &Layout) -> Result<Child> {
     let log = layout.log("containerd");
     fs::create_dir_all(log.parent().unwrap_or(Path::new("/")))?;
     let log_file = fs::File::options().create(true).append(true).open(&log)?;
+    let config = layout.containerd_config();
+    let earlier = || processes::told_of("containerd", &config);
+    processes::end(earlier, Signal::TERM, START_PATIENCE).await.context("end an earlier containerd")?;
     let mut command = Command::new("containerd");
     command.arg("--config").arg(layout.containerd_config());
     command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);

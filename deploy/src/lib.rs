@@ -15,6 +15,7 @@ pub mod kubeconfig;
 pub mod layout;
 pub mod pki;
 pub mod prepare;
+pub mod processes;
 pub mod server;
 pub mod settings;
 pub mod up;

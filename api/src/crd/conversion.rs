@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::field::{Error, Path};
+use crate::gofmt::type_name;
 use crate::names::{GroupVersion, GroupVersionKind};
 use crate::validation::meta;
 
@@ -149,7 +150,7 @@ fn restore_metadata(original: &Value, converted: &mut Value) -> Result<(), Strin
     let given = converted.get("metadata").ok_or("missing metadata in converted object")?;
     let given = given
         .as_object()
-        .ok_or_else(|| format!("invalid metadata of type {} in converted object", go_type(given)))?;
+        .ok_or_else(|| format!("invalid metadata of type {} in converted object", type_name(given)))?;
     let mut kept = original.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
     for field in ["labels", "annotations"] {
         let Some(new) = given.get(field).filter(|new| !new.is_null()) else {
@@ -157,7 +158,7 @@ fn restore_metadata(original: &Value, converted: &mut Value) -> Result<(), Strin
             continue;
         };
         let new = new.as_object().ok_or_else(|| {
-            format!("invalid metadata.{field} of type {} in converted object", go_type(new))
+            format!("invalid metadata.{field} of type {} in converted object", type_name(new))
         })?;
         check_texts(field, new)?;
         if kept.get(field).and_then(Value::as_object) != Some(new) {
@@ -174,7 +175,7 @@ fn check_texts(field: &str, new: &Map<String, Value>) -> Result<(), String> {
         None => Ok(()),
         Some((key, value)) => Err(format!(
             "metadata.{field}[{key}] must be a string, but is {} in converted object",
-            go_type(value)
+            type_name(value)
         )),
     }
 }
@@ -190,19 +191,6 @@ fn check_values(field: &str, new: &Map<String, Value>) -> Result<(), String> {
         [] => Ok(()),
         [one] => Err(one.clone()),
         several => Err(format!("[{}]", several.join(", "))),
-    }
-}
-
-/// The Go type of a decoded value.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

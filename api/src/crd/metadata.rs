@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::props::{Props, PropsExt};
 use crate::field::{Error, ErrorList, Path, Report};
 use crate::format;
+use crate::gofmt::type_name;
 use crate::names::GroupVersion;
 use crate::schema::type_named;
 use crate::validation::meta;
@@ -31,7 +32,7 @@ pub(super) fn read(value: &Value, drop_malformed: bool) -> Result<Read, String> 
         Err(error) if !drop_malformed => Err(error.to_string()),
         Err(_) => {
             let Value::Object(fields) = value else {
-                return Err(format!("invalid metadata: expected object, got {}", go_type(value)));
+                return Err(format!("invalid metadata: expected object, got {}", type_name(value)));
             };
             let (mut kept, mut names) = (Map::new(), Vec::new());
             for (name, field) in fields {
@@ -51,18 +52,6 @@ pub(super) fn read(value: &Value, drop_malformed: bool) -> Result<Read, String> 
 fn unknown(strict_errors: &[String]) -> Vec<String> {
     let path = |error: &String| Some(error.strip_prefix("unknown field \"")?.strip_suffix('"')?.to_owned());
     strict_errors.iter().filter_map(path).collect()
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 /// Brings the metadata of embedded objects into form, and that of the object itself if the value is one. Returns the

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::gofmt;
+
 pub mod json;
 pub mod merge;
 pub mod strategic;
@@ -76,28 +78,10 @@ pub struct Strict<T> {
 /// A value as Go's `%v` prints it.
 #[must_use]
 pub fn go_value(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let entries: Vec<_> =
-                map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
-            format!("map[{}]", entries.join(" "))
-        }
-        scalar => scalar.to_string(),
-    }
+    gofmt::plain(value)
 }
 
-/// The Go type that JSON of this kind is decoded into.
+/// The Go type that JSON of this kind is decoded into. Null has none, which prints as a mistake.
 pub(crate) fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "%!s(<nil>)",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
+    if value.is_null() { "%!s(<nil>)" } else { gofmt::type_name(value) }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::element::Element;
-use super::gofmt::{plain, syntax, type_name};
 use super::shape::{Form, List, Mapping, Scalar, Shape, list_step};
 use super::{Problem, Problems};
+use crate::gofmt::{plain, syntax, type_name};
 
 /// Whether elements of a list may have the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

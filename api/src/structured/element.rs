@@ -5,8 +5,8 @@ use std::fmt::{self, Display};
 
 use serde_json::{Number, Value};
 
-use super::gofmt::{number, number_text};
 use crate::codec::json::escaped;
+use crate::gofmt::{number, number_text};
 use crate::schema::scalar::go_quote;
 
 /// One step of a path.

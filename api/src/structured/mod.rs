@@ -9,7 +9,6 @@ mod check;
 pub mod compare;
 pub mod element;
 pub mod fields;
-mod gofmt;
 pub mod merge;
 pub mod reconcile;
 pub mod remove;

@@ -55,7 +55,7 @@ impl Facts {
 }
 
 /// The request in the form of an AdmissionRequest, without its objects. What is empty there is absent.
-fn admission_request(attributes: &Attributes<'_>, matched: &Matched) -> Value {
+pub(super) fn admission_request(attributes: &Attributes<'_>, matched: &Matched) -> Value {
     let kind = |gvk: &GroupVersionKind| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
     let resource = |gvr: &GroupVersionResource| json!({"group": gvr.group, "version": gvr.version, "resource": gvr.resource});
     let mut request = json!({

@@ -7,6 +7,7 @@ mod annotations;
 mod certificates;
 mod default_ingress_class;
 mod default_tolerations;
+mod derived;
 mod expressions;
 mod limit_ranger;
 mod matching;

@@ -10,8 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use serde_json::Value;
 
-use crate::remote::ServicePort;
-use crate::webhook::{ClientConfig, Clients, Place};
+use crate::webhook::{ClientConfig, Clients};
 
 /// How many objects are sent at once.
 const BATCH: usize = 200;
@@ -75,17 +74,6 @@ fn client_config(config: WebhookClientConfig) -> Result<ClientConfig, String> {
     let ca_bundle = config.ca_bundle.map(|bytes| bytes.0).unwrap_or_default();
     // As upstream: blanks are no bundle.
     let ca_bundle = if ca_bundle.trim_ascii().is_empty() { Vec::new() } else { ca_bundle };
-    let place = match (config.service, config.url) {
-        (Some(service), _) => Place::Service {
-            service: ServicePort {
-                namespace: service.namespace,
-                name: service.name,
-                port: service.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(443),
-            },
-            path: service.path.unwrap_or_default(),
-        },
-        (None, Some(url)) => Place::Url(url),
-        (None, None) => return Err("webhook configuration must have either service or URL".to_owned()),
-    };
-    Ok(ClientConfig { place, ca_bundle })
+    let service = config.service.map(|service| (service.namespace, service.name, service.path, service.port));
+    ClientConfig::new(service, config.url, ca_bundle)
 }

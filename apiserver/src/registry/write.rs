@@ -142,6 +142,9 @@ impl<'a> Write<'a> {
 
     /// An object of the resource in the version of the request: plugins see no other.
     async fn as_asked_for<'v>(&self, object: &'v Value) -> Result<Cow<'v, Value>, ApiError> {
+        if self.resource.custom.is_none() && self.resource.stored_as == self.resource.gvk {
+            return Ok(Cow::Borrowed(object));
+        }
         let own = object["kind"] == *self.resource.gvk.kind && self.resource.gvk.kind == self.kind.kind;
         let asked_for = self.resource.gvk.group_version();
         if !own || object["apiVersion"].as_str().is_none_or(|version| version == asked_for.to_string()) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use client::tls::{anybody, builder, provider};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
@@ -11,8 +12,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-use crate::streaming::dial::{anything, builder, provider};
 
 /// Files of system authorities, of which the first that exists is read (as Go's `crypto/x509`).
 const SYSTEM: [&str; 5] = [
@@ -71,7 +70,7 @@ impl Trust {
 
     fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, String> {
         let bundle = match self {
-            Self::Anybody => return Ok(anything()),
+            Self::Anybody => return Ok(anybody()),
             Self::Bundle(bundle) if bundle.is_empty() => system()?,
             Self::Bundle(bundle) => bundle.clone(),
         };

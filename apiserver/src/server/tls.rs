@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use client::tls::provider;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -52,10 +53,6 @@ impl ClientCa {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
 fn read_certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
@@ -66,9 +63,17 @@ fn read_certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>
 
 /// Asks for a client certificate and accepts any whose key the client holds.
 #[derive(Debug)]
-struct AskForCertificate {
+pub struct AskForCertificate {
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl AskForCertificate {
+    /// With the names of authorities that the client is told.
+    #[must_use]
+    pub fn new(hints: Vec<DistinguishedName>) -> Self {
+        Self { hints, algorithms: provider().signature_verification_algorithms }
+    }
 }
 
 impl ClientCertVerifier for AskForCertificate {
@@ -119,16 +124,14 @@ pub fn server_config(
     client_cas: &[ClientCa],
 ) -> anyhow::Result<ServerConfig> {
     let (chain, key) = load_or_make(serving, names)?;
-    let provider = provider();
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .context("configure TLS")?;
     let builder = if client_cas.is_empty() {
         builder.with_no_client_auth()
     } else {
         let hints = client_cas.iter().flat_map(ClientCa::hints).collect();
-        let algorithms = provider.signature_verification_algorithms;
-        builder.with_client_cert_verifier(Arc::new(AskForCertificate { hints, algorithms }))
+        builder.with_client_cert_verifier(Arc::new(AskForCertificate::new(hints)))
     };
     let mut config =
         builder.with_single_cert(chain, key).context("the serving certificate and its key do not fit")?;

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use client::tls::{anybody, builder};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -47,7 +46,7 @@ impl Dialer {
     /// Believes every certificate.
     pub fn unverified(timeout: Duration) -> Result<Self, Error> {
         Ok(Self::with(
-            builder()?.dangerous().with_custom_certificate_verifier(anything()).with_no_client_auth(),
+            builder()?.dangerous().with_custom_certificate_verifier(anybody()).with_no_client_auth(),
             timeout,
         ))
     }
@@ -62,7 +61,7 @@ impl Dialer {
                 }
                 builder()?.with_root_certificates(roots)
             }
-            None => builder()?.dangerous().with_custom_certificate_verifier(anything()),
+            None => builder()?.dangerous().with_custom_certificate_verifier(anybody()),
         };
         let tls = match (&config.client_certificate, &config.client_key) {
             (Some(certificate), Some(key)) => {
@@ -100,63 +99,7 @@ impl Dialer {
     }
 }
 
-/// What TLS is made of.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-/// The beginning of a client's TLS configuration.
-pub(crate) fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
-    Ok(ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?)
-}
-
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let error = |source| Error::File { path: path.display().to_string(), source };
     CertificateDer::pem_file_iter(path).map_err(error)?.collect::<Result<_, _>>().map_err(error)
-}
-
-/// Believes every certificate.
-pub(crate) fn anything() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(Anything(provider()))
-}
-
-/// Takes every certificate; the handshake's signatures are still checked.
-#[derive(Debug)]
-struct Anything(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -45,6 +45,32 @@ pub enum Place {
     },
 }
 
+impl ClientConfig {
+    /// From what configurations of webhooks have in common. `service`: namespace, name, path and port.
+    ///
+    /// # Errors
+    /// When there is neither a Service nor a URL.
+    pub fn new(
+        service: Option<(String, String, Option<String>, Option<i32>)>,
+        url: Option<String>,
+        ca_bundle: Vec<u8>,
+    ) -> Result<Self, String> {
+        let place = match (service, url) {
+            (Some((namespace, name, path, port)), _) => Place::Service {
+                service: ServicePort {
+                    namespace,
+                    name,
+                    port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(443),
+                },
+                path: path.unwrap_or_default(),
+            },
+            (None, Some(url)) if !url.is_empty() => Place::Url(url),
+            _ => return Err("webhook configuration must have either service or URL".to_owned()),
+        };
+        Ok(Self { place, ca_bundle })
+    }
+}
+
 /// Why a webhook gave no answer that could be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

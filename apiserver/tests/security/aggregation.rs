@@ -154,7 +154,7 @@ async fn upgraded_connections_are_joined() {
     let url = "/apis/wardle.example.com/v1alpha1/namespaces/shop/flunders/x/echo";
     let tls = rustls::ClientConfig::builder()
         .dangerous()
-        .with_custom_certificate_verifier(std::sync::Arc::new(super::hook_tls::AnyServer::default()))
+        .with_custom_certificate_verifier(client::tls::anybody())
         .with_no_client_auth();
     let stream = tokio::net::TcpStream::connect(cluster.running.address()).await.unwrap();
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();

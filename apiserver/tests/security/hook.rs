@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use apiserver::server::tls::AskForCertificate;
 use base64::Engine as _;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -16,6 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::support::{Asker, Authority, install_crypto_provider};
 
@@ -80,7 +82,7 @@ impl Hook {
         let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
         let tls = rustls::ServerConfig::builder()
-            .with_client_cert_verifier(Arc::new(super::hook_tls::AnyClient::default()))
+            .with_client_cert_verifier(Arc::new(AskForCertificate::new(vec![])))
             .with_single_cert(chain, key)
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -144,7 +146,7 @@ impl Accept {
             tokio::spawn(async move {
                 let Ok(stream) = tls.accept(stream).await else { return };
                 *connections.lock() += 1;
-                let client = super::hook_tls::common_name(stream.get_ref().1.peer_certificates());
+                let client = common_name(stream.get_ref().1.peer_certificates());
                 let service = service_fn(move |request| {
                     serve(request, client.clone(), Arc::clone(&answer), Arc::clone(&calls))
                 });
@@ -190,4 +192,12 @@ async fn serve(
             builder.body(Full::default()).unwrap()
         }
     })
+}
+
+/// The common name of a chain's first certificate; empty for none.
+fn common_name(chain: Option<&[CertificateDer<'_>]>) -> String {
+    let Some(leaf) = chain.and_then(|chain| chain.first()) else { return String::new() };
+    let (_, certificate) = X509Certificate::from_der(leaf).unwrap();
+    let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    name.unwrap_or_default().to_owned()
 }

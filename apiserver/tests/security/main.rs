@@ -9,7 +9,6 @@ mod apply;
 mod conversion;
 mod custom;
 mod hook;
-mod hook_tls;
 mod machinery;
 mod openapi;
 mod policies;

@@ -168,7 +168,7 @@ async fn logs_come_from_the_kubelet() {
 async fn upgrade(cluster: &Cluster, path: &str) -> (String, Vec<u8>) {
     let config = rustls::ClientConfig::builder()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(trust::Anybody))
+        .with_custom_certificate_verifier(client::tls::anybody())
         .with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let socket = TcpStream::connect(cluster.running.address()).await.unwrap();
@@ -205,54 +205,4 @@ async fn exec_is_a_relay() {
     let wrong = admin.post("/api/v1/namespaces/shop/pods/web/exec?container=side", &Value::Null).await;
     assert_eq!((wrong.0, message(&wrong)), (400, "container side is not valid for pod web"));
     cluster.stop().await;
-}
-
-mod trust {
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::crypto::{CryptoProvider, aws_lc_rs};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-
-    /// Believes everybody.
-    #[derive(Debug)]
-    pub struct Anybody;
-
-    fn provider() -> CryptoProvider {
-        aws_lc_rs::default_provider()
-    }
-
-    impl ServerCertVerifier for Anybody {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            provider().signature_verification_algorithms.supported_schemes()
-        }
-    }
 }

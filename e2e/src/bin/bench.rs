@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use client::Api;
+use deploy::processes;
 use e2e::cluster::{Cluster, Form, condition};
 use e2e::wait;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -28,7 +29,7 @@ async fn measure(cluster: &Cluster) -> Result<()> {
     println!("one-container pod, apply to Ready: {:.2} s", replicas_to_ready(cluster, "one", 1).await?);
     println!("second pod, apply to Ready: {:.2} s", replicas_to_ready(cluster, "two", 1).await?);
     println!("30 replicas to Ready: {:.2} s", replicas_to_ready(cluster, "thirty", 30).await?);
-    let groups = groups(cluster)?;
+    let groups = groups(cluster);
     let (before, began) = (groups.each_ref().map(|(_, pids)| cpu_seconds(pids)), Instant::now());
     tokio::time::sleep(IDLE).await;
     let elapsed = began.elapsed().as_secs_f64();
@@ -66,35 +67,27 @@ async fn replicas_to_ready(cluster: &Cluster, name: &str, count: usize) -> Resul
 }
 
 /// The processes of the cluster itself, of its container runtime, and of the pods it needs (DNS).
-fn groups(cluster: &Cluster) -> Result<[(&'static str, Vec<Pid>); 3]> {
+fn groups(cluster: &Cluster) -> [(&'static str, Vec<Pid>); 3] {
     let own: Vec<_> = cluster.pids().map(|(_, pid)| pid).collect();
     let socket = cluster.layout.containerd_socket().display().to_string();
     let config = cluster.layout.containerd_config().display().to_string();
-    let entries = std::fs::read_dir("/proc")?.flatten();
-    let all = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
     let (mut runtime, mut pods) = (vec![], vec![]);
-    for pid in all.filter(|pid| !own.contains(pid)) {
-        let (words, cgroup) = (read(pid, "cmdline"), read(pid, "cgroup"));
+    for pid in processes::all().filter(|pid| !own.contains(pid)) {
+        let (words, cgroup) = (processes::read(pid, "cmdline"), processes::read(pid, "cgroup"));
         if cgroup.contains(&format!("{}/kubepods", cluster.settings.cgroup_root)) {
             pods.push(pid);
         } else if words.contains(&config) || words.contains(&socket) {
             runtime.push(pid);
         }
     }
-    Ok([("the cluster", own), ("containerd and its shims", runtime), ("its own pods (DNS)", pods)])
-}
-
-fn read(pid: Pid, file: &str) -> String {
-    let bytes = std::fs::read(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+    [("the cluster", own), ("containerd and its shims", runtime), ("its own pods (DNS)", pods)]
 }
 
 /// User and system time of processes so far.
 fn cpu_seconds(pids: &[Pid]) -> f64 {
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let spent = |pid: &Pid| {
-        let stat = read(*pid, "stat");
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let fields = processes::stat(*pid);
         let time = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
         (time(11) + time(12)) / ticks
     };
@@ -104,7 +97,7 @@ fn cpu_seconds(pids: &[Pid]) -> f64 {
 /// Resident memory of processes, in megabytes; pages that they share count for each.
 fn resident(pids: &[Pid]) -> f64 {
     let of = |pid: &Pid| {
-        let status = read(*pid, "status");
+        let status = processes::read(*pid, "status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1000.0
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use deploy::processes;
 use e2e::cluster::{Form, condition};
 use e2e::kubectl::Kubectl;
 use e2e::wait;
@@ -91,20 +92,7 @@ async fn pod(kubectl: &Kubectl, name: &str) -> Result<Seen> {
 
 /// The process that watches over a container: its parent.
 fn shim_of(container: &str) -> Result<Pid> {
-    let inside = |pid: &Pid| {
-        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()));
-        groups.is_ok_and(|text| text.contains(container))
-    };
-    let is_shim = |pid: &Pid| {
-        let words = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-        String::from_utf8_lossy(&words).contains("containerd-shim")
-    };
-    let entries = std::fs::read_dir("/proc")?.flatten();
-    let all = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    all.filter(inside).filter_map(parent).find(is_shim).with_context(|| format!("no shim of {container}"))
-}
-
-fn parent(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    Pid::from_raw(stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()?)
+    let inside = processes::all().filter(|pid| processes::read(*pid, "cgroup").contains(container));
+    let is_shim = |pid: &Pid| processes::read(*pid, "cmdline").contains("containerd-shim");
+    inside.filter_map(processes::parent).find(is_shim).with_context(|| format!("no shim of {container}"))
 }

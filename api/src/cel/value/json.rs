@@ -9,6 +9,7 @@ use serde_json::{Map as JsonMap, Value as Json};
 use crate::cel::escape;
 use crate::cel::eval::{Evaluated, Fault};
 use crate::cel::shape::{ListShape, Shape, ShapeKind, StringFormat};
+use crate::gofmt::type_name;
 
 use super::{List, Map, Text, Timestamp, Value};
 
@@ -23,19 +24,6 @@ pub(crate) fn dynamic(json: &Json) -> Value<'_> {
         Json::String(text) => Value::String(Text::Borrowed(text)),
         Json::Array(items) => Value::List(List::Json(items, None)),
         Json::Object(map) => Value::Map(Map::Json(map, None)),
-    }
-}
-
-/// What Go calls the type of this JSON.
-fn go_type(json: &Json) -> &'static str {
-    match json {
-        Json::Null => "<nil>",
-        Json::Bool(_) => "bool",
-        Json::Number(number) if number.is_i64() => "int64",
-        Json::Number(_) => "float64",
-        Json::String(_) => "string",
-        Json::Array(_) => "[]interface {}",
-        Json::Object(_) => "map[string]interface {}",
     }
 }
 
@@ -63,19 +51,19 @@ pub(crate) fn shaped<'a>(json: &'a Json, shape: &'a Shape) -> Evaluated<'a> {
         },
         ShapeKind::String(format) => match json {
             Json::String(text) => string(text, *format),
-            other => Err(Fault::new(format!("invalid data, expected string, got {}", go_type(other)))),
+            other => Err(Fault::new(format!("invalid data, expected string, got {}", type_name(other)))),
         },
         ShapeKind::Number => match json.as_f64() {
             Some(value) => Ok(Value::Double(value)),
-            None => Err(Fault::new(format!("invalid data, expected float, got {}", go_type(json)))),
+            None => Err(Fault::new(format!("invalid data, expected float, got {}", type_name(json)))),
         },
         ShapeKind::Integer => match json.as_i64() {
             Some(value) => Ok(Value::Int(value)),
-            None => Err(Fault::new(format!("invalid data, expected int, got {}", go_type(json)))),
+            None => Err(Fault::new(format!("invalid data, expected int, got {}", type_name(json)))),
         },
         ShapeKind::Boolean => match json {
             Json::Bool(value) => Ok(Value::Bool(*value)),
-            other => Err(Fault::new(format!("invalid data, expected bool, got {}", go_type(other)))),
+            other => Err(Fault::new(format!("invalid data, expected bool, got {}", type_name(other)))),
         },
         ShapeKind::Preserved => Ok(Value::Preserved(json)),
         ShapeKind::Other(ty) => Err(Fault::new(format!(

@@ -7,6 +7,7 @@ use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError};
 use serde_json::{Map, Value};
 
 use super::resolve::{Scalar, resolve};
+use crate::gofmt::syntax_with_keys;
 use crate::schema::scalar::go_quote;
 
 /// Nesting deeper than this is refused.
@@ -300,24 +301,8 @@ fn key_of(value: Value) -> Option<(String, String)> {
 }
 
 fn unsupported_null_key(value: &Value) -> Error {
-    let shown = if value.is_null() { "<nil>".to_owned() } else { go_syntax(value) };
+    let shown = if value.is_null() { "<nil>".to_owned() } else { syntax_with_keys(value, "interface {}") };
     Error(format!("unsupported map key of type: %!s(<nil>), key: <nil>, value: {shown}"))
-}
-
-/// A value in Go's syntax, as `%#v` prints it.
-fn go_syntax(value: &Value) -> String {
-    match value {
-        Value::Null => "interface {}(nil)".to_owned(),
-        Value::String(text) => go_quote(text),
-        Value::Array(items) => {
-            format!("[]interface {{}}{{{}}}", items.iter().map(go_syntax).collect::<Vec<_>>().join(", "))
-        }
-        Value::Object(map) => {
-            let entries = map.iter().map(|(key, value)| format!("{}:{}", go_quote(key), go_syntax(value)));
-            format!("map[interface {{}}]interface {{}}{{{}}}", entries.collect::<Vec<_>>().join(", "))
-        }
-        other => other.to_string(),
-    }
 }
 
 fn merge_sources(value: Value, merged: &mut Vec<Map<String, Value>>) -> Result<(), Error> {

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::gofmt::{plain, type_name};
+
 /// The names of a path such as `.spec.replicas`.
 pub(super) fn names(path: &str) -> Vec<&str> {
     path.strip_prefix('.').unwrap_or(path).split('.').collect()
@@ -67,34 +69,7 @@ pub(super) fn set(object: &mut Value, path: &str, new: Value) -> Result<(), Stri
 }
 
 fn accessor_error(path: &str, value: &Value, wanted: &str) -> String {
-    format!("{path} accessor error: {} is of the type {}, expected {wanted}", go(value), go_type(value))
-}
-
-/// As Go's `%v`.
-fn go(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go).collect::<Vec<_>>().join(" ")),
-        Value::Object(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|(name, value)| format!("{name}:{}", go(value))).collect();
-            format!("map[{}]", fields.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
+    format!("{path} accessor error: {} is of the type {}, expected {wanted}", plain(value), type_name(value))
 }
 
 #[cfg(test)]

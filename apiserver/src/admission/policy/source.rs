@@ -1,12 +1,8 @@
 //! Policies with their bindings, compiled (upstream `policy/generic/policy_source.go`).
-//!
-//! Informers only say that something has changed; what follows from it is worked out by the next request. A policy is
-//! compiled again when it has changed itself.
+//! A policy is compiled again when it has changed itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use api::names::{GroupVersion, GroupVersionKind};
 use api::status::ApiError;
@@ -14,15 +10,12 @@ use client::Object;
 use client::informer::Informer;
 use k8s_openapi::api::admissionregistration::v1::{MatchResources, ParamKind, ParamRef};
 use kube::ResourceExt;
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::super::Deps;
+use super::super::derived::{Derived, loaded};
 use super::super::matching::Criteria;
 use crate::admission::Attributes;
-
-/// How long a request waits for the first list of policies.
-const FIRST_LIST: Duration = Duration::from_secs(10);
 
 /// What both kinds of policies have.
 pub(super) trait Policy: Object {
@@ -75,8 +68,7 @@ pub(super) type Hooks<P> = Arc<Vec<Hook<P>>>;
 pub(super) struct Source<P: Policy> {
     policies: Informer<P>,
     bindings: Informer<P::Binding>,
-    dirty: Arc<AtomicBool>,
-    state: Mutex<State<P>>,
+    state: Derived<State<P>>,
 }
 
 struct State<P: Policy> {
@@ -85,16 +77,20 @@ struct State<P: Policy> {
     compiled: HashMap<(String, String), Arc<P::Compiled>>,
 }
 
+impl<P: Policy> Default for State<P> {
+    fn default() -> Self {
+        Self { hooks: Arc::default(), compiled: HashMap::new() }
+    }
+}
+
 impl<P: Policy> Source<P> {
     /// Watches policies and bindings.
     pub fn new(deps: &Deps<'_>) -> Self {
-        let dirty = Arc::new(AtomicBool::new(true));
         let (policies, bindings) = (deps.informers.informer::<P>(), deps.informers.informer::<P::Binding>());
-        let (of_policies, of_bindings) = (Arc::clone(&dirty), Arc::clone(&dirty));
-        policies.subscribe(move |_| of_policies.store(true, Ordering::Release));
-        bindings.subscribe(move |_| of_bindings.store(true, Ordering::Release));
-        let state = Mutex::new(State { hooks: Arc::default(), compiled: HashMap::new() });
-        Self { policies, bindings, dirty, state }
+        let state = Derived::default();
+        state.follow(&policies);
+        state.follow(&bindings);
+        Self { policies, bindings, state }
     }
 
     /// The policies in effect.
@@ -103,16 +99,16 @@ impl<P: Policy> Source<P> {
     /// When they have not been read yet.
     pub async fn hooks(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Hooks<P>, ApiError> {
         if !(self.policies.has_synced() && self.bindings.has_synced()) {
-            let both = async { tokio::join!(self.policies.synced(), self.bindings.synced()) };
-            if tokio::time::timeout(FIRST_LIST, both).await.is_err() {
-                return Err(attributes.forbidden(object, "not yet ready to handle request"));
-            }
+            let both = async {
+                self.policies.synced().await;
+                self.bindings.synced().await;
+            };
+            loaded(both, attributes, object).await?;
         }
-        let mut state = self.state.lock();
-        if self.dirty.swap(false, Ordering::AcqRel) {
+        let refresh = |state: &mut State<P>| {
             state.refresh(&self.policies.store().list(), self.bindings.store().list());
-        }
-        Ok(Arc::clone(&state.hooks))
+        };
+        Ok(self.state.read(refresh, |state| Arc::clone(&state.hooks)))
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use api::names::{GroupVersionKind, GroupVersionResource};
 use api::status::ApiError;
 use base64::Engine as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Invocation;
 use crate::admission::Attributes;
-use crate::admission::matching::operation;
+use crate::admission::expressions::admission_request;
 
 /// A question to a webhook.
 pub(super) struct Review {
@@ -62,38 +61,10 @@ pub(super) fn ask(
 }
 
 fn request(attributes: &Attributes<'_>, invocation: &Invocation, uid: &str) -> Value {
-    let kind = |gvk: &GroupVersionKind| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
-    let resource = |gvr: &GroupVersionResource| json!({"group": gvr.group, "version": gvr.version, "resource": gvr.resource});
-    let user = attributes.user;
-    let mut user_info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        user_info["uid"] = user.uid.clone().into();
-    }
-    if !user.extra.is_empty() {
-        user_info["extra"] = json!(user.extra);
-    }
-    let mut request = json!({
-        "uid": uid,
-        "kind": kind(&invocation.matched.kind),
-        "resource": resource(&invocation.matched.resource),
-        "requestKind": kind(attributes.kind),
-        "requestResource": resource(attributes.resource),
-        "operation": operation(attributes.operation),
-        "userInfo": user_info,
-        "object": invocation.object,
-        "oldObject": invocation.old,
-        "dryRun": attributes.dry_run,
-        "options": attributes.options,
-    });
-    let texts = [
-        ("subResource", attributes.subresource),
-        ("requestSubResource", attributes.subresource),
-        ("name", attributes.name),
-        ("namespace", attributes.namespace),
-    ];
-    for (field, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-        request[field] = text.into();
-    }
+    let mut request = admission_request(attributes, &invocation.matched);
+    request["uid"] = uid.into();
+    request["object"] = invocation.object.clone();
+    request["oldObject"] = invocation.old.clone();
     request
 }
 

@@ -1,12 +1,9 @@
 //! The webhooks that are configured (upstream `configuration/{mutating,validating}_webhook_manager.go` and
 //! `webhook/accessors.go`).
-//!
-//! Informers only say that something has changed; what follows from it is worked out by the next request. A
-//! configuration is read again when it has changed itself.
+//! A configuration is read again when it has changed itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::cel::admission::{Compiler, Scope};
@@ -18,16 +15,13 @@ use k8s_openapi::api::admissionregistration::v1::{
     WebhookClientConfig,
 };
 use kube::ResourceExt;
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::admission::Attributes;
+use crate::admission::derived::{Derived, loaded};
 use crate::admission::matching::{Conditions, Criteria};
-use crate::remote::ServicePort;
-use crate::webhook::{ClientConfig, Place};
+use crate::webhook::ClientConfig;
 
-/// How long a request waits for the first list of configurations.
-const FIRST_LIST: Duration = Duration::from_secs(10);
 /// The limit of a call whose webhook names none: the default, which is filled in when a configuration is written.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -95,8 +89,7 @@ pub(super) type Hooks = Arc<[Arc<Hook>]>;
 /// Knows the webhooks of one kind.
 pub(super) struct Source<C: Configuration> {
     configurations: Informer<C>,
-    dirty: Arc<AtomicBool>,
-    state: Mutex<State>,
+    state: Derived<State>,
 }
 
 #[derive(Default)]
@@ -109,10 +102,9 @@ struct State {
 impl<C: Configuration> Source<C> {
     /// Watches configurations.
     pub fn new(informers: &SharedInformerFactory) -> Self {
-        let dirty = Arc::new(AtomicBool::new(true));
-        let (configurations, changed) = (informers.informer::<C>(), Arc::clone(&dirty));
-        configurations.subscribe(move |_| changed.store(true, Ordering::Release));
-        Self { configurations, dirty, state: Mutex::default() }
+        let (configurations, state) = (informers.informer::<C>(), Derived::default());
+        state.follow(&configurations);
+        Self { configurations, state }
     }
 
     /// The webhooks in effect.
@@ -120,16 +112,11 @@ impl<C: Configuration> Source<C> {
     /// # Errors
     /// When configurations have not been read yet.
     pub async fn hooks(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Hooks, ApiError> {
-        if !self.configurations.has_synced()
-            && tokio::time::timeout(FIRST_LIST, self.configurations.synced()).await.is_err()
-        {
-            return Err(attributes.forbidden(object, "not yet ready to handle request"));
+        if !self.configurations.has_synced() {
+            loaded(self.configurations.synced(), attributes, object).await?;
         }
-        let mut state = self.state.lock();
-        if self.dirty.swap(false, Ordering::AcqRel) {
-            state.refresh(&self.configurations.store().list());
-        }
-        Ok(Arc::clone(&state.hooks))
+        let refresh = |state: &mut State| state.refresh(&self.configurations.store().list());
+        Ok(self.state.read(refresh, |state| Arc::clone(&state.hooks)))
     }
 }
 
@@ -187,17 +174,6 @@ impl Hook {
 }
 
 fn client_config(config: WebhookClientConfig) -> Result<ClientConfig, String> {
-    let place = match (config.service, config.url) {
-        (Some(service), _) => Place::Service {
-            service: ServicePort {
-                namespace: service.namespace,
-                name: service.name,
-                port: service.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(443),
-            },
-            path: service.path.unwrap_or_default(),
-        },
-        (None, Some(url)) if !url.is_empty() => Place::Url(url),
-        _ => return Err("webhook configuration must have either service or URL".to_owned()),
-    };
-    Ok(ClientConfig { place, ca_bundle: config.ca_bundle.map(|bytes| bytes.0).unwrap_or_default() })
+    let service = config.service.map(|service| (service.namespace, service.name, service.path, service.port));
+    ClientConfig::new(service, config.url, config.ca_bundle.map(|bytes| bytes.0).unwrap_or_default())
 }

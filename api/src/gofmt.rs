@@ -5,12 +5,12 @@ use serde_json::{Number, Value};
 use crate::schema::scalar::go_quote;
 
 /// A number as floating point.
-pub(super) fn number(number: &Number) -> f64 {
+pub(crate) fn number(number: &Number) -> f64 {
     number.as_f64().unwrap_or(0.0)
 }
 
 /// A number as `%v` prints it.
-pub(super) fn number_text(value: &Number) -> String {
+pub(crate) fn number_text(value: &Number) -> String {
     if !value.is_f64() {
         return value.to_string();
     }
@@ -33,7 +33,7 @@ pub(super) fn number_text(value: &Number) -> String {
 }
 
 /// `%v` of a value.
-pub(super) fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::Bool(truth) => truth.to_string(),
@@ -49,7 +49,13 @@ pub(super) fn plain(value: &Value) -> String {
 }
 
 /// `%#v` of a value.
-pub(super) fn syntax(value: &Value) -> String {
+pub(crate) fn syntax(value: &Value) -> String {
+    syntax_with_keys(value, "string")
+}
+
+/// `%#v` of a value whose maps have keys of this type: a YAML document has no other than `interface {}`.
+pub(crate) fn syntax_with_keys(value: &Value, keys: &str) -> String {
+    let syntax = |value: &Value| syntax_with_keys(value, keys);
     match value {
         Value::Null => "interface {}(nil)".to_owned(),
         Value::Bool(truth) => truth.to_string(),
@@ -61,18 +67,18 @@ pub(super) fn syntax(value: &Value) -> String {
         Value::Object(map) => {
             let fields: Vec<String> =
                 map.iter().map(|(key, value)| format!("{}:{}", go_quote(key), syntax(value))).collect();
-            format!("map[string]interface {{}}{{{}}}", fields.join(", "))
+            format!("map[{keys}]interface {{}}{{{}}}", fields.join(", "))
         }
     }
 }
 
-/// `%T` of a value.
-pub(super) fn type_name(value: &Value) -> &'static str {
+/// `%T` of a value: the Go type that JSON of this kind is decoded into.
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
+        Value::Number(number) if number.is_i64() => "int64",
+        Value::Number(_) => "float64",
         Value::String(_) => "string",
         Value::Array(_) => "[]interface {}",
         Value::Object(_) => "map[string]interface {}",
