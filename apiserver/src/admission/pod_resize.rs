@@ -59,9 +59,8 @@ impl DeclaredFeatures {
 /// The features that a node needs for a change of a pod.
 fn needed(old: &Pod, new: &Pod) -> Vec<&'static str> {
     let (Some(old), Some(new)) = (&old.spec, &new.spec) else { return Vec::new() };
-    let init = |spec: &k8s_openapi::api::core::v1::PodSpec| spec.init_containers.clone().unwrap_or_default();
-    let (before, after) = (init(old), init(new));
-    let changed = before.iter().zip(&after).any(|(a, b)| !is_sidecar(a) && a.resources != b.resources);
+    let (before, after) = (old.init_containers.iter().flatten(), new.init_containers.iter().flatten());
+    let changed = before.zip(after).any(|(a, b)| !is_sidecar(a) && a.resources != b.resources);
     let needs = [(POD_LEVEL, old.resources != new.resources), (INIT_CONTAINERS, changed)];
     needs.into_iter().filter(|(_, needed)| *needed).map(|(feature, _)| feature).collect()
 }

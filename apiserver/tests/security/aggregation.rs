@@ -73,6 +73,16 @@ async fn registered(hook: &Hook) -> (Cluster, Asker) {
     (cluster, admin)
 }
 
+/// The same with the Service and its APIService available; with the path of that.
+async fn available(hook: &Hook) -> (Cluster, Asker, String) {
+    let (cluster, admin) = registered(hook).await;
+    service(&admin, "api").await;
+    let path = format!("{SERVICES}/{NAME}");
+    eventually("it is available", || admin.get(&path), |answer| condition(answer) == ("True", "Passed"))
+        .await;
+    (cluster, admin, path)
+}
+
 #[tokio::test]
 async fn requests_are_passed_on_to_a_server_that_answers() {
     let hook = Hook::start(wardle).await;
@@ -105,11 +115,7 @@ async fn requests_are_passed_on_to_a_server_that_answers() {
 #[tokio::test]
 async fn other_servers_are_part_of_discovery_and_openapi() {
     let hook = Hook::start(wardle).await;
-    let (cluster, admin) = registered(&hook).await;
-    service(&admin, "api").await;
-    let path = format!("{SERVICES}/{NAME}");
-    eventually("it is available", || admin.get(&path), |answer| condition(answer) == ("True", "Passed"))
-        .await;
+    let (cluster, admin, path) = available(&hook).await;
     let (_, groups) = admin.get("/apis").await;
     let names: Vec<&str> =
         groups["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap()).collect();
@@ -146,11 +152,7 @@ async fn other_servers_are_part_of_discovery_and_openapi() {
 #[tokio::test]
 async fn upgraded_connections_are_joined() {
     let hook = Hook::start(wardle).await;
-    let (cluster, admin) = registered(&hook).await;
-    service(&admin, "api").await;
-    let path = format!("{SERVICES}/{NAME}");
-    eventually("it is available", || admin.get(&path), |answer| condition(answer) == ("True", "Passed"))
-        .await;
+    let (cluster, _, _) = available(&hook).await;
     let url = "/apis/wardle.example.com/v1alpha1/namespaces/shop/flunders/x/echo";
     let tls = rustls::ClientConfig::builder()
         .dangerous()
