@@ -37,4 +37,4 @@ e2e:
 
 bench: packages
 	$(CARGO) build --release --bins
-	$(CARGO) run --release -p e2e --bin bench
+	target/release/bench

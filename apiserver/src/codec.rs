@@ -95,7 +95,7 @@ fn forgets_managers(bytes: &[u8]) -> bool {
     struct Object {
         metadata: Meta,
     }
-    let mentioned = bytes.windows(15).any(|window| window == b"\"managedFields\"");
+    let mentioned = memchr::memmem::find(bytes, b"\"managedFields\"").is_some();
     mentioned
         && serde_json::from_slice::<Object>(bytes)
             .is_ok_and(|object| object.metadata.managed_fields.is_some_and(|list| list.is_empty()))

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::audit::AuditConfig;
+
 /// Where objects live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageConfig {
@@ -171,6 +173,8 @@ pub struct Config {
     pub runtime_config: Vec<(String, bool)>,
     /// `--feature-gates`.
     pub feature_gates: Vec<(String, bool)>,
+    /// What is written down of requests, and where.
+    pub audit: AuditConfig,
     /// How long requests in flight may take to end on shutdown.
     pub shutdown_grace: Duration,
     /// Default seconds a pod tolerates a node that is not ready.
@@ -226,6 +230,7 @@ impl Default for Config {
             max_mutating_requests_inflight: 200,
             runtime_config: Vec::new(),
             feature_gates: Vec::new(),
+            audit: AuditConfig::default(),
             shutdown_grace: Duration::from_secs(10),
             default_not_ready_toleration_seconds: 300,
             default_unreachable_toleration_seconds: 300,

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
+use crate::audit::AuditConfig;
+use crate::audit::log::LogConfig;
 use crate::config::{
     AuthenticationConfig, Cidr, Config, KubeletClientConfig, PortRange, RequestHeaderConfig, ServingCert,
     StorageConfig,
@@ -186,6 +188,21 @@ pub struct Flags {
     /// Feature gates, for example A=true,B=false
     #[arg(long, value_delimiter = ',', value_parser = switch)]
     feature_gates: Vec<(String, bool)>,
+    /// File with the policy that says what of which requests is written to the audit log
+    #[arg(long)]
+    audit_policy_file: Option<PathBuf>,
+    /// The audit log; - for the standard output
+    #[arg(long)]
+    audit_log_path: Option<PathBuf>,
+    /// Days that old audit logs are kept; 0 for ever
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxage: u64,
+    /// Old audit logs that are kept; 0 for all
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxbackup: usize,
+    /// Megabytes at which an audit log is put aside; 0 for 100
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxsize: u64,
     /// How long the server goes on serving after it was asked to stop
     #[arg(long, default_value = "0s", value_parser = duration)]
     shutdown_delay_duration: Duration,
@@ -208,12 +225,7 @@ pub const WITHOUT_EFFECT: &[&str] = &[
     "audit-log-batch-buffer-size",
     "audit-log-compress",
     "audit-log-format",
-    "audit-log-maxage",
-    "audit-log-maxbackup",
-    "audit-log-maxsize",
     "audit-log-mode",
-    "audit-log-path",
-    "audit-policy-file",
     "audit-webhook-config-file",
     "authentication-token-webhook-cache-ttl",
     "authentication-token-webhook-version",
@@ -367,6 +379,15 @@ impl Flags {
             max_mutating_requests_inflight: self.max_mutating_requests_inflight,
             runtime_config: self.runtime_config,
             feature_gates: self.feature_gates,
+            audit: AuditConfig {
+                policy_file: self.audit_policy_file,
+                log: self.audit_log_path.map(|path| LogConfig {
+                    path,
+                    max_size: self.audit_log_maxsize,
+                    max_backup: self.audit_log_maxbackup,
+                    max_age: self.audit_log_maxage,
+                }),
+            },
             shutdown_grace: Duration::from_secs(10),
             default_not_ready_toleration_seconds: self.default_not_ready_toleration_seconds,
             default_unreachable_toleration_seconds: self.default_unreachable_toleration_seconds,

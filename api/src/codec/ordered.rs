@@ -11,7 +11,7 @@ use serde::ser::{Serialize, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 use serde_json::{Map, Value};
 
-use crate::schema::{self, Node, NodeRef, TypeId, TypeRef, WireTo};
+use crate::schema::{self, Node, NodeRef, TypeRef, WireTo};
 
 /// A value to be written in Go's order.
 #[derive(Clone, Copy)]
@@ -22,14 +22,37 @@ pub struct Ordered<'a> {
     pub ty: Option<TypeRef<'static>>,
 }
 
-/// The names of fields of each built-in type, in the order of the struct.
-static ORDERS: LazyLock<HashMap<TypeId, Vec<&'static str>>> =
-    LazyLock::new(|| schema::builtin().types().map(|ty| (ty.id(), order(ty))).collect());
+/// The order of the fields of a built-in type.
+struct Order {
+    /// Their names, in the order of the struct.
+    names: Vec<&'static str>,
+    /// For each field of the type its place among them.
+    ranks: Vec<usize>,
+}
+
+/// For each built-in type, by its id.
+static ORDERS: LazyLock<Vec<Order>> = LazyLock::new(|| {
+    let order = |ty: TypeRef<'static>| {
+        let names = order(ty);
+        let mut ranks = vec![usize::MAX; ty.fields().len()];
+        for (rank, name) in names.iter().enumerate() {
+            if let Some(at) = ty.position(name) {
+                ranks[at] = rank;
+            }
+        }
+        Order { names, ranks }
+    };
+    schema::builtin().types().map(order).collect()
+});
+
+fn order_of(ty: TypeRef<'static>) -> Option<&'static Order> {
+    ORDERS.get(usize::try_from(ty.id().0).ok()?)
+}
 
 /// The fields of a built-in type in the order of upstream's struct.
 #[must_use]
 pub fn fields_in_order(ty: TypeRef<'static>) -> &'static [&'static str] {
-    ORDERS.get(&ty.id()).map(Vec::as_slice).unwrap_or_default()
+    order_of(ty).map(|order| order.names.as_slice()).unwrap_or_default()
 }
 
 /// The structs whose order is not that of their tags: a name and the fields, a line each.
@@ -108,18 +131,22 @@ impl Serialize for Part<'_> {
     }
 }
 
-/// The entries of an object in Go's order, each with what it is.
+/// The entries of an object in Go's order, each with what it is. What the type does not know comes last.
 pub fn entries<'a>(
     map: &'a Map<String, Value>,
     ty: Option<TypeRef<'static>>,
 ) -> impl Iterator<Item = (&'a str, Part<'a>)> {
-    let names = ty.and_then(|ty| ORDERS.get(&ty.id())).map(Vec::as_slice);
-    let names = names.unwrap_or(&["kind", "apiVersion"]);
-    let known = names.iter().filter_map(|name| map.get_key_value(*name));
-    let rest = map.iter().filter(|(key, _)| !names.contains(&key.as_str()));
-    known
-        .chain(rest)
-        .map(move |(key, value)| (key.as_str(), Part { value, node: ty.and_then(|ty| ty.child(key)) }))
+    let order = ty.and_then(order_of);
+    let place = |key: &str| match (ty, order) {
+        (Some(ty), Some(order)) => match ty.position(key) {
+            Some(at) => (order.ranks[at], Some(ty.node(&ty.fields()[at]))),
+            None => (usize::MAX, None),
+        },
+        _ => (["kind", "apiVersion"].iter().position(|name| *name == key).unwrap_or(usize::MAX), None),
+    };
+    let mut found: Vec<_> = map.iter().map(|(key, value)| (place(key), key.as_str(), value)).collect();
+    found.sort_by_key(|((rank, _), ..)| *rank);
+    found.into_iter().map(|((_, node), key, value)| (key, Part { value, node }))
 }
 
 /// The outcome of a patch as upstream's library leaves it: what the patch touched has its keys sorted, all else is as

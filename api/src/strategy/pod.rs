@@ -1,6 +1,7 @@
 //! Pods.
 
 use k8s_openapi::api::core::v1::PodSpec;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::json::{Object, ObjectExt, semantic_eq};
@@ -16,7 +17,7 @@ pub(crate) const STRATEGY: Strategy = Strategy::SPEC_STATUS
     .subresources(&[("ephemeralcontainers", ephemeral_containers as Update), ("resize", resize as Update)]);
 
 fn create(pod: &mut Object) {
-    let spec: Option<PodSpec> = pod.get("spec").and_then(|spec| serde_json::from_value(spec.clone()).ok());
+    let spec: Option<PodSpec> = pod.get("spec").and_then(|spec| PodSpec::deserialize(spec).ok());
     let class = spec.as_ref().map_or("BestEffort", compute_qos_class);
     let mut status = json!({"phase": "Pending", "qosClass": class});
     if spec.is_some_and(|s| s.scheduling_gates.is_some_and(|gates| !gates.is_empty())) {

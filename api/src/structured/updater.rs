@@ -167,8 +167,8 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
         let compared = compare(self.shape(version)?, live, new)
             .map_err(|found| format!("failed to compare objects: {found}"))?
             .filtered(self.converter.filter(version));
-        let mut versions: BTreeMap<String, Option<Comparison>> =
-            BTreeMap::from([(version.to_owned(), Some(compared.clone()))]);
+        // The same comparison in the versions of other managers.
+        let mut versions: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
         let mut conflicts = Vec::new();
         let mut left = Managers::new();
         for (other, owned) in std::mem::take(&mut managers) {
@@ -176,12 +176,16 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
                 left.insert(other, owned);
                 continue;
             }
-            if !versions.contains_key(&owned.version) {
+            if owned.version != version && !versions.contains_key(&owned.version) {
                 let compared = self.compared_in(live, new, &owned.version)?;
                 versions.insert(owned.version.clone(), compared);
             }
-            // Fields of a version that is no more are nobody's.
-            let Some(Some(compared)) = versions.get(&owned.version) else { continue };
+            let compared = match versions.get(&owned.version) {
+                Some(Some(compared)) => compared,
+                // Fields of a version that is no more are nobody's.
+                Some(None) => continue,
+                None => &compared,
+            };
             let taken = owned.set.intersection(&compared.modified.union(&compared.added));
             conflicts.extend(taken.paths().into_iter().map(|path| Conflict { manager: other.clone(), path }));
             let set = owned.set.difference(&taken).difference(&compared.removed);

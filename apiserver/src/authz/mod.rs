@@ -195,7 +195,12 @@ pub fn setup(
 
 /// Decides, and turns a refusal into the error the client gets.
 pub fn check(authorizer: &dyn Authorizer, user: &User, request: &RequestInfo) -> Result<(), ApiError> {
-    match authorizer.authorize(user, request) {
+    permit(authorizer.authorize(user, request), user, request)
+}
+
+/// Turns a decision that refuses into the error the client gets.
+pub fn permit(decision: Decision, user: &User, request: &RequestInfo) -> Result<(), ApiError> {
+    match decision {
         Decision::Allow { .. } => Ok(()),
         Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(forbidden(user, request, &reason)),
     }

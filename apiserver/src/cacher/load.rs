@@ -105,7 +105,9 @@ impl Resource {
 
     fn incoming(&self, change: store::Event) -> Option<Incoming> {
         match change {
-            store::Event::Put { current, .. } => self.decoded(current).map(Incoming::Put),
+            store::Event::Put { current, .. } => {
+                self.drafts.finish(&current).or_else(|| self.decoded(current)).map(Incoming::Put)
+            }
             store::Event::Delete { previous, revision } => {
                 let key = previous.key.strip_prefix(&self.spec.prefix)?.to_owned();
                 Some(Incoming::Delete { key, revision })

@@ -14,6 +14,7 @@
 //! * a list's revision is not older than any of its items, and all of them are as of that revision.
 
 mod dispatcher;
+mod drafts;
 mod event;
 mod filter;
 mod history;
@@ -36,6 +37,7 @@ use serde_json::Value;
 use store::Revision;
 
 pub use self::dispatcher::Cacher;
+pub use self::drafts::Announced;
 pub use self::event::{Event, Kind, WatchEvent};
 pub use self::filter::{Filter, MatchFn};
 pub use self::object::{CachedObject, Form, ingest};

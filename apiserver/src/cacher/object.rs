@@ -152,6 +152,15 @@ impl fmt::Debug for CachedObject {
 
 /// Makes the cached form of a value that was just read or written.
 pub fn ingest(spec: &ResourceSpec, kv: KeyValue) -> Result<CachedObject, Error> {
+    make(spec, kv, None)
+}
+
+/// As [`ingest`], of an object that is there decoded as well.
+pub(super) fn ingest_known(spec: &ResourceSpec, kv: KeyValue, value: &Value) -> Result<CachedObject, Error> {
+    make(spec, kv, Some(value))
+}
+
+fn make(spec: &ResourceSpec, kv: KeyValue, known: Option<&Value>) -> Result<CachedObject, Error> {
     let KeyValue { key, value, modified, .. } = kv;
     let malformed = |reason: String| Error::Malformed { key: key.clone(), reason };
     let relative = key
@@ -169,9 +178,13 @@ pub fn ingest(spec: &ResourceSpec, kv: KeyValue) -> Result<CachedObject, Error> 
     };
     let fields: Arc<[_]> = match &spec.fields {
         Some(fields) => {
-            let value: Value =
-                serde_json::from_slice(&stored).map_err(|error| malformed(error.to_string()))?;
-            fields(&value).into_iter().map(|(name, value)| (interned(&name), value.into())).collect()
+            let found = match known {
+                Some(value) => fields(value),
+                None => {
+                    fields(&serde_json::from_slice(&stored).map_err(|error| malformed(error.to_string()))?)
+                }
+            };
+            found.into_iter().map(|(name, value)| (interned(&name), value.into())).collect()
         }
         None => Arc::new([]),
     };

@@ -9,6 +9,7 @@ use store::{Range, Revision};
 use tokio::sync::watch;
 
 use super::dispatcher::Core;
+use super::drafts::Drafts;
 use super::event::Event;
 use super::filter::{Filter, Watchers};
 use super::history::{History, undo};
@@ -192,6 +193,7 @@ pub struct Resource {
     pub(super) state: RwLock<State>,
     pub(super) watchers: Mutex<Watchers>,
     pub(super) phase: watch::Sender<Phase>,
+    pub(super) drafts: Drafts,
     pins: Mutex<Vec<(Instant, Revision, Ordered)>>,
 }
 
@@ -204,6 +206,7 @@ impl Resource {
             feed: Mutex::default(),
             watchers: Mutex::default(),
             phase: watch::Sender::new(Phase::Loading),
+            drafts: Drafts::default(),
             pins: Mutex::default(),
         }
     }

@@ -39,6 +39,7 @@ pub async fn read_object(
     let (validation, options) = write_options(cx, options)?;
     let decoded = codec::decode_for(resource, &bytes, encoding)?;
     codec::enforce(cx, validation, &resource.gvk, &decoded.strict_errors)?;
+    cx.record_body(&decoded.value);
     Ok((decoded.value, options))
 }
 
@@ -66,5 +67,6 @@ pub async fn read_one_of(
     if let Some(gvk) = kinds.first() {
         codec::enforce(cx, validation, gvk, &decoded.strict_errors)?;
     }
+    cx.record_body(&decoded.value);
     Ok((decoded.value, options))
 }

@@ -72,6 +72,7 @@ pub async fn read_options(
     let own =
         GroupVersionKind::new(resource.gvk.group.clone(), resource.gvk.version.clone(), "DeleteOptions");
     let decoded = codec::decode_one_of(&bytes, encoding, &[meta, core, own]).map_err(wrong_options)?;
+    cx.record_body(&decoded.value);
     DeleteOptions::parse(Some(decoded.value), &cx.query)
 }
 

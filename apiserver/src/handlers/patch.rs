@@ -90,6 +90,9 @@ pub async fn read<'a>(
         return Err(error);
     };
     let bytes = body::read(request.into_body()).await?;
+    if let Some(record) = &cx.record {
+        record.request_patch(&bytes);
+    }
     let (validation, options) = patch_options(cx, *how == How::Apply)?;
     let namespaced = resource.namespaced;
     Ok((Patch { cx, how: *how, bytes, gvk: gvk.clone(), custom, namespaced, validation, versions }, options))

@@ -13,7 +13,7 @@ use serde_json::Value;
 use store::{Expect, KeyValue, Revision};
 
 use super::Resource;
-use crate::cacher::{self, CachedObject};
+use crate::cacher::{self, Announced, CachedObject};
 use crate::object;
 
 /// An object as it is now, or as the cache last saw it.
@@ -118,15 +118,17 @@ impl Storage<'_> {
     /// Stores a new object.
     pub async fn create(&self, namespace: &str, name: &str, value: &Value) -> Result<Written, ApiError> {
         let key = self.resource.key(namespace, name);
-        let bytes = encode(&*self.stored(value).await?);
+        let stored = self.stored(value).await?;
+        let bytes = encode(&stored);
         if self.dry_run {
             return match self.read(namespace, name).await? {
                 Some(current) => Err(self.taken(name, Some(&current))),
                 None => self.written(key, bytes, Revision(0), true).await,
             };
         }
+        let announced = self.announce(&key, &bytes, &stored);
         match self.store.put(&key, bytes.clone(), Expect::Absent, self.resource.ttl).await {
-            Ok(revision) => self.written(key, bytes, revision, true).await,
+            Ok(revision) => self.wrote(announced, key, bytes, revision, true).await,
             Err(store::Error::Conflict { .. }) => {
                 let current = self.read(namespace, name).await.ok().flatten();
                 Err(self.taken(name, current.as_ref()))
@@ -155,6 +157,28 @@ impl Storage<'_> {
         let kv = KeyValue { key, value: bytes, created: revision, modified: revision };
         let object = cacher::ingest(&self.resource.cache_spec(), kv).map_err(|error| cache_error(&error))?;
         Ok(Written { object: self.resource.seen(Arc::new(object)).await?, created })
+    }
+
+    /// Tells the cache what is about to be written.
+    fn announce(&self, key: &str, bytes: &Bytes, value: &Value) -> Option<Announced> {
+        self.resource.cache.as_ref()?.announce(key, bytes, value)
+    }
+
+    /// As [`Storage::written`], of a write that the cache may know of.
+    async fn wrote(
+        &self,
+        announced: Option<Announced>,
+        key: String,
+        bytes: Bytes,
+        revision: Revision,
+        created: bool,
+    ) -> Result<Written, ApiError> {
+        match announced {
+            Some(known) => {
+                Ok(Written { object: self.resource.seen(known.written(revision)).await?, created })
+            }
+            None => self.written(key, bytes, revision, created).await,
+        }
     }
 
     /// Applies a change until it meets the state it was made for. An unchanged object is not written.
@@ -248,8 +272,11 @@ impl Storage<'_> {
             let revision = current.map_or(Revision(0), |c| c.revision);
             return Ok(Some(Updated::Written(self.written(key, bytes, revision, created).await?)));
         }
+        let announced = self.announce(&key, &bytes, value);
         match self.store.put(&key, bytes.clone(), expect, self.ttl(created)).await {
-            Ok(revision) => Ok(Some(Updated::Written(self.written(key, bytes, revision, created).await?))),
+            Ok(revision) => {
+                Ok(Some(Updated::Written(self.wrote(announced, key, bytes, revision, created).await?)))
+            }
             Err(store::Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(self.error(name, error)),
         }

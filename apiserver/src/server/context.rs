@@ -6,8 +6,10 @@ use std::sync::Arc;
 use api::status::ApiError;
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use super::Server;
+use crate::audit::Record;
 use crate::authn::User;
 use crate::negotiate::{self, Accepted, Restrictions};
 use crate::query::Query;
@@ -28,6 +30,8 @@ pub struct Context {
     pub query: Query,
     /// Headers.
     pub headers: HeaderMap,
+    /// What is written down of the request, if it is.
+    pub record: Option<Arc<Record>>,
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<BTreeMap<String, String>>,
 }
@@ -50,6 +54,7 @@ impl Context {
             method,
             query,
             headers,
+            record: None,
             warnings: Mutex::default(),
             annotations: Mutex::default(),
         }
@@ -73,6 +78,13 @@ impl Context {
     pub fn annotate(&self, annotations: BTreeMap<String, String>) {
         if !annotations.is_empty() {
             self.annotations.lock().extend(annotations);
+        }
+    }
+
+    /// Tells the audit log what the client sent.
+    pub fn record_body(&self, object: &Value) {
+        if let Some(record) = &self.record {
+            record.request_object(object);
         }
     }
 

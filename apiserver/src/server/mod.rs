@@ -4,6 +4,7 @@
 //! admission on informers over that client, and listens. A [`Running`] server ends when its token is cancelled: first
 //! the listener, then whatever looks after the default objects, last the store.
 
+mod audited;
 pub mod context;
 pub mod listener;
 pub mod loopback;
@@ -25,6 +26,7 @@ use http::Method;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::authn::{MASTERS, User};
 use crate::bootstrap::{self, Advertised, Facts, Member};
 use crate::cacher::Cacher;
@@ -54,6 +56,8 @@ pub struct Server {
     pub metrics: RequestMetrics,
     /// What is described for clients.
     pub openapi: Publisher,
+    /// What is written down of requests, if anything is.
+    pub audit: Option<Arc<Audit>>,
     /// Cancelled when the server stops.
     pub token: CancellationToken,
     security: OnceLock<Security>,
@@ -65,9 +69,15 @@ pub struct Server {
 }
 
 impl Server {
-    fn new(config: Config, cacher: Cacher, registry: Registry, token: CancellationToken) -> Self {
+    fn new(
+        config: Config,
+        cacher: Cacher,
+        registry: Registry,
+        token: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let slots = |count: usize| (count > 0).then(|| Arc::new(Semaphore::new(count)));
-        Self {
+        Ok(Self {
+            audit: Audit::open(&config.audit)?,
             reading: slots(config.max_requests_inflight),
             writing: slots(config.max_mutating_requests_inflight),
             config,
@@ -80,7 +90,7 @@ impl Server {
             address: OnceLock::new(),
             bootstrapped: AtomicBool::new(false),
             custom_served: Arc::default(),
-        }
+        })
     }
 
     /// Who may do what; `None` while the server starts.
@@ -197,7 +207,7 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
         .await
         .context("start the watch cache")?;
     let registry = Registry::built_in(&cacher, &prefix, config.event_ttl);
-    let server = Arc::new(Server::new(config, cacher, registry, tasks.token()));
+    let server = Arc::new(Server::new(config, cacher, registry, tasks.token())?);
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
     let resolver = Resolver::new(&informers);

@@ -1,5 +1,5 @@
-//! The way of a request through the server: panic guard, time limit, request info, authentication, impersonation,
-//! authorization, handler; then the headers every answer carries (upstream `DefaultBuildHandlerChain`).
+//! The way of a request through the server: panic guard, time limit, request info, authentication, audit,
+//! impersonation, authorization, handler; then the headers every answer carries (upstream `DefaultBuildHandlerChain`).
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,11 +11,13 @@ use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
+use super::audited;
 use super::context::Context;
 use super::listener::Peer;
 use super::{Server, response};
+use crate::audit::Record;
 use crate::authn::{Credentials, User};
-use crate::authz;
+use crate::authz::{self, Authorizer};
 use crate::body::Body;
 use crate::handlers;
 use crate::query::{Query, parse_duration, percent_decode};
@@ -25,16 +27,23 @@ use crate::request::RequestInfo;
 #[derive(Clone, Debug)]
 pub struct Insider(pub Arc<User>);
 
+/// The id that the answer and the audit log share. An extension of the request.
+#[derive(Clone, Debug)]
+pub(super) struct AuditId(pub HeaderValue);
+
 type Answer = Result<Response<Body>, ApiError>;
 
 static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// Answers a request. Never fails: whatever goes wrong becomes an answer.
-pub async fn serve(server: Arc<Server>, request: Request<Body>) -> Response<Body> {
+pub async fn serve(server: Arc<Server>, mut request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let path = percent_decode(request.uri().path(), false);
     let audit_id = audit_id(request.headers());
+    if server.audit.is_some() {
+        request.extensions_mut().insert(AuditId(audit_id.clone()));
+    }
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let info = match RequestInfo::parse(&method, &path, &query) {
         Ok(info) => info,
@@ -112,32 +121,83 @@ async fn filtered(
     method: Method,
     long_running: bool,
 ) -> Result<Response<Body>, ApiError> {
-    let requestor = authenticate(&server, &mut request).await?;
-    let security = server.security();
-    let user = match security {
-        Some(security) => {
-            let authorizer = security.authorizer.as_ref();
-            match security.impersonation.apply(request.headers(), &requestor, &info, authorizer)? {
-                Some(user) => Arc::new(user),
-                None => requestor,
-            }
+    let requestor = match authenticate(&server, &mut request).await {
+        Ok(requestor) => requestor,
+        Err(error) => {
+            audited::unauthenticated(&server, &request, &info, &error);
+            return Err(error);
         }
-        None => requestor,
     };
-    let _slot = if long_running { None } else { server.slot(&method, &user).await? };
-    match security {
-        Some(security) => authz::check(security.authorizer.as_ref(), &user, &info)?,
-        None => authz::check(&authz::Superusers, &user, &info)?,
-    }
+    let record = audited::begin(&server, &request, &info, &requestor);
     let headers = request.headers().clone();
-    let context = Context::new(Arc::clone(&server), info, user, method, query, headers);
-    let outcome = handlers::handle(&context, request).await;
-    let mut response = match outcome {
-        Ok(response) => response,
-        Err(error) => response::error(&error, &context.headers, &context.query),
-    };
-    add_warnings(response.headers_mut(), &context.take_warnings());
-    Ok(response)
+    let deletes = info.verb.starts_with("delete");
+    let passage =
+        Passage { server, info, query: query.clone(), method, long_running, record: record.clone() };
+    let outcome = passage.admit(request, requestor).await;
+    let error = outcome.as_ref().err().map(|error| error.status.clone());
+    let response = outcome.unwrap_or_else(|error| response::error(&error, &headers, &query));
+    match record {
+        Some(record) => Ok(audited::end(record, response, error.as_deref(), long_running, deletes).await),
+        None => Ok(response),
+    }
+}
+
+/// A request whose sender is known.
+struct Passage {
+    server: Arc<Server>,
+    info: RequestInfo,
+    query: Query,
+    method: Method,
+    long_running: bool,
+    record: Option<Arc<Record>>,
+}
+
+impl Passage {
+    /// Lets the request through to its handler if it may pass.
+    async fn admit(self, request: Request<Body>, requestor: Arc<User>) -> Answer {
+        let Self { server, info, query, method, long_running, record } = self;
+        let security = server.security();
+        let user = match security {
+            Some(security) => {
+                let authorizer = security.authorizer.as_ref();
+                match security.impersonation.apply(request.headers(), &requestor, &info, authorizer)? {
+                    Some(user) => Arc::new(user),
+                    None => requestor,
+                }
+            }
+            None => requestor,
+        };
+        if let Some(record) = record.as_ref().filter(|_| request.headers().contains_key("impersonate-user")) {
+            record.impersonated(&user);
+        }
+        let _slot = if long_running { None } else { server.slot(&method, &user).await? };
+        let decision = match security {
+            Some(security) => security.authorizer.authorize(&user, &info),
+            None => authz::Superusers.authorize(&user, &info),
+        };
+        if let Some(record) = &record {
+            record.decided(&decision);
+        }
+        authz::permit(decision, &user, &info)?;
+        let headers = request.headers().clone();
+        let mut context = Context::new(Arc::clone(&server), info, user, method, query, headers);
+        context.record = record;
+        let outcome = handlers::handle(&context, request).await;
+        if let Some(record) = &context.record {
+            record.annotate(context.annotations());
+        }
+        let mut response = match outcome {
+            Ok(response) => response,
+            Err(error) => {
+                if let Some(record) = &context.record {
+                    record.refused(&error.status);
+                }
+                response::error(&error, &context.headers, &context.query)
+            }
+        };
+        add_warnings(response.headers_mut(), &context.take_warnings());
+        Ok(response)
+    }
 }
 
 async fn authenticate(server: &Server, request: &mut Request<Body>) -> Result<Arc<User>, ApiError> {

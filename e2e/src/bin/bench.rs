@@ -30,11 +30,15 @@ async fn measure(cluster: &Cluster) -> Result<()> {
     println!("second pod, apply to Ready: {:.2} s", replicas_to_ready(cluster, "two", 1).await?);
     println!("30 replicas to Ready: {:.2} s", replicas_to_ready(cluster, "thirty", 30).await?);
     let groups = groups(cluster);
-    let (before, began) = (groups.each_ref().map(|(_, pids)| cpu_seconds(pids)), Instant::now());
+    let before: Vec<Vec<_>> =
+        groups.iter().map(|(_, pids)| pids.iter().map(|pid| cpu_seconds(*pid)).collect()).collect();
+    let began = Instant::now();
     tokio::time::sleep(IDLE).await;
     let elapsed = began.elapsed().as_secs_f64();
     for ((name, pids), before) in groups.iter().zip(before) {
-        let share = (cpu_seconds(pids) - before) / elapsed * 100.0;
+        // A process that ended meanwhile belonged to a pod that was on its way out.
+        let spent = |(pid, before): (&Pid, f64)| cpu_seconds(*pid).max(before) - before;
+        let share = pids.iter().zip(before).map(spent).sum::<f64>() / elapsed * 100.0;
         println!("idle, {name}: {share:.2} % of a core, {:.1} MB resident", resident(pids));
     }
     Ok(())
@@ -83,15 +87,11 @@ fn groups(cluster: &Cluster) -> [(&'static str, Vec<Pid>); 3] {
     [("the cluster", own), ("containerd and its shims", runtime), ("its own pods (DNS)", pods)]
 }
 
-/// User and system time of processes so far.
-fn cpu_seconds(pids: &[Pid]) -> f64 {
-    let ticks = rustix::param::clock_ticks_per_second() as f64;
-    let spent = |pid: &Pid| {
-        let fields = processes::stat(*pid);
-        let time = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-        (time(11) + time(12)) / ticks
-    };
-    pids.iter().map(spent).sum()
+/// User and system time of a process so far.
+fn cpu_seconds(pid: Pid) -> f64 {
+    let fields = processes::stat(pid);
+    let time = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    (time(11) + time(12)) / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// Resident memory of processes, in megabytes; pages that they share count for each.

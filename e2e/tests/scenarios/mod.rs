@@ -65,6 +65,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(workloads::deleted_pod_is_replaced_and_scaling_scales),
     scenario!(workloads::rolling_update_loses_no_request),
     scenario!(workloads::memory_hog_is_killed_and_restarted),
+    scenario!(workloads::cpu_over_its_limit_is_throttled),
     scenario!(streams::logs_follow_and_exec_returns_its_exit_code),
     scenario!(streams::exec_gives_a_terminal, by_every_client),
     scenario!(failure::pods_whose_shim_is_killed_come_back),

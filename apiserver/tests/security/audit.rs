@@ -1,0 +1,137 @@
+//! The audit log of a server.
+
+use std::path::PathBuf;
+
+use apiserver::audit::AuditConfig;
+use apiserver::audit::log::LogConfig;
+use serde_json::{Value, json};
+
+use super::support::{Cluster, eventually, namespace};
+
+const POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+- {level: None, userGroups: [\"system:masters\"], nonResourceURLs: [\"/livez*\"]}
+- {level: RequestResponse, resources: [{resources: [configmaps]}]}
+- {level: Metadata, resources: [{resources: [secrets, pods]}], omitStages: []}
+- {level: Request, resources: [{resources: [services]}]}
+- {level: Metadata, users: [bob]}
+- {level: None}
+";
+
+/// A server with this policy, and where its events are.
+async fn audited() -> (Cluster, PathBuf) {
+    let mut path = PathBuf::new();
+    let cluster = Cluster::with(|config, folder| {
+        let policy = folder.join("policy.yaml");
+        std::fs::write(&policy, POLICY).unwrap();
+        path = folder.join("audit.log");
+        let log = LogConfig { path: path.clone(), ..LogConfig::default() };
+        config.audit = AuditConfig { policy_file: Some(policy), log: Some(log) };
+    })
+    .await;
+    (cluster, path)
+}
+
+/// The events for which `wanted` holds, in the order in which they were written.
+fn events(path: &PathBuf, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let all = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    all.filter(wanted).collect()
+}
+
+fn of(user: &'static str) -> impl Fn(&Value) -> bool {
+    move |event| event["user"]["username"] == user
+}
+
+#[tokio::test]
+async fn a_write_is_written_down_with_its_bodies() {
+    let (cluster, path) = audited().await;
+    let admin = cluster.admin();
+    namespace(&admin, "app").await;
+    let maps = "/api/v1/namespaces/app/configmaps";
+    let root =
+        cluster.with_token("secret-of-root").header("User-Agent", "tester/1").header("Audit-ID", "mine");
+    let sent =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "<v>"}});
+    root.create(maps, &sent).await;
+    let patch = json!({"data": {"k": "w"}});
+    root.ask("PATCH", &format!("{maps}/a"), Some(&patch)).await;
+    assert_eq!(root.delete(&format!("{maps}/a")).await.0, 200);
+
+    let found = events(&path, of("root"));
+    let verbs: Vec<_> = found.iter().map(|e| e["verb"].as_str().unwrap()).collect();
+    assert_eq!(verbs, ["create", "patch", "delete"]);
+    let created = &found[0];
+    for (field, value) in [
+        ("level", "RequestResponse"),
+        ("stage", "ResponseComplete"),
+        ("auditID", "mine"),
+        ("requestURI", maps),
+        ("userAgent", "tester/1"),
+    ] {
+        assert_eq!(created[field], value, "{field}");
+    }
+    assert_eq!(created["sourceIPs"], json!(["127.0.0.1"]));
+    let expected = json!({"resource": "configmaps", "namespace": "app", "name": "a", "apiVersion": "v1"});
+    assert_eq!(created["objectRef"], expected);
+    assert_eq!(created["responseStatus"], json!({"metadata": {}, "code": 201}));
+    assert_eq!(created["requestObject"]["data"], sent["data"]);
+    assert_eq!(created["responseObject"]["data"], sent["data"]);
+    assert!(created["responseObject"]["metadata"]["uid"].is_string());
+    assert!(created["responseObject"]["metadata"].get("managedFields").is_none());
+    assert_eq!(created["annotations"]["authorization.k8s.io/decision"], "allow");
+    assert_eq!(found[1]["requestObject"], patch);
+    assert_eq!(found[2]["responseStatus"]["status"], "Success");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn secrets_stay_secret_and_refusals_are_written_down() {
+    let (cluster, path) = audited().await;
+    namespace(&cluster.admin(), "app").await;
+    let secrets = "/api/v1/namespaces/app/secrets";
+    let bob = cluster.with_token("secret-of-bob");
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"k": "do not tell"}});
+    assert_eq!(bob.post(secrets, &secret).await.0, 403);
+    let root = cluster.with_token("secret-of-root");
+    root.create(secrets, &secret).await;
+    let acting = root.clone().header("Impersonate-User", "carol");
+    assert_eq!(acting.get(secrets).await.0, 403);
+    assert_eq!(cluster.with_token("nobody's").get(secrets).await.0, 401);
+    assert_eq!(root.get("/livez").await.0, 200);
+
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("do not tell") && !text.contains("livez"), "{text}");
+    let stages = |user| -> Vec<_> {
+        events(&path, of(user)).iter().map(|e| e["stage"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(stages("bob"), ["ResponseComplete"], "the policy's stages are left out everywhere");
+    let refused = &events(&path, of("bob"))[0];
+    assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
+    assert_eq!(refused["responseStatus"]["code"], 403);
+    assert_eq!(refused["responseStatus"]["reason"], "Forbidden");
+    let acting = events(&path, |event| event["impersonatedUser"]["username"] == "carol");
+    assert_eq!(acting.len(), 1);
+    assert_eq!(acting[0]["user"]["username"], "root");
+    let unknown = events(&path, |event| event["responseStatus"]["code"] == 401);
+    assert_eq!(unknown.len(), 1);
+    assert_eq!((&unknown[0]["stage"], &unknown[0]["user"]), (&json!("ResponseStarted"), &json!({})));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_is_written_down_when_it_begins_and_when_it_ends() {
+    let (cluster, path) = audited().await;
+    let root = cluster.with_token("secret-of-root");
+    assert_eq!(root.get("/api/v1/pods?watch=true&timeoutSeconds=1").await.0, 200);
+    let seen = || async {
+        let found = events(&path, |event| event["verb"] == "watch" && event["user"]["username"] == "root");
+        found.iter().map(|e| e["stage"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("both stages", seen, |stages| *stages == ["ResponseStarted", "ResponseComplete"]).await;
+    cluster.stop().await;
+}

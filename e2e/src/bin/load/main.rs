@@ -1,0 +1,91 @@
+//! What an API server does under load: any one that a kubeconfig leads to, so that the same run can be pointed at
+//! another implementation. Nothing is asserted; errors are counted and shown.
+//!
+//! ```text
+//! load --kubeconfig ours.conf --pid 4711 --against theirs.conf --against-pid 4712
+//! ```
+//!
+//! With `--against` each case runs against both servers, one right after the other, and the last column is how many
+//! times better the first one is. A namespace is made on the servers for the run and removed at the end.
+
+mod cases;
+mod connection;
+mod figures;
+mod target;
+mod watchers;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+use figures::Figure;
+use target::Target;
+
+/// Drives Kubernetes API servers and prints what they do.
+#[derive(Parser, Debug, Clone)]
+struct Settings {
+    /// Kubeconfig of the server to measure.
+    #[arg(long)]
+    kubeconfig: PathBuf,
+    /// Process of that server, for its memory.
+    #[arg(long)]
+    pid: Option<i32>,
+    /// Kubeconfig of a server to compare with.
+    #[arg(long)]
+    against: Option<PathBuf>,
+    /// Process of the server to compare with.
+    #[arg(long)]
+    against_pid: Option<i32>,
+    /// How many pods are stored.
+    #[arg(long, default_value_t = 5000)]
+    pods: usize,
+    /// How many clients write and read single objects, each on a connection of its own.
+    #[arg(long, default_value_t = 32)]
+    clients: usize,
+    /// How many clients watch.
+    #[arg(long, default_value_t = 500)]
+    watchers: usize,
+    /// How many changes a second the watchers see.
+    #[arg(long, default_value_t = 50)]
+    events: u32,
+    /// How many seconds each case goes on that has no other end.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Only cases whose name contains this; the pods are created all the same.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    client::connect::install_crypto_provider();
+    let settings = Settings::parse();
+    let mut targets = vec![Target::connect(&settings.kubeconfig, settings.pid).await?];
+    if let Some(other) = &settings.against {
+        targets.push(Target::connect(other, settings.against_pid).await?);
+    }
+    for target in &targets {
+        target.prepare().await?;
+    }
+    let outcome = run(&settings, &targets).await;
+    for target in &targets {
+        target.clean().await?;
+    }
+    outcome
+}
+
+async fn run(settings: &Settings, targets: &[Target]) -> Result<()> {
+    println!("{}", figures::heading(targets.len()));
+    for case in cases::CASES {
+        if !case.always && !case.name.contains(&settings.only) {
+            continue;
+        }
+        let mut results: Vec<Figure> = vec![];
+        for target in targets {
+            results.push((case.run)(target.clone(), settings.clone()).await?);
+        }
+        println!("{}", figures::line(case.name, &results));
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! A server under load.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use http::{Method, StatusCode};
+use kube::client::ConfigExt;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use secrecy::ExposeSecret;
+use serde_json::json;
+use tokio_rustls::TlsConnector;
+
+use crate::connection::{Connection, Content};
+
+/// A server and how to reach it.
+#[derive(Clone)]
+pub struct Target {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The bearer token, where the kubeconfig has one.
+    pub token: Option<Arc<str>>,
+    /// TLS with the kubeconfig's certificates.
+    pub tls: TlsConnector,
+    /// The path of the namespace that is made for the run.
+    pub namespace: Arc<str>,
+    pid: Option<i32>,
+}
+
+impl Target {
+    /// Reads the kubeconfig.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub async fn connect(kubeconfig: &Path, pid: Option<i32>) -> Result<Self> {
+        let file = Kubeconfig::read_from(kubeconfig)?;
+        let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        let mut tls = config.rustls_client_config()?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let url = &config.cluster_url;
+        Ok(Self {
+            host: url.host().context("a server without a host")?.to_owned(),
+            port: url.port_u16().unwrap_or(443),
+            token: config.auth_info.token.map(|token| token.expose_secret().into()),
+            tls: TlsConnector::from(Arc::new(tls)),
+            namespace: format!("/api/v1/namespaces/load-{}", jiff::Timestamp::now().as_second()).into(),
+            pid,
+        })
+    }
+
+    /// Makes the namespace and the service account that pods need.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn prepare(&self) -> Result<()> {
+        let mut connection = Connection::open(self).await?;
+        let name = self.namespace.rsplit('/').next();
+        let namespace = json!({"metadata": {"name": name}}).to_string();
+        let account = json!({"metadata": {"name": "default"}}).to_string();
+        let made =
+            [("/api/v1/namespaces", namespace), (&format!("{}/serviceaccounts", self.namespace), account)];
+        for (path, body) in made {
+            let content = Content { body: &body, ..Content::default() };
+            let (status, _) = connection.count(Method::POST, path, content).await?;
+            ensure!(status.is_success() || status == StatusCode::CONFLICT, "{path}: {status}");
+        }
+        Ok(())
+    }
+
+    /// Removes what the run made.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn clean(&self) -> Result<()> {
+        let mut connection = Connection::open(self).await?;
+        let at_once = Content { body: r#"{"gracePeriodSeconds":0}"#, ..Content::default() };
+        connection.count(Method::DELETE, &format!("{}/pods", self.namespace), at_once).await?;
+        connection.count(Method::DELETE, &self.namespace, Content::default()).await?;
+        Ok(())
+    }
+
+    /// Resident memory of the server now, and the most it ever was, in megabytes.
+    #[must_use]
+    pub fn memory(&self) -> Option<(f64, f64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid?)).ok()?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().trim_end_matches(" kB").parse::<f64>().ok().map(|kilobytes| kilobytes / 1000.0)
+        };
+        Some((field("VmRSS:")?, field("VmHWM:")?))
+    }
+}

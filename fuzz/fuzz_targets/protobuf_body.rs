@@ -1,0 +1,20 @@
+//! A protobuf body: with its envelope, and a bare message of any type.
+
+#![no_main]
+
+use api::codec::protobuf;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+fuzz_target!(|input: &[u8]| {
+    let _ = protobuf::decode(input);
+    let _ = protobuf::read_watch_event(input);
+    let Some((kind, ty, message)) = fuzz::kind(input) else { return };
+    let Ok(object) = protobuf::decode_message(message, ty) else { return };
+    let mut value = Value::Object(object);
+    let Ok(bytes) = protobuf::encode(&value, ty) else { return };
+    let unknown = protobuf::Unknown::open(&bytes).expect("an envelope that was written");
+    let again = protobuf::decode_message(unknown.raw, ty).expect("what was written can be read");
+    assert_eq!(Value::Object(again), value);
+    api::defaults::apply(&kind.gvk, &mut value);
+});
