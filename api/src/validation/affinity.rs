@@ -13,6 +13,7 @@ use crate::format;
 
 use super::golang;
 use super::meta::{self, label_name};
+use super::pod::Fault;
 use super::rules::{list, positive, text, to_value};
 
 /// A selector of nodes.
@@ -90,21 +91,28 @@ fn node_field(requirement: &NodeSelectorRequirement, path: &Path, errors: &mut E
     }
 }
 
+/// Whether a selector of nodes has values that no label has.
+pub(crate) fn has_invalid_values(selector: &NodeSelector) -> bool {
+    let expressions = selector.node_selector_terms.iter().flat_map(|term| list(&term.match_expressions));
+    expressions.flat_map(|e| list(&e.values)).any(|value| !format::label_value(value).is_empty())
+}
+
 /// Affinity of a pod.
-pub(crate) fn affinity(affinity: &Affinity, path: &Path) -> ErrorList {
+pub(crate) fn affinity(affinity: &Affinity, faults: &[Fault], path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if let Some(node) = &affinity.node_affinity {
-        errors.extend(node_affinity(node, &path.child("nodeAffinity")));
+        errors.extend(node_affinity(node, faults, &path.child("nodeAffinity")));
     }
+    let lax = faults.contains(&Fault::SelectorValues);
     if let Some(pods) = &affinity.pod_affinity {
         let path = path.child("podAffinity");
-        terms(list(&pods.required_during_scheduling_ignored_during_execution), &path, &mut errors);
-        weighted(list(&pods.preferred_during_scheduling_ignored_during_execution), &path, &mut errors);
+        terms(list(&pods.required_during_scheduling_ignored_during_execution), lax, &path, &mut errors);
+        weighted(list(&pods.preferred_during_scheduling_ignored_during_execution), lax, &path, &mut errors);
     }
     if let Some(pods) = &affinity.pod_anti_affinity {
         let path = path.child("podAntiAffinity");
-        terms(list(&pods.required_during_scheduling_ignored_during_execution), &path, &mut errors);
-        weighted(list(&pods.preferred_during_scheduling_ignored_during_execution), &path, &mut errors);
+        terms(list(&pods.required_during_scheduling_ignored_during_execution), lax, &path, &mut errors);
+        weighted(list(&pods.preferred_during_scheduling_ignored_during_execution), lax, &path, &mut errors);
     }
     errors
 }
@@ -118,10 +126,10 @@ fn weight(weight: i32, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn node_affinity(affinity: &NodeAffinity, path: &Path) -> ErrorList {
+fn node_affinity(affinity: &NodeAffinity, faults: &[Fault], path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if let Some(selector) = &affinity.required_during_scheduling_ignored_during_execution {
-        errors.extend(node_selector(selector, false, &path.child(REQUIRED)));
+        errors.extend(node_selector(selector, faults.contains(&Fault::NodeValues), &path.child(REQUIRED)));
     }
     let preferred = list(&affinity.preferred_during_scheduling_ignored_during_execution);
     for (i, term) in preferred.iter().enumerate() {
@@ -132,25 +140,25 @@ fn node_affinity(affinity: &NodeAffinity, path: &Path) -> ErrorList {
     errors
 }
 
-fn terms(terms: &[PodAffinityTerm], path: &Path, errors: &mut ErrorList) {
+fn terms(terms: &[PodAffinityTerm], lax: bool, path: &Path, errors: &mut ErrorList) {
     for (i, own) in terms.iter().enumerate() {
-        term(own, &path.child(REQUIRED).index(i), errors);
+        term(own, lax, &path.child(REQUIRED).index(i), errors);
     }
 }
 
-fn weighted(terms: &[WeightedPodAffinityTerm], path: &Path, errors: &mut ErrorList) {
+fn weighted(terms: &[WeightedPodAffinityTerm], lax: bool, path: &Path, errors: &mut ErrorList) {
     for (i, own) in terms.iter().enumerate() {
         let path = path.child(PREFERRED).index(i);
         weight(own.weight, &path, errors);
-        term(&own.pod_affinity_term, &path.child("podAffinityTerm"), errors);
+        term(&own.pod_affinity_term, lax, &path.child("podAffinityTerm"), errors);
     }
 }
 
-fn term(term: &PodAffinityTerm, path: &Path, errors: &mut ErrorList) {
-    errors.extend(meta::label_selector(term.label_selector.as_ref(), false, &path.child("labelSelector")));
+fn term(term: &PodAffinityTerm, lax: bool, path: &Path, errors: &mut ErrorList) {
+    errors.extend(meta::label_selector(term.label_selector.as_ref(), lax, &path.child("labelSelector")));
     errors.extend(meta::label_selector(
         term.namespace_selector.as_ref(),
-        false,
+        lax,
         &path.child("namespaceSelector"),
     ));
     for namespace in list(&term.namespaces) {
@@ -164,7 +172,8 @@ fn term(term: &PodAffinityTerm, path: &Path, errors: &mut ErrorList) {
     errors.extend(label_name(&term.topology_key, &path.child("topologyKey")));
 }
 
-fn match_label_keys(
+/// Label keys by which other pods are (not) like this one. They must not be selected by anyway.
+pub(crate) fn match_label_keys(
     keys: &[String],
     mismatch: &[String],
     selector: Option<&LabelSelector>,
@@ -277,7 +286,11 @@ pub(crate) fn taints(taints: &[Taint], path: &Path) -> ErrorList {
 }
 
 /// How pods are spread.
-pub(crate) fn spread_constraints(constraints: &[TopologySpreadConstraint], path: &Path) -> ErrorList {
+pub(crate) fn spread_constraints(
+    constraints: &[TopologySpreadConstraint],
+    faults: &[Fault],
+    path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     for (i, constraint) in constraints.iter().enumerate() {
         let path = path.index(i);
@@ -312,8 +325,34 @@ pub(crate) fn spread_constraints(constraints: &[TopologySpreadConstraint], path:
             }
         }
         let selector = constraint.label_selector.as_ref();
-        match_label_keys(list(&constraint.match_label_keys), &[], selector, &path, &mut errors);
-        errors.extend(meta::label_selector(selector, false, &path.child("labelSelector")));
+        let keys = list(&constraint.match_label_keys);
+        if faults.contains(&Fault::SpreadKeys) {
+            spread_keys(keys, selector, &path.child("matchLabelKeys"), &mut errors);
+        } else {
+            match_label_keys(keys, &[], selector, &path, &mut errors);
+        }
+        if !faults.contains(&Fault::SpreadSelectors) {
+            errors.extend(meta::label_selector(selector, false, &path.child("labelSelector")));
+        }
     }
     errors
+}
+
+/// As [`match_label_keys`], by the rules from before the keys were merged into the selector.
+fn spread_keys(keys: &[String], selector: Option<&LabelSelector>, path: &Path, errors: &mut ErrorList) {
+    if selector.is_none() && !keys.is_empty() {
+        errors.forbidden(path, "must not be specified when labelSelector is not set");
+    }
+    let selected = |key: &String| {
+        selector.is_some_and(|s| {
+            s.match_labels.as_ref().is_some_and(|labels| labels.contains_key(key))
+                || list(&s.match_expressions).iter().any(|e| e.key == *key)
+        })
+    };
+    for (i, key) in keys.iter().enumerate() {
+        errors.extend(label_name(key, &path.index(i)));
+        if selected(key) {
+            errors.invalid(&path.index(i), key.as_str(), "exists in both matchLabelKeys and labelSelector");
+        }
+    }
 }

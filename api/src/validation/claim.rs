@@ -12,7 +12,7 @@ use crate::field::{Error, ErrorList, Path, Report, json};
 use crate::format::{self, Messages};
 use crate::json::semantic_eq;
 
-use super::affinity::node_selector;
+use super::affinity::{has_invalid_values, node_selector};
 use super::meta;
 use super::resources::{basic_amount, is_native, resource_amount};
 use super::rules::{amount, immutable, list, positive_amount, text, to_value};
@@ -31,7 +31,7 @@ pub(crate) fn is_volume_name(name: &str, prefix: bool) -> Messages {
 /// The template of a claim inside of a pod.
 pub(crate) fn claim_template(template: &PersistentVolumeClaimTemplate, path: &Path) -> ErrorList {
     let mut errors = template_metadata(template.metadata.as_ref(), &path.child("metadata"));
-    errors.extend(claim_spec(&template.spec, &path.child("spec"), false));
+    errors.extend(claim_spec(&template.spec, None, &path.child("spec")));
     errors
 }
 
@@ -73,14 +73,24 @@ fn access_modes(modes: &[String], path: &Path, errors: &mut ErrorList) {
     }
 }
 
-/// The spec of a claim.
-pub(crate) fn claim_spec(spec: &PersistentVolumeClaimSpec, path: &Path, any_group: bool) -> ErrorList {
+/// The spec of a claim; some of what was wrong with the one it replaces may stay.
+pub(crate) fn claim_spec(
+    spec: &PersistentVolumeClaimSpec,
+    old: Option<&PersistentVolumeClaimSpec>,
+    path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
+    let any_group = old.is_some_and(|old| {
+        old.data_source.as_ref().is_some_and(|s| s.api_group.is_some())
+            || old.data_source_ref.as_ref().is_some_and(|s| s.api_group.is_some())
+    });
+    let before = old.and_then(|old| old.selector.as_ref());
+    let any_value = !meta::label_selector(before, false, path).is_empty();
     let modes = list(&spec.access_modes);
     if modes.is_empty() {
         errors.required(&path.child("accessModes"), "at least 1 access mode is required");
     }
-    errors.extend(meta::label_selector(spec.selector.as_ref(), false, &path.child("selector")));
+    errors.extend(meta::label_selector(spec.selector.as_ref(), any_value, &path.child("selector")));
     access_modes(modes, &path.child("accessModes"), &mut errors);
     let at = path.child("resources").key("storage");
     let requests = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
@@ -151,13 +161,13 @@ fn data_source_ref(source: &TypedObjectReference, path: &Path, any_group: bool, 
 
 /// A new claim.
 pub(crate) fn claim(claim: &PersistentVolumeClaim) -> ErrorList {
-    any_claim(claim, false)
+    any_claim(claim, None)
 }
 
-fn any_claim(claim: &PersistentVolumeClaim, any_group: bool) -> ErrorList {
+fn any_claim(claim: &PersistentVolumeClaim, old: Option<&PersistentVolumeClaimSpec>) -> ErrorList {
     let mut errors = meta::validate_core(&claim.metadata, true, is_volume_name, &Path::new("metadata"));
     let empty = PersistentVolumeClaimSpec::default();
-    errors.extend(claim_spec(claim.spec.as_ref().unwrap_or(&empty), &Path::new("spec"), any_group));
+    errors.extend(claim_spec(claim.spec.as_ref().unwrap_or(&empty), old, &Path::new("spec")));
     errors
 }
 
@@ -179,9 +189,7 @@ fn storage(
 pub(crate) fn claim_update(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (new_spec, old_spec) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
-    let had_group = old_spec.data_source.as_ref().is_some_and(|s| s.api_group.is_some())
-        || old_spec.data_source_ref.as_ref().is_some_and(|s| s.api_group.is_some());
-    errors.extend(any_claim(new, had_group));
+    errors.extend(any_claim(new, Some(&old_spec)));
     let (mut changed, mut kept) = (new_spec.clone(), old_spec.clone());
     if text(&kept.volume_name).is_empty() {
         kept.volume_name.clone_from(&changed.volume_name);
@@ -311,18 +319,24 @@ fn claim_resource(name: &str, path: &Path) -> ErrorList {
 
 /// A new persistent volume.
 pub(crate) fn persistent_volume(volume: &PersistentVolume) -> ErrorList {
+    any_volume(volume, false)
+}
+
+fn any_volume(volume: &PersistentVolume, any_value: bool) -> ErrorList {
     let mut errors = meta::validate_core(&volume.metadata, false, is_volume_name, &Path::new("metadata"));
     let empty = PersistentVolumeSpec::default();
     let spec = volume.spec.as_ref().unwrap_or(&empty);
-    errors.extend(volume_spec(spec, text(&volume.metadata.name), false, &Path::new("spec")));
+    errors.extend(volume_spec(spec, text(&volume.metadata.name), any_value, &Path::new("spec")));
     errors
 }
 
 /// A changed persistent volume.
 pub(crate) fn persistent_volume_update(new: &PersistentVolume, old: &PersistentVolume) -> ErrorList {
     // As upstream's strategy, which checks the whole object and then calls an update check that checks it again.
-    let mut errors = persistent_volume(new);
-    errors.extend(persistent_volume(new));
+    let affinity = old.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    let any_value = affinity.and_then(|a| a.required.as_ref()).is_some_and(has_invalid_values);
+    let mut errors = any_volume(new, any_value);
+    errors.extend(any_volume(new, any_value));
     let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
     let source = |spec: &PersistentVolumeSpec| {
         let mut value = to_value(spec);
@@ -404,8 +418,22 @@ pub(crate) fn persistent_volume_status(new: &PersistentVolume, old: &PersistentV
     errors
 }
 
-/// The spec of a persistent volume, or of one inside of an attachment.
-pub(crate) fn volume_spec(spec: &PersistentVolumeSpec, name: &str, inline: bool, path: &Path) -> ErrorList {
+/// The spec of a persistent volume inside of an attachment.
+pub(crate) fn inline_volume_spec(spec: &PersistentVolumeSpec, path: &Path) -> ErrorList {
+    any_volume_spec(spec, "", true, false, path)
+}
+
+fn volume_spec(spec: &PersistentVolumeSpec, name: &str, any_value: bool, path: &Path) -> ErrorList {
+    any_volume_spec(spec, name, false, any_value, path)
+}
+
+fn any_volume_spec(
+    spec: &PersistentVolumeSpec,
+    name: &str,
+    inline: bool,
+    any_value: bool,
+    path: &Path,
+) -> ErrorList {
     let mut errors = ErrorList::new();
     if inline {
         inline_spec(spec, path, &mut errors);
@@ -423,15 +451,14 @@ pub(crate) fn volume_spec(spec: &PersistentVolumeSpec, name: &str, inline: bool,
     match spec.node_affinity.as_ref() {
         Some(_) if inline => errors.forbidden(&at, "may not be specified in the context of inline volumes"),
         Some(affinity) => match &affinity.required {
-            Some(selector) => errors.extend(node_selector(selector, false, &at.child("required"))),
+            Some(selector) => errors.extend(node_selector(selector, any_value, &at.child("required"))),
             None => errors.required(&at.child("required"), "must specify required node constraints"),
         },
         None => {}
     }
     errors.extend(volume_source(spec, name, inline, path));
-    let root = |p: &str| p.split('/').all(|part| matches!(part, "" | "."));
     let recycle = text(&spec.persistent_volume_reclaim_policy) == "Recycle";
-    if recycle && spec.host_path.as_ref().is_some_and(|h| h.path.starts_with('/') && root(&h.path)) {
+    if recycle && spec.host_path.as_ref().is_some_and(|h| is_root(&h.path)) {
         let detail = "may not be 'recycle' for a hostPath mount of '/'";
         errors.forbidden(&path.child("persistentVolumeReclaimPolicy"), detail);
     }
@@ -462,6 +489,19 @@ pub(crate) fn volume_spec(spec: &PersistentVolumeSpec, name: &str, inline: bool,
         }
     }
     errors
+}
+
+/// Whether a path leads to the root.
+fn is_root(path: &str) -> bool {
+    let mut depth = 0_usize;
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => depth = depth.saturating_sub(1),
+            _ => depth += 1,
+        }
+    }
+    path.starts_with('/') && depth == 0
 }
 
 fn inline_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut ErrorList) {

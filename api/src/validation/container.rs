@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::field::{Error, ErrorList, Path, Report};
 use crate::format;
 
+use super::pod::Fault;
 use super::resources::{container_resource_name, requirements};
 use super::rules::{check, check_int, dns_label, list, non_negative, text, to_value};
 use super::security;
@@ -24,6 +25,7 @@ pub(crate) struct Context<'a> {
     pub(crate) claims: BTreeSet<String>,
     pub(crate) grace: Option<i64>,
     pub(crate) host_users: bool,
+    pub(crate) faults: &'a [Fault],
 }
 
 pub(crate) const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
@@ -53,7 +55,7 @@ pub(crate) fn common(container: &Container, context: &Context<'_>, path: &Path) 
     errors.extend(pull_policy(text(&container.image_pull_policy), &path.child("imagePullPolicy")));
     if let Some(resources) = &container.resources {
         let at = path.child("resources");
-        errors.extend(requirements(resources, container_resource_name, &context.claims, &at));
+        errors.extend(requirements(resources, container_resource_name, &context.claims, context.faults, &at));
     }
     resize_policy(container, context.spec, &path.child("resizePolicy"), &mut errors);
     if let Some(security) = &container.security_context {
@@ -641,8 +643,9 @@ pub(crate) fn init_containers(context: &Context<'_>, path: &Path) -> ErrorList {
                 let detail = "may not be set for init containers without restartPolicy=Always";
                 errors.forbidden(&own.child(key), detail);
             }
+            let may_restart = context.faults.contains(&Fault::InitRestarts);
             for (j, resize) in list(&container.resize_policy).iter().enumerate() {
-                if resize.restart_policy == "RestartContainer" {
+                if resize.restart_policy == "RestartContainer" && !may_restart {
                     let at = own.child("resizePolicy").index(j).child("restartPolicy");
                     let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
                     errors.invalid(&at, "RestartContainer", detail);

@@ -31,15 +31,15 @@ fn quoted(values: &[&str]) -> String {
 
 /// A new job.
 pub(crate) fn job(object: &Job) -> ErrorList {
-    any_job(object, true)
+    any_job(object, None, true)
 }
 
-fn any_job(object: &Job, prefixed: bool) -> ErrorList {
+fn any_job(object: &Job, old: Option<&JobSpec>, prefixed: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
     generated_selector(object, prefixed, &mut errors);
     let spec = object.spec.clone().unwrap_or_default();
-    errors.extend(job_spec(&spec, &Path::new("spec")));
+    errors.extend(job_spec(&spec, old, &Path::new("spec")));
     let name = text(&object.metadata.name);
     if let Some(completions) = spec.completions.filter(|c| *c > 0)
         && spec.completion_mode.as_deref() == Some("Indexed")
@@ -93,12 +93,17 @@ fn generated_selector(object: &Job, prefixed: bool, errors: &mut ErrorList) {
     }
 }
 
-fn job_spec(spec: &JobSpec, path: &Path) -> ErrorList {
-    let mut errors = common_spec(spec, path);
+fn job_spec(spec: &JobSpec, old: Option<&JobSpec>, path: &Path) -> ErrorList {
+    let before = old.map(|old| &old.template);
+    let mut errors = common_spec(spec, before, path);
     let at = path.child("selector");
     match &spec.selector {
         None => errors.required(&at, ""),
-        Some(selector) => errors.extend(label_selector(Some(selector), false, &at)),
+        Some(selector) => {
+            let lax = old.is_some_and(|old| meta::has_invalid_values(old.selector.as_ref()))
+                || pod::of_template(before).contains(&pod::Fault::SelectorValues);
+            errors.extend(label_selector(Some(selector), lax, &at));
+        }
     }
     let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
     if Selector::from_meta(spec.selector.as_ref()).is_ok_and(|s| !s.matches(&labels)) {
@@ -110,7 +115,7 @@ fn job_spec(spec: &JobSpec, path: &Path) -> ErrorList {
 }
 
 /// What jobs and the jobs of cron jobs have in common.
-fn common_spec(spec: &JobSpec, path: &Path) -> ErrorList {
+fn common_spec(spec: &JobSpec, old: Option<&PodTemplateSpec>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let numbers = [
         ("parallelism", spec.parallelism.map(i64::from)),
@@ -152,7 +157,7 @@ fn common_spec(spec: &JobSpec, path: &Path) -> ErrorList {
             if spec.pod_failure_policy.is_some() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
         errors.one_of(&path.child("podReplacementPolicy"), policy, known);
     }
-    errors.extend(pod::template(&spec.template, &path.child("template")));
+    errors.extend(pod::template(&spec.template, old, &path.child("template")));
     let at = path.child("template").child("spec").child("restartPolicy");
     match restart_policy(&spec.template) {
         "" | "Always" => errors.required(&at, "valid values: \"OnFailure\", \"Never\""),
@@ -392,11 +397,11 @@ pub(crate) fn job_update(new: &Job, old: &Job) -> ErrorList {
     let labels = old.spec.as_ref().and_then(|s| s.template.metadata.as_ref()).and_then(|m| m.labels.as_ref());
     let had = |key: &str| labels.is_some_and(|l| l.contains_key(key));
     let prefixed = had("batch.kubernetes.io/job-name") && had("batch.kubernetes.io/controller-uid");
-    let mut errors = any_job(new, prefixed);
+    let mut errors = any_job(new, old.spec.as_ref(), prefixed);
     errors.extend(meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata")));
     let (spec, old_spec) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
     let path = Path::new("spec");
-    errors.extend(job_spec(&spec, &path));
+    errors.extend(job_spec(&spec, Some(&old_spec), &path));
     completions_update(&spec, &old_spec, &path.child("completions"), &mut errors);
     if !same(&spec.selector, &old_spec.selector) {
         let shown = show_selector(spec.selector.as_ref());
@@ -556,7 +561,8 @@ fn cron_spec(spec: &CronJobSpec, old: Option<&CronJobSpec>, path: &Path) -> Erro
     }
     let job = spec.job_template.spec.clone().unwrap_or_default();
     let at = path.child("jobTemplate").child("spec");
-    errors.extend(common_spec(&job, &at));
+    let before = old.and_then(|old| old.job_template.spec.as_ref()).map(|spec| &spec.template);
+    errors.extend(common_spec(&job, before, &at));
     if let Some(selector) = &job.selector {
         let shown = show_selector(Some(selector));
         errors.push(Error::invalid_shown(&at.child("selector"), shown, "`selector` will be auto-generated"));

@@ -22,17 +22,20 @@ use super::rules::{dns_label, list, qualified_name, text, to_value};
 use super::security;
 use super::volume::{object_name, volumes};
 
+mod faults;
 mod resize;
 mod status;
 
+pub(crate) use faults::{Fault, of_template};
 pub(crate) use resize::resize;
 pub(crate) use status::status;
 
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A new pod.
 pub(crate) fn create(pod: &Pod) -> ErrorList {
-    let mut errors = metadata_and_spec(pod);
+    let mut errors = metadata_and_spec(pod, None);
     let Some(spec) = &pod.spec else { return errors };
     let path = Path::new("spec");
     if !list(&spec.ephemeral_containers).is_empty() {
@@ -47,14 +50,17 @@ pub(crate) fn create(pod: &Pod) -> ErrorList {
     errors
 }
 
-fn metadata_and_spec(pod: &Pod) -> ErrorList {
+/// What new pods and changed ones have in common; what was wrong with the old one may stay.
+fn metadata_and_spec(pod: &Pod, old: Option<&Pod>) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&pod.metadata, true, format::name_is_subdomain, &path);
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
-    errors.extend(pod_annotations(&pod.metadata, spec, &path.child("annotations")));
+    let before = old.map(|old| &old.metadata);
+    errors.extend(pod_annotations(&pod.metadata, before, spec, &path.child("annotations")));
     let path = Path::new("spec");
-    errors.extend(pod_spec(spec, Some(&pod.metadata), true, &path));
+    let faults = faults::of(old.and_then(|old| old.spec.as_ref()));
+    errors.extend(pod_spec(spec, Some(&pod.metadata), &faults, &path));
     if text(&spec.service_account_name).is_empty() {
         for (i, volume) in list(&spec.volumes).iter().enumerate() {
             let sources = volume.projected.as_ref().map(|p| list(&p.sources)).unwrap_or_default();
@@ -76,7 +82,7 @@ fn metadata_and_spec(pod: &Pod) -> ErrorList {
 }
 
 /// Annotations that mean something for pods.
-fn pod_annotations(meta: &ObjectMeta, spec: &PodSpec, path: &Path) -> ErrorList {
+fn pod_annotations(meta: &ObjectMeta, old: Option<&ObjectMeta>, spec: &PodSpec, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let empty = std::collections::BTreeMap::new();
     let annotations = meta.annotations.as_ref().unwrap_or(&empty);
@@ -86,26 +92,24 @@ fn pod_annotations(meta: &ObjectMeta, spec: &PodSpec, path: &Path) -> ErrorList 
         let detail = "must set spec.nodeName if mirror pod annotation is set";
         errors.invalid(&path.key(MIRROR), value.as_str(), detail);
     }
-    if let Some(cost) = annotations.get("controller.kubernetes.io/pod-deletion-cost") {
-        let canonical = cost.parse::<i32>().is_ok()
-            && !cost.starts_with('+')
-            && (cost == "0" || !cost.trim_start_matches('-').starts_with('0'));
-        if !canonical {
-            let at = path.key("controller.kubernetes.io/pod-deletion-cost");
-            errors.invalid(&at, cost.as_str(), "must be a 32bit integer");
-        }
+    let bad_cost = |annotations: &std::collections::BTreeMap<String, String>| {
+        annotations.get(DELETION_COST).filter(|cost| faults::is_bad_cost(cost)).cloned()
+    };
+    let was_bad = old.and_then(|old| old.annotations.as_ref()).and_then(bad_cost).is_some();
+    if let Some(cost) = bad_cost(annotations).filter(|_| !was_bad) {
+        errors.invalid(&path.key(DELETION_COST), cost, "must be a 32bit integer");
     }
     errors.extend(security::profile_annotations(annotations, spec, path));
     errors
 }
 
 /// The spec of a pod (`meta` is the pod's) or of a template.
-pub(crate) fn pod_spec(spec: &PodSpec, meta: Option<&ObjectMeta>, is_pod: bool, path: &Path) -> ErrorList {
+fn pod_spec(spec: &PodSpec, meta: Option<&ObjectMeta>, faults: &[Fault], path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if spec.termination_grace_period_seconds.is_none() {
         errors.required(&path.child("terminationGracePeriodSeconds"), "");
     }
-    let (good, found) = volumes(list(&spec.volumes), meta, &path.child("volumes"));
+    let (good, found) = volumes(list(&spec.volumes), meta, faults, &path.child("volumes"));
     errors.extend(found);
     let claims = list(&spec.resource_claims);
     let context = Context {
@@ -114,13 +118,14 @@ pub(crate) fn pod_spec(spec: &PodSpec, meta: Option<&ObjectMeta>, is_pod: bool, 
         claims: claims.iter().map(|c| c.name.clone()).filter(|n| !n.is_empty()).collect(),
         grace: spec.termination_grace_period_seconds,
         host_users: spec.host_users != Some(false),
+        faults,
     };
     errors.extend(resource_claims(claims, meta, &path.child("resourceClaims")));
     errors.extend(container::containers(&context, &path.child("containers")));
     errors.extend(container::init_containers(&context, &path.child("initContainers")));
     errors.extend(container::ephemeral_containers(&context, &path.child("ephemeralContainers")));
-    errors.extend(pod_resources(spec, &context.claims, &path.child("resources")));
-    host_network(spec, is_pod, path, &mut errors);
+    errors.extend(pod_resources(spec, &context, &path.child("resources")));
+    host_network(spec, meta.is_some(), path, &mut errors);
     match text(&spec.restart_policy) {
         "" => errors.required(&path.child("restartPolicy"), ""),
         policy => errors.one_of(&path.child("restartPolicy"), policy, &["Always", "OnFailure", "Never"]),
@@ -133,11 +138,10 @@ pub(crate) fn pod_spec(spec: &PodSpec, meta: Option<&ObjectMeta>, is_pod: bool, 
         }
     }
     errors.extend(meta::labels(spec.node_selector.as_ref(), &path.child("nodeSelector")));
-    if let Some(security) = &spec.security_context {
-        errors.extend(security::pod(security, spec, &path.child("securityContext")));
-    }
+    let security = spec.security_context.clone().unwrap_or_default();
+    errors.extend(security::pod(&security, spec, faults, &path.child("securityContext")));
     if let Some(own) = &spec.affinity {
-        errors.extend(affinity(own, &path.child("affinity")));
+        errors.extend(affinity(own, faults, &path.child("affinity")));
     }
     errors.extend(dns_config(spec.dns_config.as_ref(), text(&spec.dns_policy), &path.child("dnsConfig")));
     for (i, gate) in list(&spec.readiness_gates).iter().enumerate() {
@@ -146,17 +150,17 @@ pub(crate) fn pod_spec(spec: &PodSpec, meta: Option<&ObjectMeta>, is_pod: bool, 
     }
     errors.extend(scheduling_gates(list(&spec.scheduling_gates), &path.child("schedulingGates")));
     let constraints = list(&spec.topology_spread_constraints);
-    errors.extend(spread_constraints(constraints, &path.child("topologySpreadConstraints")));
+    errors.extend(spread_constraints(constraints, faults, &path.child("topologySpreadConstraints")));
     errors.extend(security::host_processes(spec, path));
-    host_users(spec, path, &mut errors);
+    host_users(spec, faults, path, &mut errors);
     host_name(spec, path, &mut errors);
-    errors.extend(names_and_limits(spec, path));
+    errors.extend(names_and_limits(spec, faults, path));
     errors.extend(container::file_variables(spec, path));
     errors
 }
 
 /// The plain fields at the end of the spec.
-fn names_and_limits(spec: &PodSpec, path: &Path) -> ErrorList {
+fn names_and_limits(spec: &PodSpec, faults: &[Fault], path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let optional = |name: &Option<String>| Some(text(name).to_owned()).filter(|n| !n.is_empty());
     if let Some(name) = optional(&spec.service_account_name) {
@@ -198,7 +202,7 @@ fn names_and_limits(spec: &PodSpec, path: &Path) -> ErrorList {
             ..Default::default()
         };
         let at = path.child("overhead");
-        errors.extend(requirements(&limits, container_resource_name, &BTreeSet::new(), &at));
+        errors.extend(requirements(&limits, container_resource_name, &BTreeSet::new(), faults, &at));
     }
     errors.extend(security::operating_system(spec, path));
     if let Some(group) = &spec.scheduling_group {
@@ -264,7 +268,7 @@ fn resource_claims(claims: &[PodResourceClaim], meta: Option<&ObjectMeta>, path:
 }
 
 /// Requests and limits of the pod as a whole, and whether the containers fit into them.
-fn pod_resources(spec: &PodSpec, claims: &BTreeSet<String>, path: &Path) -> ErrorList {
+fn pod_resources(spec: &PodSpec, context: &Context<'_>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let Some(resources) = &spec.resources else { return errors };
     if security::os_name(spec) == Some("windows") {
@@ -275,7 +279,7 @@ fn pod_resources(spec: &PodSpec, claims: &BTreeSet<String>, path: &Path) -> Erro
         let detail = "claims may not be set for Resources at pod-level";
         errors.forbidden(&path.child("claims"), detail);
     }
-    errors.extend(requirements(resources, pod_resource_name, claims, path));
+    errors.extend(requirements(resources, pod_resource_name, &context.claims, context.faults, path));
     let (requests, limits) =
         (rules::read(resources.requests.as_ref()), rules::read(resources.limits.as_ref()));
     for (name, sum) in rules::aggregate_container_requests(spec) {
@@ -371,7 +375,7 @@ fn scheduling_gates(gates: &[PodSchedulingGate], path: &Path) -> ErrorList {
     errors
 }
 
-fn host_users(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
+fn host_users(spec: &PodSpec, faults: &[Fault], path: &Path, errors: &mut ErrorList) {
     if spec.host_users != Some(false) {
         return;
     }
@@ -380,7 +384,7 @@ fn host_users(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
         errors.forbidden(&path.child(key), "when `hostUsers` is false");
     }
     security::each_container(spec, path, |container, path| {
-        if !list(&container.volume_devices).is_empty() {
+        if !list(&container.volume_devices).is_empty() && !faults.contains(&Fault::UserDevices) {
             errors.forbidden(&path.child("volumeDevices"), "when `hostUsers` is false");
         }
     });
@@ -401,15 +405,13 @@ fn host_name(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
     errors.extend(object_name(name, &path_of));
 }
 
-/// The template of a workload.
-pub(crate) fn template(template: &PodTemplateSpec, path: &Path) -> ErrorList {
+/// The template of a workload; what was wrong with the one it replaces may stay.
+pub(crate) fn template(template: &PodTemplateSpec, old: Option<&PodTemplateSpec>, path: &Path) -> ErrorList {
     let empty = (ObjectMeta::default(), PodSpec::default());
     let meta = template.metadata.as_ref().unwrap_or(&empty.0);
     let spec = template.spec.as_ref().unwrap_or(&empty.1);
-    let mut errors = meta::labels(meta.labels.as_ref(), &path.child("labels"));
-    errors.extend(meta::annotations(meta.annotations.as_ref(), &path.child("annotations")));
-    errors.extend(pod_annotations(meta, spec, &path.child("annotations")));
-    errors.extend(pod_spec(spec, None, false, &path.child("spec")));
+    let mut errors = template_metadata(template, old, path);
+    errors.extend(pod_spec(spec, None, &of_template(old), &path.child("spec")));
     let annotations = meta.annotations.clone().unwrap_or_default();
     errors.extend(security::profiles_agree(&annotations, spec, &path.child("spec")));
     if !list(&spec.ephemeral_containers).is_empty() {
@@ -419,12 +421,28 @@ pub(crate) fn template(template: &PodTemplateSpec, path: &Path) -> ErrorList {
     errors
 }
 
+/// The labels and annotations of a template.
+pub(crate) fn template_metadata(
+    template: &PodTemplateSpec,
+    old: Option<&PodTemplateSpec>,
+    path: &Path,
+) -> ErrorList {
+    let empty = (ObjectMeta::default(), PodSpec::default());
+    let meta = template.metadata.as_ref().unwrap_or(&empty.0);
+    let spec = template.spec.as_ref().unwrap_or(&empty.1);
+    let mut errors = meta::labels(meta.labels.as_ref(), &path.child("labels"));
+    errors.extend(meta::annotations(meta.annotations.as_ref(), &path.child("annotations")));
+    let before = old.and_then(|old| old.metadata.as_ref());
+    errors.extend(pod_annotations(meta, before, spec, &path.child("annotations")));
+    errors
+}
+
 /// A new pod template.
 pub(crate) fn pod_template(object: &PodTemplate) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
     let empty = PodTemplateSpec::default();
-    errors.extend(template(object.template.as_ref().unwrap_or(&empty), &Path::new("template")));
+    errors.extend(template(object.template.as_ref().unwrap_or(&empty), None, &Path::new("template")));
     errors
 }
 
@@ -432,7 +450,8 @@ pub(crate) fn pod_template(object: &PodTemplate) -> ErrorList {
 pub(crate) fn pod_template_update(new: &PodTemplate, old: &PodTemplate) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let empty = PodTemplateSpec::default();
-    errors.extend(template(new.template.as_ref().unwrap_or(&empty), &Path::new("template")));
+    let now = new.template.as_ref().unwrap_or(&empty);
+    errors.extend(template(now, old.template.as_ref(), &Path::new("template")));
     errors
 }
 
@@ -462,7 +481,8 @@ fn annotation_updates(new: &Pod, old: &Pod, path: &Path) -> ErrorList {
         }
     }
     let spec = PodSpec::default();
-    errors.extend(pod_annotations(&new.metadata, new.spec.as_ref().unwrap_or(&spec), path));
+    let before = Some(&old.metadata);
+    errors.extend(pod_annotations(&new.metadata, before, new.spec.as_ref().unwrap_or(&spec), path));
     errors
 }
 
@@ -472,7 +492,7 @@ const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].imag
 pub(crate) fn update(new: &Pod, old: &Pod) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &path);
-    errors.extend(metadata_and_spec(new));
+    errors.extend(metadata_and_spec(new, Some(old)));
     errors.extend(annotation_updates(new, old, &path.child("annotations")));
     let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
     let path = Path::new("spec");
@@ -616,7 +636,7 @@ fn gated_update(munged: &mut PodSpec, old: &PodSpec, path: &Path, errors: &mut E
 pub(crate) fn ephemeral_containers(new: &Pod, old: &Pod) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &path);
-    errors.extend(metadata_and_spec(new));
+    errors.extend(metadata_and_spec(new, Some(old)));
     errors.extend(annotation_updates(new, old, &path.child("annotations")));
     if rules::is_mirror(old) {
         return vec![Error::forbidden(&Path::new("[]"), "static pods do not support ephemeral containers")];

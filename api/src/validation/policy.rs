@@ -153,6 +153,7 @@ pub(crate) fn runtime_class(object: &RuntimeClass) -> ErrorList {
             &limits,
             resources::container_resource_name,
             &BTreeSet::new(),
+            &[],
             &path,
         ));
     }

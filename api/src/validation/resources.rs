@@ -9,6 +9,7 @@ use crate::field::{Error, ErrorList, Path, Report};
 use crate::format;
 use crate::quantity::Quantity;
 
+use super::pod::Fault;
 use super::rules::{NOT_INTEGER, amount, dns_label, list, non_negative_amount};
 
 const HUGE_PAGES: &str = "hugepages-";
@@ -133,6 +134,11 @@ pub(crate) fn basic_amount(value: &ApiQuantity, path: &Path) -> ErrorList {
     errors
 }
 
+/// Whether the amount is one of huge pages, but of no whole number of them.
+pub(crate) fn indivisible_pages(name: &str, value: &ApiQuantity) -> bool {
+    is_huge_pages(name) && !huge_pages_divisible(name, &amount(value))
+}
+
 fn huge_pages_divisible(name: &str, value: &Quantity) -> bool {
     let Ok(page) = Quantity::parse(name.trim_start_matches(HUGE_PAGES)) else { return false };
     page.sign() > 0 && page.milli_value() % 1000 == 0 && value.value() % page.value() == 0
@@ -146,22 +152,31 @@ pub(crate) fn requirements(
     requirements: &ResourceRequirements,
     name_rule: NameRule,
     claims: &BTreeSet<String>,
+    faults: &[Fault],
     path: &Path,
 ) -> ErrorList {
     let mut errors = ErrorList::new();
+    let whole_pages = !faults.contains(&Fault::HugePages);
     let empty = BTreeMap::new();
     let limits = requirements.limits.as_ref().unwrap_or(&empty);
     let requests = requirements.requests.as_ref().unwrap_or(&empty);
     let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
     for (name, value) in limits {
-        one(name, value, name_rule, &limits_path, &mut errors);
+        let key = limits_path.key(name);
+        errors.extend(name_rule(name, &key));
+        errors.extend(resource_amount(name, value, &key));
+        if whole_pages {
+            huge_pages(name, value, &key, &mut errors);
+        }
     }
     for (name, value) in requests {
         let key = requests_path.key(name);
         errors.extend(name_rule(name, &key));
         errors.extend(resource_amount(name, value, &key));
         against_limit(name, value, limits.get(name), &requests_path, &limits_path, &mut errors);
-        huge_pages(name, value, &key, &mut errors);
+        if whole_pages {
+            huge_pages(name, value, &key, &mut errors);
+        }
     }
     let names = || limits.keys().chain(requests.keys());
     if names().any(|n| is_huge_pages(n)) && !names().any(|n| matches!(n.as_str(), "cpu" | "memory")) {
@@ -171,16 +186,9 @@ pub(crate) fn requirements(
     errors
 }
 
-fn one(name: &str, value: &ApiQuantity, rule: NameRule, path: &Path, errors: &mut ErrorList) {
-    let key = path.key(name);
-    errors.extend(rule(name, &key));
-    errors.extend(resource_amount(name, value, &key));
-    huge_pages(name, value, &key, errors);
-}
-
 fn huge_pages(name: &str, value: &ApiQuantity, path: &Path, errors: &mut ErrorList) {
-    let parsed = amount(value);
-    if is_huge_pages(name) && !huge_pages_divisible(name, &parsed) {
+    if indivisible_pages(name, value) {
+        let parsed = amount(value);
         let detail = format!("{parsed} is not positive integer multiple of {name}");
         errors.invalid(path, parsed.to_string(), detail);
     }

@@ -9,6 +9,7 @@ use crate::field::{Error, ErrorList, Path, Report};
 use crate::format;
 
 use super::golang;
+use super::pod::Fault;
 use super::rules::{check_int, list, to_value};
 use super::volume::descending_path;
 
@@ -101,7 +102,7 @@ pub(crate) fn container(context: &SecurityContext, host_users: bool, path: &Path
 }
 
 /// The security context of a pod.
-pub(crate) fn pod(context: &PodSecurityContext, spec: &PodSpec, path: &Path) -> ErrorList {
+pub(crate) fn pod(context: &PodSecurityContext, spec: &PodSpec, faults: &[Fault], path: &Path) -> ErrorList {
     let mut errors = id(context.fs_group, &path.child("fsGroup"));
     errors.extend(id(context.run_as_user, &path.child("runAsUser")));
     errors.extend(id(context.run_as_group, &path.child("runAsGroup")));
@@ -112,7 +113,8 @@ pub(crate) fn pod(context: &PodSecurityContext, spec: &PodSpec, path: &Path) -> 
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.invalid(&path.child("shareProcessNamespace"), true, detail);
     }
-    sysctls(context, spec, &path.child("sysctls"), &mut errors);
+    let lax = faults.contains(&Fault::Sysctls);
+    sysctls(context, spec, lax, &path.child("sysctls"), &mut errors);
     if let Some(policy) = &context.fs_group_change_policy {
         errors.one_of(&path.child("fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
     }
@@ -128,7 +130,7 @@ pub(crate) fn pod(context: &PodSecurityContext, spec: &PodSpec, path: &Path) -> 
     errors
 }
 
-fn sysctls(context: &PodSecurityContext, spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
+fn sysctls(context: &PodSecurityContext, spec: &PodSpec, lax: bool, path: &Path, errors: &mut ErrorList) {
     let segment = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
     let mut seen = std::collections::BTreeSet::new();
     for (i, sysctl) in list(&context.sysctls).iter().enumerate() {
@@ -143,13 +145,22 @@ fn sysctls(context: &PodSecurityContext, spec: &PodSpec, path: &Path, errors: &m
         } else if seen.contains(name) {
             errors.duplicate(&at, name);
         }
-        let name_space = name.replace('/', ".");
-        if spec.host_network == Some(true) && name_space.starts_with("net.") {
-            errors.invalid(&at, name, "may not be specified when 'hostNetwork' is true");
-        } else if spec.host_ipc == Some(true) && is_ipc(&name_space) {
-            errors.invalid(&at, name, "may not be specified when 'hostIPC' is true");
+        if let Some(why) = host_sysctl(name, spec).filter(|_| !lax) {
+            errors.invalid(&at, name, why);
         }
         seen.insert(name);
+    }
+}
+
+/// Why a sysctl may not be set, if its namespace is the host's.
+pub(crate) fn host_sysctl(name: &str, spec: &PodSpec) -> Option<&'static str> {
+    let name = name.replace('/', ".");
+    if spec.host_network == Some(true) && name.starts_with("net.") {
+        Some("may not be specified when 'hostNetwork' is true")
+    } else if spec.host_ipc == Some(true) && is_ipc(&name) {
+        Some("may not be specified when 'hostIPC' is true")
+    } else {
+        None
     }
 }
 
@@ -312,27 +323,28 @@ fn linux(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
 
 fn windows_pod(spec: &PodSpec, path: &Path, errors: &mut ErrorList) {
     let detail = "cannot be set for a windows pod";
-    if let Some(context) = &spec.security_context {
-        let at = path.child("securityContext");
-        let fields = [
-            (at.child("appArmorProfile"), context.app_armor_profile.is_some()),
-            (at.child("seLinuxOptions"), context.se_linux_options.is_some()),
-            (path.child("hostUsers"), spec.host_users.is_some()),
-            (path.child("hostPID"), spec.host_pid == Some(true)),
-            (path.child("hostIPC"), spec.host_ipc == Some(true)),
-            (at.child("seccompProfile"), context.seccomp_profile.is_some()),
-            (at.child("fsGroup"), context.fs_group.is_some()),
-            (at.child("fsGroupChangePolicy"), context.fs_group_change_policy.is_some()),
-            (at.child("sysctls"), !list(&context.sysctls).is_empty()),
-            (path.child("shareProcessNamespace"), spec.share_process_namespace.is_some()),
-            (at.child("runAsUser"), context.run_as_user.is_some()),
-            (at.child("runAsGroup"), context.run_as_group.is_some()),
-            (at.child("supplementalGroups"), context.supplemental_groups.is_some()),
-            (at.child("supplementalGroupsPolicy"), context.supplemental_groups_policy.is_some()),
-            (at.child("seLinuxChangePolicy"), context.se_linux_change_policy.is_some()),
-        ];
-        fields.iter().filter(|(_, set)| *set).for_each(|(at, _)| errors.forbidden(at, detail));
-    }
+    // Stored pods have a context, if an empty one.
+    let empty = PodSecurityContext::default();
+    let context = spec.security_context.as_ref().unwrap_or(&empty);
+    let at = path.child("securityContext");
+    let fields = [
+        (at.child("appArmorProfile"), context.app_armor_profile.is_some()),
+        (at.child("seLinuxOptions"), context.se_linux_options.is_some()),
+        (path.child("hostUsers"), spec.host_users.is_some()),
+        (path.child("hostPID"), spec.host_pid == Some(true)),
+        (path.child("hostIPC"), spec.host_ipc == Some(true)),
+        (at.child("seccompProfile"), context.seccomp_profile.is_some()),
+        (at.child("fsGroup"), context.fs_group.is_some()),
+        (at.child("fsGroupChangePolicy"), context.fs_group_change_policy.is_some()),
+        (at.child("sysctls"), !list(&context.sysctls).is_empty()),
+        (path.child("shareProcessNamespace"), spec.share_process_namespace.is_some()),
+        (at.child("runAsUser"), context.run_as_user.is_some()),
+        (at.child("runAsGroup"), context.run_as_group.is_some()),
+        (at.child("supplementalGroups"), context.supplemental_groups.is_some()),
+        (at.child("supplementalGroupsPolicy"), context.supplemental_groups_policy.is_some()),
+        (at.child("seLinuxChangePolicy"), context.se_linux_change_policy.is_some()),
+    ];
+    fields.iter().filter(|(_, set)| *set).for_each(|(at, _)| errors.forbidden(at, detail));
     each_container(spec, path, |container, path| {
         let Some(context) = &container.security_context else { return };
         let fields = [

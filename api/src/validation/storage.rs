@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::field::{Error, ErrorList, Path, Report};
 use crate::format;
 
-use super::claim::{same, volume_spec};
+use super::claim::{inline_volume_spec, same};
 use super::golang;
 use super::meta::{self, has_invalid_values, label_selector};
 use super::rules::{
@@ -195,7 +195,7 @@ fn attachment_source(source: &VolumeAttachmentSource, path: &Path, errors: &mut 
                 .required(&path.child("persistentVolumeName"), "must specify non empty persistentVolumeName");
         }
         (None, Some(_)) => {}
-        (Some(spec), None) => errors.extend(volume_spec(spec, "", true, &path.child("inlineVolumeSpec"))),
+        (Some(spec), None) => errors.extend(inline_volume_spec(spec, &path.child("inlineVolumeSpec"))),
     }
 }
 

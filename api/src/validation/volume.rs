@@ -3,17 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EphemeralVolumeSource, KeyToPath,
-    ObjectFieldSelector, ProjectedVolumeSource, ResourceFieldSelector, SecretVolumeSource, Volume,
+    ClusterTrustBundleProjection, ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
+    EphemeralVolumeSource, KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, ResourceFieldSelector,
+    SecretVolumeSource, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::field::{ErrorList, Path, Report, quote};
+use crate::field::{Error, ErrorList, Path, Report, quote};
 use crate::format;
 
 use super::claim::{claim_template, is_volume_name};
-use super::rules::{amount, check, dns_label, list, text};
+use super::golang;
+use super::meta::label_selector;
+use super::pod::Fault;
+use super::rules::{amount, check, dns_label, list, text, to_value};
 use super::source;
+use super::workload::show_selector;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
@@ -24,6 +29,7 @@ pub(crate) type Volumes<'a> = BTreeMap<&'a str, &'a Volume>;
 pub(crate) fn volumes<'a>(
     volumes: &'a [Volume],
     pod: Option<&ObjectMeta>,
+    faults: &[Fault],
     path: &Path,
 ) -> (Volumes<'a>, ErrorList) {
     let mut errors = ErrorList::new();
@@ -36,7 +42,7 @@ pub(crate) fn volumes<'a>(
         .collect();
     for (i, volume) in volumes.iter().enumerate() {
         let path = path.index(i);
-        let mut found = volume_source(volume, pod_name, &path);
+        let mut found = volume_source(volume, pod, faults, &path);
         if volume.name.is_empty() {
             found.required(&path.child("name"), "");
         } else {
@@ -99,7 +105,8 @@ impl<'p> Sources<'p> {
     }
 }
 
-fn volume_source(volume: &Volume, pod_name: &str, path: &Path) -> ErrorList {
+fn volume_source(volume: &Volume, pod: Option<&ObjectMeta>, faults: &[Fault], path: &Path) -> ErrorList {
+    let pod_name = pod.map(|m| text(&m.name)).unwrap_or_default();
     let mut all = Sources::new(path);
     all.take(volume.empty_dir.as_ref(), "emptyDir", "emptyDir", |source, path| {
         let mut errors = ErrorList::new();
@@ -155,7 +162,9 @@ fn volume_source(volume: &Volume, pod_name: &str, path: &Path) -> ErrorList {
     });
     all.take(volume.azure_disk.as_ref(), "azureDisk", "azureDisk", source::azure_disk);
     all.take(volume.storageos.as_ref(), "storageos", "storageos", source::storage_os);
-    all.take(volume.projected.as_ref(), "projected", "projected", projected);
+    all.take(volume.projected.as_ref(), "projected", "projected", |p, path| {
+        projected(p, faults.contains(&Fault::TokenPaths), path)
+    });
     all.take(volume.scale_io.as_ref(), "scaleIO", "scaleIO", |s, path| {
         let name = s.volume_name.clone().unwrap_or_default();
         source::required(path, &[("gateway", &s.gateway), ("system", &s.system), ("volumeName", &name)])
@@ -172,7 +181,7 @@ fn volume_source(volume: &Volume, pod_name: &str, path: &Path) -> ErrorList {
     }
     all.take(volume.image.as_ref(), "image", "image", |image, path| {
         let mut errors = ErrorList::new();
-        if text(&image.reference).is_empty() {
+        if pod.is_some() && text(&image.reference).is_empty() {
             errors.required(&path.child("reference"), "");
         }
         errors.extend(super::container::pull_policy(text(&image.pull_policy), &path.child("pullPolicy")));
@@ -398,7 +407,7 @@ pub(crate) fn resource_selector(field: &ResourceFieldSelector, path: &Path, volu
     errors
 }
 
-fn projected(source: &ProjectedVolumeSource, path: &Path) -> ErrorList {
+fn projected(source: &ProjectedVolumeSource, any_token_path: bool, path: &Path) -> ErrorList {
     let mut errors = mode(source.default_mode, &path.child("defaultMode"));
     let mut paths = BTreeSet::<String>::new();
     for (i, projection) in list(&source.sources).iter().enumerate() {
@@ -436,20 +445,14 @@ fn projected(source: &ProjectedVolumeSource, path: &Path) -> ErrorList {
             }
             if token.path.is_empty() {
                 errors.required(&path.child("path"), "");
-            } else {
+            } else if !any_token_path {
                 errors.extend(local_path(&token.path, &path.child("path")));
             }
         }
         if let Some(bundle) = &projection.cluster_trust_bundle {
             count += 1;
             let at = at.child("clusterTrustBundle");
-            match (&bundle.name, &bundle.signer_name) {
-                (Some(name), _) if name.is_empty() => {
-                    errors.required(&at.child("name"), "must be a valid object name");
-                }
-                (None, None) => errors.required(&at, "either name or signerName must be specified"),
-                _ => {}
-            }
+            trust_bundle(bundle, &at, &mut errors);
             if bundle.path.is_empty() {
                 errors.required(&at.child("path"), "");
             }
@@ -481,6 +484,45 @@ fn keyed(
     }
 }
 
+fn trust_bundle(bundle: &ClusterTrustBundleProjection, path: &Path, errors: &mut ErrorList) {
+    let at = path.child("labelSelector");
+    match (&bundle.name, &bundle.signer_name) {
+        (Some(_), Some(_)) => {
+            let shown = golang::show("core.ClusterTrustBundleProjection", &to_value(bundle));
+            let detail = "only one of name and signerName may be used";
+            errors.push(Error::invalid_shown(path, shown, detail));
+        }
+        (Some(name), None) => {
+            if name.is_empty() {
+                errors.required(&path.child("name"), "must be a valid object name");
+            }
+            for message in bundle_name(name) {
+                let detail = format!("not a valid clustertrustbundlename: {message}");
+                errors.invalid(&path.child("name"), name.as_str(), detail);
+            }
+            if let Some(selector) = &bundle.label_selector {
+                let shown = show_selector(Some(selector));
+                let detail = "labelSelector must be unset if name is specified";
+                errors.push(Error::invalid_shown(&at, shown, detail));
+            }
+        }
+        (None, Some(signer)) => {
+            let at_signer = path.child("signerName");
+            if signer.is_empty() {
+                errors.required(&at_signer, "must be a valid signer name");
+            }
+            errors.extend(super::certificates::signer_name(signer, &at_signer));
+            errors.extend(label_selector(bundle.label_selector.as_ref(), false, &at));
+        }
+        (None, None) => errors.required(path, "either name or signerName must be specified"),
+    }
+}
+
+/// Bundles of a signer are named after it: `example.com:signer:name`.
+fn bundle_name(name: &str) -> Vec<String> {
+    format::dns1123_subdomain(name.rsplit_once(':').map_or(name, |(_, own)| own))
+}
+
 fn pod_certificate(
     source: &k8s_openapi::api::core::v1::PodCertificateProjection,
     path: &Path,
@@ -488,11 +530,16 @@ fn pod_certificate(
     claim_path: &mut dyn FnMut(&mut ErrorList, &str, &str),
 ) {
     errors.extend(super::certificates::signer_name(&source.signer_name, &path.child("signerName")));
+    if let Some(annotations) = &source.user_annotations {
+        user_annotations(annotations, &path.child("userAnnotations"), errors);
+    }
     let kinds = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
     errors.one_of(&path.child("keyType"), &source.key_type, &kinds);
     if let Some(seconds) = source.max_expiration_seconds {
         let at = path.child("maxExpirationSeconds");
-        let max = if source.signer_name.starts_with("kubernetes.io/") { 86400 } else { 7_862_400 };
+        let signer = source.signer_name.split('/').next().unwrap_or_default();
+        let own = signer == "kubernetes.io" || signer.ends_with(".kubernetes.io");
+        let max = if own { 86400 } else { 7_862_400 };
         if seconds < 3600 {
             errors.invalid(&at, seconds, "if provided, maxExpirationSeconds must be >= 3600");
         }
@@ -512,6 +559,25 @@ fn pod_certificate(
     if files.iter().all(|(_, file)| file.is_empty()) {
         let detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
         errors.required(path, detail);
+    }
+}
+
+/// What the signer of a certificate is told.
+fn user_annotations(annotations: &BTreeMap<String, String>, path: &Path, errors: &mut ErrorList) {
+    for key in annotations.keys().map(|key| key.to_lowercase()) {
+        let messages = format::label_key(&key);
+        if key.is_empty() {
+            errors.required(path, "");
+        } else if !messages.is_empty() {
+            errors.messages(path, &key, messages);
+        } else if !key.contains('/') {
+            let detail = "must be a domain-prefixed key (such as \"acme.io/foo\")";
+            errors.invalid(path, key, detail);
+        }
+    }
+    let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if size > 256 << 10 {
+        errors.too_long(path, 256 << 10);
     }
 }
 

@@ -72,7 +72,7 @@ fn selected_template(
     selector: &Selector,
     kind: &str,
     path: &Path,
-    check: impl FnOnce(&PodTemplateSpec, &Path) -> ErrorList,
+    old: Option<&PodTemplateSpec>,
 ) -> ErrorList {
     let mut errors = ErrorList::new();
     let labels = template_labels(template);
@@ -80,7 +80,7 @@ fn selected_template(
         let detail = "`selector` does not match template `labels`";
         errors.invalid(&path.child("metadata").child("labels"), shown_labels(labels), detail);
     }
-    errors.extend(check(template, path));
+    errors.extend(pod::template(template, old, path));
     always(template, kind, path, &mut errors);
     errors
 }
@@ -121,13 +121,19 @@ pub(crate) fn deployment(object: &Deployment, given: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
     let empty = DeploymentSpec::default();
-    errors.extend(deployment_spec(object.spec.as_ref().unwrap_or(&empty), given, &Path::new("spec")));
+    errors.extend(deployment_spec(object.spec.as_ref().unwrap_or(&empty), None, given, &Path::new("spec")));
     errors
 }
 
-fn deployment_spec(spec: &DeploymentSpec, given: bool, path: &Path) -> ErrorList {
+fn deployment_spec(
+    spec: &DeploymentSpec,
+    old: Option<&DeploymentSpec>,
+    given: bool,
+    path: &Path,
+) -> ErrorList {
     let mut errors = non_negative(spec.replicas.unwrap_or(0), &path.child("replicas"));
-    required_selector(&spec.selector, &spec.template, "deployment", "ReplicaSet", given, path, &mut errors);
+    let templates = (&spec.template, old.map(|old| &old.template));
+    required_selector(&spec.selector, templates, given, path, &mut errors);
     deployment_strategy(spec.strategy.as_ref(), &path.child("strategy"), &mut errors);
     let ready = spec.min_ready_seconds.unwrap_or(0);
     errors.extend(non_negative(ready, &path.child("minReadySeconds")));
@@ -147,25 +153,17 @@ fn deployment_spec(spec: &DeploymentSpec, given: bool, path: &Path) -> ErrorList
 /// The selector of a deployment or replica set with its template.
 fn required_selector(
     own: &LabelSelector,
-    template: &PodTemplateSpec,
-    kind: &str,
-    owner: &str,
+    (template, old): (&PodTemplateSpec, Option<&PodTemplateSpec>),
     given: bool,
     path: &Path,
     errors: &mut ErrorList,
 ) {
     let at = path.child("selector");
-    selector(own, given, &at, kind, errors);
+    selector(own, given, &at, "deployment", errors);
     match Selector::from_meta(given.then_some(own)) {
         Err(_) => errors.push(invalid_selector(&at, Some(own), "invalid label selector")),
         Ok(selector) => {
-            errors.extend(selected_template(
-                template,
-                &selector,
-                owner,
-                &path.child("template"),
-                pod::template,
-            ));
+            errors.extend(selected_template(template, &selector, "ReplicaSet", &path.child("template"), old));
         }
     }
 }
@@ -233,7 +231,7 @@ fn amount_of(value: &IntOrString) -> i64 {
 pub(crate) fn deployment_update(new: &Deployment, old: &Deployment, given: bool) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
-    errors.extend(deployment_spec(spec, given, &Path::new("spec")));
+    errors.extend(deployment_spec(spec, Some(old_spec), given, &Path::new("spec")));
     immutable_selector(given.then_some(&spec.selector), &old_spec.selector, &mut errors);
     errors
 }
@@ -274,16 +272,22 @@ pub(crate) fn replica_set(object: &ReplicaSet, given: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
     let empty = ReplicaSetSpec::default();
-    errors.extend(replica_set_spec(object.spec.as_ref().unwrap_or(&empty), given, &Path::new("spec")));
+    errors.extend(replica_set_spec(object.spec.as_ref().unwrap_or(&empty), None, given, &Path::new("spec")));
     errors
 }
 
-fn replica_set_spec(spec: &ReplicaSetSpec, given: bool, path: &Path) -> ErrorList {
+fn replica_set_spec(
+    spec: &ReplicaSetSpec,
+    old: Option<&ReplicaSetSpec>,
+    given: bool,
+    path: &Path,
+) -> ErrorList {
     let mut errors = non_negative(spec.replicas.unwrap_or(0), &path.child("replicas"));
     errors.extend(non_negative(spec.min_ready_seconds.unwrap_or(0), &path.child("minReadySeconds")));
     let empty = PodTemplateSpec::default();
     let template = spec.template.as_ref().unwrap_or(&empty);
-    required_selector(&spec.selector, template, "deployment", "ReplicaSet", given, path, &mut errors);
+    let templates = (template, old.and_then(|old| old.template.as_ref()));
+    required_selector(&spec.selector, templates, given, path, &mut errors);
     errors
 }
 
@@ -291,7 +295,7 @@ fn replica_set_spec(spec: &ReplicaSetSpec, given: bool, path: &Path) -> ErrorLis
 pub(crate) fn replica_set_update(new: &ReplicaSet, old: &ReplicaSet, given: bool) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
-    errors.extend(replica_set_spec(spec, given, &Path::new("spec")));
+    errors.extend(replica_set_spec(spec, Some(old_spec), given, &Path::new("spec")));
     immutable_selector(given.then_some(&spec.selector), &old_spec.selector, &mut errors);
     errors
 }
@@ -324,11 +328,15 @@ pub(crate) fn replication_controller(object: &ReplicationController) -> ErrorLis
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
     let empty = ReplicationControllerSpec::default();
-    errors.extend(controller_spec(object.spec.as_ref().unwrap_or(&empty), &Path::new("spec")));
+    errors.extend(controller_spec(object.spec.as_ref().unwrap_or(&empty), None, &Path::new("spec")));
     errors
 }
 
-fn controller_spec(spec: &ReplicationControllerSpec, path: &Path) -> ErrorList {
+fn controller_spec(
+    spec: &ReplicationControllerSpec,
+    old: Option<&PodTemplateSpec>,
+    path: &Path,
+) -> ErrorList {
     let mut errors = non_negative(spec.min_ready_seconds.unwrap_or(0), &path.child("minReadySeconds"));
     let empty = BTreeMap::new();
     let labels = spec.selector.as_ref().unwrap_or(&empty);
@@ -344,13 +352,7 @@ fn controller_spec(spec: &ReplicationControllerSpec, path: &Path) -> ErrorList {
         None => errors.required(&at, ""),
         Some(template) => {
             let selector = Selector::from_set(labels);
-            errors.extend(selected_template(
-                template,
-                &selector,
-                "ReplicationController",
-                &at,
-                pod::template,
-            ));
+            errors.extend(selected_template(template, &selector, "ReplicationController", &at, old));
         }
     }
     errors
@@ -363,7 +365,8 @@ pub(crate) fn replication_controller_update(
 ) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     if let Some(spec) = &new.spec {
-        errors.extend(controller_spec(spec, &Path::new("spec")));
+        let before = old.spec.as_ref().and_then(|spec| spec.template.as_ref());
+        errors.extend(controller_spec(spec, before, &Path::new("spec")));
     }
     errors
 }
@@ -391,13 +394,16 @@ pub(crate) fn daemon_set(object: &DaemonSet, given: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_subdomain, &path);
     let empty = DaemonSetSpec::default();
-    errors.extend(daemon_set_spec(object.spec.as_ref().unwrap_or(&empty), given, &Path::new("spec")));
+    errors.extend(daemon_set_spec(object.spec.as_ref().unwrap_or(&empty), None, given, &Path::new("spec")));
     errors
 }
 
-fn daemon_set_spec(spec: &DaemonSetSpec, given: bool, path: &Path) -> ErrorList {
+fn daemon_set_spec(spec: &DaemonSetSpec, old: Option<&DaemonSetSpec>, given: bool, path: &Path) -> ErrorList {
     let at = path.child("selector");
-    let mut errors = label_selector(Some(&spec.selector), false, &at);
+    let before = old.map(|old| &old.template);
+    let lax = old.is_some_and(|old| meta::has_invalid_values(Some(&old.selector)))
+        || pod::of_template(before).contains(&pod::Fault::SelectorValues);
+    let mut errors = label_selector(Some(&spec.selector), lax, &at);
     let labels = template_labels(&spec.template);
     if Selector::from_meta(given.then_some(&spec.selector)).is_ok_and(|s| !s.matches(&labels)) {
         let at = path.child("template").child("metadata").child("labels");
@@ -406,7 +412,7 @@ fn daemon_set_spec(spec: &DaemonSetSpec, given: bool, path: &Path) -> ErrorList 
     if given && is_empty(&spec.selector) {
         errors.push(invalid_selector(&at, Some(&spec.selector), "empty selector is invalid for daemonset"));
     }
-    errors.extend(pod::template(&spec.template, &path.child("template")));
+    errors.extend(pod::template(&spec.template, before, &path.child("template")));
     always(&spec.template, "DaemonSet", &path.child("template"), &mut errors);
     errors.extend(non_negative(spec.min_ready_seconds.unwrap_or(0), &path.child("minReadySeconds")));
     daemon_strategy(spec.update_strategy.as_ref(), &path.child("updateStrategy"), &mut errors);
@@ -454,7 +460,7 @@ pub(crate) fn daemon_set_update(new: &DaemonSet, old: &DaemonSet, given: bool) -
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
     immutable_selector(given.then_some(&spec.selector), &old_spec.selector, &mut errors);
-    errors.extend(daemon_set_spec(spec, given, &Path::new("spec")));
+    errors.extend(daemon_set_spec(spec, Some(old_spec), given, &Path::new("spec")));
     errors
 }
 
@@ -484,17 +490,23 @@ pub(crate) fn stateful_set(object: &StatefulSet, given: bool) -> ErrorList {
     let path = Path::new("metadata");
     let mut errors = meta::validate_core(&object.metadata, true, format::name_is_label, &path);
     let empty = StatefulSetSpec::default();
-    errors.extend(stateful_set_spec(
-        object.spec.as_ref().unwrap_or(&empty),
-        given,
-        false,
-        &Path::new("spec"),
-    ));
+    let spec = object.spec.as_ref().unwrap_or(&empty);
+    errors.extend(stateful_set_spec(spec, given, &Stage::New, &Path::new("spec")));
     errors
 }
 
-fn stateful_set_spec(spec: &StatefulSetSpec, given: bool, update: bool, path: &Path) -> ErrorList {
+/// When a stateful set is checked.
+enum Stage<'a> {
+    New,
+    /// As it is stored, or as it is to be.
+    Changed(&'a StatefulSetSpec),
+    /// As it is to be, from one whose spec was not valid: its template may go on being so.
+    Tolerated(&'a StatefulSetSpec),
+}
+
+fn stateful_set_spec(spec: &StatefulSetSpec, given: bool, stage: &Stage<'_>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
+    let update = !matches!(stage, Stage::New);
     let at = path.child("podManagementPolicy");
     match text(&spec.pod_management_policy) {
         "" => errors.required(&at, ""),
@@ -512,7 +524,7 @@ fn stateful_set_spec(spec: &StatefulSetSpec, given: bool, update: bool, path: &P
     if !update {
         for (i, claim) in claims.iter().enumerate() {
             let at = path.child("volumeClaimTemplates").index(i).child("spec");
-            errors.extend(claim_spec(&claim.spec.clone().unwrap_or_default(), &at, false));
+            errors.extend(claim_spec(&claim.spec.clone().unwrap_or_default(), None, &at));
         }
     }
     errors.extend(non_negative(spec.replicas.unwrap_or(0), &path.child("replicas")));
@@ -535,7 +547,15 @@ fn stateful_set_spec(spec: &StatefulSetSpec, given: bool, update: bool, path: &P
                 let at = at.child("metadata").child("labels");
                 errors.invalid(&at, shown_labels(labels), "`selector` does not match template `labels`");
             }
-            errors.extend(pod::template(&template, &at));
+            let old = match stage {
+                Stage::New => None,
+                Stage::Changed(old) | Stage::Tolerated(old) => Some(&old.template),
+            };
+            if !matches!(stage, Stage::Tolerated(_)) {
+                errors.extend(pod::template(&template, old, &at));
+            }
+            // As upstream, which checks these twice.
+            errors.extend(pod::template_metadata(&template, old, &at));
         }
     }
     let at = path.child("template");
@@ -608,7 +628,9 @@ pub(crate) fn stateful_set_update(new: &StatefulSet, old: &StatefulSet, given: b
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
     let (Some(spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
     let path = Path::new("spec");
-    errors.extend(stateful_set_spec(spec, given, true, &path));
+    let was_valid = stateful_set_spec(old_spec, true, &Stage::Changed(old_spec), &path).is_empty();
+    let stage = if was_valid { Stage::Changed(old_spec) } else { Stage::Tolerated(old_spec) };
+    errors.extend(stateful_set_spec(spec, given, &stage, &path));
     let kept = StatefulSetSpec {
         replicas: old_spec.replicas,
         template: old_spec.template.clone(),

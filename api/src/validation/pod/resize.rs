@@ -17,7 +17,7 @@ type Amounts = BTreeMap<String, Quantity>;
 /// A pod with other resources.
 pub(crate) fn resize(new: &Pod, old: &Pod) -> ErrorList {
     let mut errors = meta::validate_update_core(&new.metadata, &old.metadata, &Path::new("metadata"));
-    errors.extend(metadata_and_spec(new));
+    errors.extend(metadata_and_spec(new, Some(old)));
     let refuse = |why: &str| vec![Error::forbidden(&Path::new("[]"), why)];
     if rules::is_mirror(old) {
         return refuse("static pods cannot be resized");
