@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::field::{Error, ErrorList, Path, Report, quote};
@@ -117,9 +118,43 @@ pub(crate) fn approval(new: &CertificateSigningRequest, old: &CertificateSigning
     change(new, old, Part::Approval)
 }
 
+/// A part of a text in PEM form (RFC 7468).
+struct Block {
+    label: String,
+    has_headers: bool,
+    contents: Vec<u8>,
+}
+
+/// The well-formed blocks of the text; all others are passed over, as Go does.
+fn blocks(pem: &[u8]) -> Vec<Block> {
+    let text = String::from_utf8_lossy(pem);
+    let (mut blocks, mut open) = (Vec::new(), None);
+    for line in text.lines().map(str::trim_end) {
+        if let Some(label) = line.strip_prefix("-----BEGIN ") {
+            open = label.strip_suffix("-----").map(|label| (label, Vec::new()));
+        } else if let Some(end) = line.strip_prefix("-----END ") {
+            blocks.extend(
+                open.take()
+                    .filter(|(label, _)| end.strip_suffix("-----") == Some(*label))
+                    .and_then(|(label, lines)| block(label, &lines)),
+            );
+        } else if let Some((_, lines)) = &mut open {
+            lines.push(line);
+        }
+    }
+    blocks
+}
+
+fn block(label: &str, lines: &[&str]) -> Option<Block> {
+    let headers = lines.iter().take_while(|line| line.contains(':')).count();
+    let text: String = lines[headers..].iter().flat_map(|line| line.split_whitespace()).collect();
+    let contents = STANDARD.decode(text).ok()?;
+    Some(Block { label: label.to_owned(), has_headers: headers > 0, contents })
+}
+
 /// Why the text is no request for a certificate.
 fn bad_request(pem: &[u8]) -> Option<String> {
-    let block = Pem::iter_from_buffer(pem).next().and_then(Result::ok);
+    let block = blocks(pem).into_iter().next();
     let Some(block) = block.filter(|block| block.label == "CERTIFICATE REQUEST") else {
         return Some("PEM block type must be CERTIFICATE REQUEST".to_owned());
     };
@@ -136,17 +171,26 @@ fn bad_certificate(pem: &[u8]) -> Option<String> {
     if pem.is_empty() {
         return None;
     }
-    let mut blocks = 0;
-    for block in Pem::iter_from_buffer(pem).map_while(Result::ok) {
+    let blocks = blocks(pem);
+    for block in &blocks {
         if block.label != "CERTIFICATE" {
             return Some(format!("only CERTIFICATE PEM blocks are allowed, found {}", quote(&block.label)));
         }
-        blocks += 1;
-        if X509Certificate::from_der(&block.contents).is_err() {
-            return Some("x509: malformed certificate".to_owned());
+        if block.has_headers {
+            return Some("no PEM block headers are permitted".to_owned());
+        }
+        if block.contents.is_empty() {
+            return Some("found CERTIFICATE PEM block containing 0 certificates".to_owned());
+        }
+        let mut rest = block.contents.as_slice();
+        while !rest.is_empty() {
+            match X509Certificate::from_der(rest) {
+                Ok((left, _)) => rest = left,
+                Err(_) => return Some("x509: malformed certificate".to_owned()),
+            }
         }
     }
-    (blocks == 0).then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
+    blocks.is_empty().then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
 }
 
 fn conditions_of(request: &CertificateSigningRequest) -> &[CertificateSigningRequestCondition] {
