@@ -15,6 +15,7 @@ const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
 const MAX_PORTS: usize = 20000;
 const MAX_HINTS: usize = 8;
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A new slice.
 pub(crate) fn create(slice: &EndpointSlice) -> ErrorList {
@@ -98,6 +99,10 @@ fn one(endpoint: &Endpoint, kind: &str, path: &Path, errors: &mut ErrorList) {
         errors.push(Error::too_many(&path.child("deprecatedTopology"), size, 16));
     }
     errors.extend(meta::labels(topology, &path.child("deprecatedTopology")));
+    if topology.is_some_and(|t| t.contains_key(ZONE)) {
+        let at = path.child("deprecatedTopology").key(ZONE);
+        errors.push(Error::internal(&at, "reserved key was not removed in conversion"));
+    }
     if let Some(hostname) = &endpoint.hostname {
         errors.extend(dns_label(hostname, &path.child("hostname")));
     }
