@@ -7,9 +7,24 @@
 
 mod autoscaling;
 mod batch;
+mod certificates;
+mod claims;
+mod endpoints;
+mod events;
+mod flowcontrol;
+mod leases;
 mod networking;
+mod node;
+mod persistent_volumes;
+mod pod;
 mod policy;
+mod quotas;
+mod service_changes;
 mod services;
+mod small;
+mod stateful_sets;
+mod storage;
+mod workloads;
 
 use api::field::ErrorList;
 use api::names::GroupVersionKind;
@@ -42,6 +57,61 @@ fn verdict(errors: &ErrorList, expected: &str) -> Result<(), String> {
         }
         _ => Err(format!("{expected:?} expected, found:\n    {}", found())),
     }
+}
+
+/// Whether all that is wrong is what is expected: parts divided by ` | `, each below the field `at`.
+fn whole_verdict(errors: &ErrorList, at: &str, expected: &str) -> Result<(), String> {
+    let parts: Vec<&str> = expected.split(" | ").filter(|part| !part.is_empty()).collect();
+    let matches = |error: &api::field::Error, part: &str| {
+        let part = format!("{at}{part}");
+        part.split_once(": ").is_some_and(|(field, text)| {
+            error.field.as_str() == field && error.to_string().contains(text.trim_start())
+        })
+    };
+    if parts.len() == errors.len() && errors.iter().zip(&parts).all(|(error, part)| matches(error, part)) {
+        return Ok(());
+    }
+    let found: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Err(format!("{at}: {expected:?} expected, found:\n    {}", found.join("\n    ")))
+}
+
+/// Puts all cases to the validation of new objects; they say all that is wrong, as [`whole_verdict`] reads it.
+fn below(
+    kind: &GroupVersionKind,
+    base: &Value,
+    at: &str,
+    place: impl Fn(&Value) -> Value,
+    cases: &[(Value, &str)],
+) {
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter_map(|(part, expected)| {
+            let object = decoded(kind, with(base, &place(part)));
+            let why = whole_verdict(&validation::validate_create(kind, &object), at, expected).err()?;
+            Some(format!("{part}: {why}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Puts all cases to the validation of objects changed by a subresource (or none): what is different from a valid
+/// object before and after, and all that is wrong with that.
+fn changes(kind: &GroupVersionKind, subresource: &str, base: &Value, cases: &[(Value, Value, &str)]) {
+    let mut base = base.clone();
+    base["metadata"]["resourceVersion"] = "1".into();
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter_map(|(before, after, expected)| {
+            let (old, new) = (decoded(kind, with(&base, before)), decoded(kind, with(&base, after)));
+            let errors = match subresource {
+                "" => validation::validate_update(kind, &new, &old),
+                _ => validation::validate_subresource_update(kind, subresource, &new, &old),
+            };
+            let why = whole_verdict(&errors, "", expected).err()?;
+            Some(format!("{before} -> {after}: {why}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Puts all cases to the validation of new objects.

@@ -88,6 +88,7 @@ fn roles() {
         &rbac("ClusterRole"),
         &json!({"metadata": {"name": "system:a"}}),
         &[
+            (json!({}), ""),
             (rule(json!({"verbs": ["get"], "nonResourceURLs": ["/*"]})), ""),
             (rule(json!({"nonResourceURLs": ["/*"]})), "rules[0].verbs: Required value"),
             (
@@ -173,6 +174,30 @@ fn bindings() {
                 "roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"",
             ),
             (
+                json!({"roleRef": {"apiGroup": "rbac.GroupName"}}),
+                "roleRef.apiGroup: Unsupported value: \"rbac.GroupName\"",
+            ),
+            (json!({"roleRef": {"kind": "Type"}}), "roleRef.kind: Unsupported value: \"Type\""),
+            (json!({"roleRef": {"name": ""}}), "roleRef.name: Required value"),
+            (json!({"metadata": {"name": ""}}), "metadata.name: Required value"),
+            (
+                json!({"subjects": [
+                    {"kind": "ServiceAccount", "name": "validsaname", "namespace": "foo"},
+                    {"kind": "User", "apiGroup": group, "name": "valid@username"},
+                    {"kind": "Group", "apiGroup": group, "name": "valid@groupname"},
+                ]}),
+                "",
+            ),
+            (subject(json!({"kind": "", "name": "subject"})), "subjects[0].kind: Unsupported value: \"\""),
+            (
+                subject(json!({"kind": "ServiceAccount", "namespace": "foo", "name": "subject:bad"})),
+                "subjects[0].name: Invalid value: \"subject:bad\"",
+            ),
+            (
+                subject(json!({"kind": "ServiceAccount", "namespace": "foo", "name": ""})),
+                "subjects[0].name: Required value",
+            ),
+            (
                 subject(json!({"kind": "ServiceAccount", "name": "a"})),
                 "subjects[0].namespace: Required value",
             ),
@@ -206,6 +231,15 @@ fn priority_classes() {
                 "metadata.namespace: Forbidden: not allowed on this type",
             ),
             (json!({"preemptionPolicy": "Odd"}), "preemptionPolicy: Unsupported value: \"Odd\""),
+            (json!({"metadata": {"name": "system-node-critical"}, "value": 2_000_001_000}), ""),
+            (
+                json!({"metadata": {"name": "system-node-critical"}, "value": 0}),
+                "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: value of system-node-critical PriorityClass must be 2000001000",
+            ),
+            (
+                json!({"metadata": {"name": "system-something"}, "value": 2_000_001_000}),
+                "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only.",
+            ),
         ],
     );
     updates(
@@ -215,6 +249,10 @@ fn priority_classes() {
             (json!({"globalDefault": true, "description": "x"}), ""),
             (json!({"value": 300}), "value: Forbidden: may not be changed in an update."),
             (json!({"preemptionPolicy": "Never"}), "preemptionPolicy: field is immutable"),
+            (json!({"value": null}), "value: Forbidden: may not be changed in an update."),
+            (json!({"description": null}), ""),
+            (json!({"metadata": {"name": "tier2"}}), "metadata.name: field is immutable"),
+            (json!({"metadata": {"namespace": "foo"}}), "metadata.namespace: "),
         ],
     );
 }

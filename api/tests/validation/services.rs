@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::counts;
 
-fn base() -> Value {
+pub(super) fn base() -> Value {
     json!({
         "metadata": {"name": "valid", "namespace": "valid", "labels": {}, "annotations": {}},
         "spec": {
@@ -15,11 +15,11 @@ fn base() -> Value {
     })
 }
 
-fn port(name: &str, port: i32) -> Value {
+pub(super) fn port(name: &str, port: i32) -> Value {
     json!({"name": name, "protocol": "TCP", "port": port, "targetPort": port})
 }
 
-fn balancer(changes: Value) -> Value {
+pub(super) fn balancer(changes: Value) -> Value {
     let mut spec = json!({
         "type": "LoadBalancer", "externalTrafficPolicy": "Cluster", "allocateLoadBalancerNodePorts": true,
     });
@@ -27,7 +27,7 @@ fn balancer(changes: Value) -> Value {
     json!({"spec": spec})
 }
 
-fn spec(spec: Value) -> Value {
+pub(super) fn spec(spec: Value) -> Value {
     json!({"spec": spec})
 }
 
