@@ -43,18 +43,18 @@ pub(crate) enum Fault {
 /// The faults that a stored spec has.
 pub(crate) fn of(old: Option<&PodSpec>) -> Vec<Fault> {
     let Some(spec) = old else { return Vec::new() };
-    let all: [(Fault, fn(&PodSpec) -> bool); 9] = [
-        (Fault::HugePages, huge_pages),
-        (Fault::InitRestarts, init_restarts),
-        (Fault::NodeValues, node_values),
-        (Fault::SelectorValues, selector_values),
-        (Fault::SpreadKeys, spread_keys),
-        (Fault::SpreadSelectors, spread_selectors),
-        (Fault::Sysctls, sysctls),
-        (Fault::TokenPaths, token_paths),
-        (Fault::UserDevices, user_devices),
+    let all = [
+        (Fault::HugePages, huge_pages(spec)),
+        (Fault::InitRestarts, init_restarts(spec)),
+        (Fault::NodeValues, node_values(spec)),
+        (Fault::SelectorValues, selector_values(spec)),
+        (Fault::SpreadKeys, spread_keys(spec)),
+        (Fault::SpreadSelectors, spread_selectors(spec)),
+        (Fault::Sysctls, sysctls(spec)),
+        (Fault::TokenPaths, token_paths(spec)),
+        (Fault::UserDevices, user_devices(spec)),
     ];
-    all.into_iter().filter(|(_, has)| has(spec)).map(|(fault, _)| fault).collect()
+    all.into_iter().filter(|(_, has)| *has).map(|(fault, _)| fault).collect()
 }
 
 /// The faults that a stored template has.
