@@ -38,6 +38,10 @@ fn specs_of_claims() {
             selector("InvalidOp", json!(["value1", "value2"])),
             ".selector.matchExpressions[0].operator: not a valid selector operator",
         ),
+        (
+            selector("In", json!(["-1"])),
+            ".selector.matchExpressions[0].values[0]: a valid label must be an empty string or consist of",
+        ),
         (json!({"accessModes": ["ReadWriteOncePod"]}), ""),
         (
             json!({"accessModes": ["ReadWriteOncePod", "ReadWriteMany"]}),
@@ -194,6 +198,24 @@ fn updates_of_specs() {
         // What was accepted once stays.
         (source("dataSource"), source("dataSource"), ""),
         (source("dataSourceRef"), source("dataSourceRef"), ""),
+    ]);
+}
+
+/// A selector with values that no label has may stay.
+#[test]
+fn updates_of_selectors() {
+    let selector = |value: &str| json!({"spec": {"selector": {"matchExpressions": [{"key": "key2", "operator": "In", "values": [value]}]}}});
+    let labelled = |mut claim: Value| {
+        claim["metadata"] = json!({"labels": {"a": "b"}});
+        claim
+    };
+    let wrong =
+        "spec.selector.matchExpressions[0].values[0]: a valid label must be an empty string or consist of";
+    updates(&[
+        (selector("-1"), labelled(selector("-1")), ""),
+        (selector("1"), labelled(selector("1")), ""),
+        (selector("-1"), selector("-2"), SPEC),
+        (selector("1"), selector("-1"), &format!("{wrong} | {SPEC}")),
     ]);
 }
 

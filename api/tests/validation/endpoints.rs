@@ -95,9 +95,12 @@ fn subsets() {
             (json!({"metadata": {"name": ""}}), "metadata.name: Required value"),
             (
                 json!({"metadata": {"namespace": "no@#invalid.;chars\"allowed"}}),
-                "metadata.namespace: Invalid value",
+                "metadata.namespace: a lowercase RFC 1123 label must consist of",
             ),
-            (json!({"metadata": {"name": "-_Invliad^&Characters"}}), "metadata.name: Invalid value"),
+            (
+                json!({"metadata": {"name": "-_Invliad^&Characters"}}),
+                "metadata.name: a lowercase RFC 1123 subdomain must consist of",
+            ),
         ],
     );
 }

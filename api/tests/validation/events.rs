@@ -163,7 +163,7 @@ fn changed_new_events() {
     let series =
         |count: i32| json!({"series": {"count": count, "lastObservedTime": "2017-09-19T13:49:16.000000Z"}});
     let at = |time: &str| json!({"eventTime": time});
-    let fixed = |field: &str| format!("{field}: Invalid value: ");
+    let fixed = |field: &str| format!("{field}: field is immutable");
     let mut cases: Vec<(Value, Value, String)> = vec![
         (series(1), series(2), String::new()),
         (series(2), series(1), "series.count: Invalid value: \"\": should be at least 2".to_owned()),

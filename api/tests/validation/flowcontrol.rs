@@ -164,9 +164,9 @@ fn schemas() {
         &[
             (json!({}), ""),
             (exempt("*"), ""),
-            (exempt("/"), "spec: Invalid value: "),
+            (exempt("/"), "spec: spec of 'exempt' must equal the fixed value"),
             (catch_all("*"), ""),
-            (catch_all("/"), "spec: Invalid value: "),
+            (catch_all("/"), "spec: spec of 'catch-all' must equal the fixed value"),
             (
                 of(
                     "fred",
@@ -240,10 +240,10 @@ fn levels() {
     };
     let misnamed =
         "spec.type: Invalid value: \"Limited\": must be 'Exempt' if and only if `name` is 'exempt'";
-    let changed = format!("{misnamed} | spec: Invalid value: ");
-    let repurposed = format!(
-        "{misnamed} | spec.exempt: Forbidden: must be nil if the type is Limited | spec: Invalid value: "
-    );
+    let fixed = "spec: spec of 'exempt' except the 'spec.exempt' field must equal the fixed value";
+    let changed = format!("{misnamed} | {fixed}");
+    let repurposed =
+        format!("{misnamed} | spec.exempt: Forbidden: must be nil if the type is Limited | {fixed}");
     below(
         &kind("PriorityLevelConfiguration"),
         &level(),
@@ -265,7 +265,7 @@ fn levels() {
                 exempt(
                     json!({"limited": {"nominalConcurrencyShares": 42, "limitResponse": {"type": "Reject"}}}),
                 ),
-                "spec.limited: Forbidden: must be nil if the type is not Limited | spec: Invalid value: ",
+                "spec.limited: Forbidden: must be nil if the type is not Limited | spec: spec of 'exempt' except the 'spec.exempt' field must equal the fixed value",
             ),
             (exempt(json!({"exempt": {"nominalConcurrencyShares": 10, "lendablePercent": 10}})), ""),
             (
@@ -278,7 +278,7 @@ fn levels() {
             ),
             (of("broken-type", json!({"type": "Other"})), "spec.type: Unsupported value: \"Other\""),
             (of("max-in-flight", json!({})), ""),
-            (of("catch-all", json!({})), "spec: Invalid value: "),
+            (of("catch-all", json!({})), "spec: spec of 'catch-all' must equal the fixed value"),
             (of("catch-all", json!({"limited": {"nominalConcurrencyShares": 5, "lendablePercent": 0}})), ""),
             (
                 json!({"metadata": {"annotations": {"flowcontrol.k8s.io/preserve-zero-concurrency-shares": ""}}}),

@@ -251,7 +251,7 @@ fn attachments() {
             ),
         ],
     );
-    let fixed = "spec: Invalid value: ";
+    let fixed = "spec: field is immutable";
     let long = attached_with(&json!({"attachError": {"message": "a".repeat(256 << 10)}}));
     let other = json!({"persistentVolumeName": null, "inlineVolumeSpec": inline()});
     changes(
@@ -352,7 +352,7 @@ fn node_changes() {
     let two = super::with(&csi_driver("csi.driver-2"), &limited(json!(20)));
     let base = json!({"metadata": {"name": "foo1"}, "spec": {"drivers": [one, two]}});
     let drivers = |drivers: &[&Value]| json!({"spec": {"drivers": drivers}});
-    let fixed = "spec.drivers: Invalid value: ";
+    let fixed = "spec.drivers: field is immutable";
     let new = csi_driver("csi.new-driver");
     let changed = |driver: &Value, changes: Value| super::with(driver, &changes);
     let cases: Vec<(Value, Value, &str)> = [
@@ -436,8 +436,11 @@ fn drivers() {
         ("io.kubernetes.storage.csi.driver", ""),
         ("io-kubernetes-storage-csi-driver", ""),
         ("1csi2driver3", ""),
-        ("-invalid-@#$%^&*()-", "metadata.name: Invalid value"),
-        ("my-a-b-c-d-ABCDEFGHIJKLMNOPQRSTUVWXYZ-driver", "metadata.name: Invalid value"),
+        ("-invalid-@#$%^&*()-", "metadata.name: a lowercase RFC 1123 subdomain must consist of"),
+        (
+            "my-a-b-c-d-ABCDEFGHIJKLMNOPQRSTUVWXYZ-driver",
+            "metadata.name: a lowercase RFC 1123 subdomain must consist of",
+        ),
     ]
     .into_iter()
     .map(|(name, wrong)| (json!({"metadata": {"name": name}}), wrong))
@@ -555,7 +558,7 @@ fn capacities() {
                 json!({"storageClassName": "other"}),
                 "storageClassName: Invalid value: \"other\": field is immutable",
             ),
-            (json!({}), selected("In"), "nodeTopology: Invalid value: "),
+            (json!({}), selected("In"), "nodeTopology: field is immutable"),
             (selected("In"), json!({}), "nodeTopology: Invalid value: null: field is immutable"),
         ],
     );
