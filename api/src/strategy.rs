@@ -62,6 +62,8 @@ pub(crate) struct Strategy {
     pub(crate) subresources: &'static [(&'static str, Update)],
     /// Where the spec of a pod stands, if anywhere.
     pub(crate) pod_spec: &'static [&'static str],
+    /// Names of objects that nobody deletes, and why.
+    pub(crate) undeletable: (&'static [&'static str], &'static str),
 }
 
 impl Strategy {
@@ -78,6 +80,7 @@ impl Strategy {
         create_on_update: false,
         subresources: &[],
         pod_spec: &[],
+        undeletable: (&[], ""),
     };
 
     /// A spec and a status, with a generation that counts changes of the spec.
@@ -138,6 +141,11 @@ impl Strategy {
         self
     }
 
+    pub(crate) const fn undeletable(mut self, names: &'static [&'static str], why: &'static str) -> Self {
+        self.undeletable = (names, why);
+        self
+    }
+
     pub(crate) const fn pod_at(mut self, path: &'static [&'static str]) -> Self {
         self.pod_spec = path;
         self
@@ -163,6 +171,13 @@ pub fn allow_unconditional_update(gvk: &GroupVersionKind) -> bool {
 #[must_use]
 pub fn allow_create_on_update(gvk: &GroupVersionKind) -> bool {
     strategy(gvk).create_on_update
+}
+
+/// Why an object of this name may not be deleted, if it may not.
+#[must_use]
+pub fn why_undeletable(gvk: &GroupVersionKind, name: &str) -> Option<&'static str> {
+    let (names, why) = strategy(gvk).undeletable;
+    names.contains(&name).then_some(why)
 }
 
 /// What the server does to a new object. Gives warnings about the object as it was.

@@ -244,7 +244,10 @@ pub(super) static KINDS: &[Kind] = &[
         .validate(|o| v::typed(o, v::discovery::create), |n, o| v::typed2(n, o, v::discovery::update)),
     Kind::new("scheduling.k8s.io", "v1", "PriorityClass")
         .defaults(d::other::priority_class)
-        .strategy(Strategy::PLAIN.fixed_generation())
+        .strategy(Strategy::PLAIN.fixed_generation().undeletable(
+            &["system-node-critical", "system-cluster-critical"],
+            "this is a system priority class and cannot be deleted",
+        ))
         .table(&p::other::PRIORITY_CLASS)
         .validate(
             |o| v::typed(o, v::policy::priority_class),

@@ -1,6 +1,6 @@
 //! Pods.
 
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,10 +17,10 @@ pub(crate) const STRATEGY: Strategy = Strategy::SPEC_STATUS
     .subresources(&[("ephemeralcontainers", ephemeral_containers as Update), ("resize", resize as Update)]);
 
 fn create(pod: &mut Object) {
-    let spec: Option<PodSpec> = pod.get("spec").and_then(|spec| PodSpec::deserialize(spec).ok());
-    let class = spec.as_ref().map_or("BestEffort", compute_qos_class);
+    let spec = pod.object("spec");
+    let class = spec.map_or("BestEffort", |spec| compute_qos_class(&resources_only(spec)));
     let mut status = json!({"phase": "Pending", "qosClass": class});
-    if spec.is_some_and(|s| s.scheduling_gates.is_some_and(|gates| !gates.is_empty())) {
+    if spec.is_some_and(|spec| !spec.list("schedulingGates").is_empty()) {
         let now = jiff::Timestamp::now().as_second();
         let now = jiff::Timestamp::from_second(now).unwrap_or_default().to_string();
         status["conditions"] = json!([{
@@ -34,6 +34,20 @@ fn create(pod: &mut Object) {
         label_keys(spec, &labels);
     }
     app_armor::sync(pod);
+}
+
+/// What of a spec its class of service follows from: reading all of it would cost more than all else done here.
+fn resources_only(spec: &Object) -> PodSpec {
+    let resources = |of: &Object| of.get("resources").and_then(|r| ResourceRequirements::deserialize(r).ok());
+    let containers = |list: &str| -> Vec<Container> {
+        spec.each(list).map(|c| Container { resources: resources(c), ..Container::default() }).collect()
+    };
+    PodSpec {
+        containers: containers("containers"),
+        init_containers: Some(containers("initContainers")),
+        resources: resources(spec),
+        ..PodSpec::default()
+    }
 }
 
 /// Selectors of affinity terms are narrowed to (or away from) the pod's own values of the named labels.

@@ -12,8 +12,10 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{DecodingKey, Validation};
 use k8s_openapi::api::core::v1::{Node, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::keys::VerifyingKey;
 use super::{TokenAuthenticator, TokenError, TokenUser, User};
@@ -157,6 +159,8 @@ pub trait Lookup: Send + Sync + 'static {
     async fn node(&self, name: &str) -> Option<ObjectMeta>;
     /// A secret.
     async fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>>;
+    /// Notes that the token in a secret has been used.
+    async fn used(&self, secret: &Secret);
 }
 
 /// Looks into informers first and asks the API for what they do not have (yet).
@@ -232,6 +236,30 @@ impl Lookup for Cached {
         }
         live::<Secret>(Api::namespaced(self.client.clone(), namespace), name).await.map(Arc::new)
     }
+
+    async fn used(&self, secret: &Secret) {
+        let Some(patch) = last_used(secret, Timestamp::now()) else { return };
+        let api = Api::<Secret>::namespaced(self.client.clone(), &secret.namespace().unwrap_or_default());
+        let patched = api.patch(&secret.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
+        if let Err(error) = patched {
+            tracing::warn!(%error, secret = secret.name_any(), "could not note that a token has been used");
+        }
+    }
+}
+
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+
+/// The patch that says on which day the token in a secret was last used, if it does not say so yet. Another server's
+/// clock may be a day ahead.
+fn last_used(secret: &Secret, now: Timestamp) -> Option<Value> {
+    let day = |time: Timestamp| time.strftime("%Y-%m-%d").to_string();
+    let (today, tomorrow) = (day(now), day(now + SignedDuration::from_hours(24)));
+    let noted = secret.labels().get(LAST_USED);
+    if noted.is_some_and(|noted| *noted == today || *noted == tomorrow) {
+        return None;
+    }
+    let labels = json!({LAST_USED: today});
+    Some(json!({"metadata": {"uid": secret.metadata.uid, "labels": labels}}))
 }
 
 /// Verifies service account tokens.
@@ -352,6 +380,7 @@ impl ServiceAccountTokens {
                 claims.legacy_secret
             ));
         }
+        self.lookup.used(&secret).await;
         let account = Reference { name: name.to_owned(), uid };
         Ok(user_of(
             &Bound { namespace: namespace.to_owned(), serviceaccount: account, ..Bound::default() },

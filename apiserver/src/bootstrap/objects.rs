@@ -69,17 +69,19 @@ pub async fn start(client: &Client, config: &Config, facts: &Facts) -> Result<()
         all(&levels, flow_objects("PriorityLevelConfiguration")?).await?;
         all(&schemas, flow_objects("FlowSchema")?).await
     };
-    let (network, flow, priorities, services, authentication) = tokio::join!(
+    let (network, flow, priorities, services, authentication, tracking) = tokio::join!(
         network,
         flow,
         all(&priorities, priority_classes()),
         all(&services, api_services()?),
         authentication(client, config, facts),
+        token_tracking(client),
     );
     network?;
     flow?;
     priorities?;
     services?;
+    tracking?;
     authentication
 }
 
@@ -296,6 +298,29 @@ async fn authentication(client: &Client, config: &Config, facts: &Facts) -> Resu
     written.map(drop).map_err(from_client).or_else(super::done_by_others)
 }
 
+/// Says since when the use of tokens in secrets is noted, for who cleans up those that nobody uses (upstream
+/// `legacytokentracking`).
+async fn token_tracking(client: &Client) -> Result<(), ApiError> {
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "kube-system");
+    let name = "kube-apiserver-legacy-service-account-token-tracking";
+    let today = Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let data = Some(BTreeMap::from([("since".to_owned(), today)]));
+    let written = match api.get_opt(name).await.map_err(from_client)? {
+        Some(existing) if is_dated(&existing) => return Ok(()),
+        Some(existing) => api.replace(name, &PostParams::default(), &ConfigMap { data, ..existing }).await,
+        None => {
+            let object = ConfigMap { metadata: named(name), data, ..ConfigMap::default() };
+            api.create(&PostParams::default(), &object).await
+        }
+    };
+    written.map(drop).map_err(from_client).or_else(super::done_by_others)
+}
+
+fn is_dated(tracking: &ConfigMap) -> bool {
+    let since = tracking.data.as_ref().and_then(|data| data.get("since"));
+    since.is_some_and(|since| since.len() == 10 && since.parse::<jiff::civil::Date>().is_ok())
+}
+
 fn authentication_data(config: &Config, facts: &Facts) -> BTreeMap<String, String> {
     let mut data = BTreeMap::new();
     if let Some(ca) = &facts.client_ca {
@@ -350,6 +375,19 @@ mod tests {
         let levels = flow_objects::<PriorityLevelConfiguration>("PriorityLevelConfiguration").expect("table");
         assert_eq!(levels.len(), 8);
         assert_eq!(api_services().expect("table")[0].name_any(), "v1.");
+    }
+
+    #[test]
+    fn tracking_that_has_no_date_begins_anew() {
+        for (since, dated) in [
+            (Some("2026-01-31"), true),
+            (Some("2026-02-31"), false),
+            (Some("20260131"), false),
+            (None, false),
+        ] {
+            let data = since.map(|since| BTreeMap::from([("since".to_owned(), since.to_owned())]));
+            assert_eq!(is_dated(&ConfigMap { data, ..ConfigMap::default() }), dated, "{since:?}");
+        }
     }
 
     #[test]

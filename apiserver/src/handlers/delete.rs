@@ -36,6 +36,9 @@ pub async fn delete(
     let options = read_options(cx, resource, request).await?;
     let write = writer(cx, resource, &options);
     let name = cx.info.name.as_str();
+    if let Some(why) = api::strategy::why_undeletable(&resource.stored_as, name) {
+        return Err(ApiError::forbidden(&resource.group_resource(), name, why));
+    }
     let outcome = remove(&write, name, &options).await?;
     let waits = matches!(outcome, Outcome::Pending(_)) && options.orphan_dependents == Some(false);
     let status = if waits { StatusCode::ACCEPTED } else { StatusCode::OK };

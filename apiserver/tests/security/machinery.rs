@@ -201,3 +201,14 @@ async fn a_pod_grows_only_as_its_node_can_bear() {
     assert_eq!(much.1["details"]["causes"][0]["reason"], "NodeCapacity");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn priority_classes_of_the_system_stay() {
+    let cluster = Cluster::start().await;
+    let path = "/apis/scheduling.k8s.io/v1/priorityclasses/system-node-critical";
+    let (status, refused) = cluster.admin().delete(path).await;
+    assert_eq!((status, &refused["reason"]), (403, &json!("Forbidden")));
+    let why = "is forbidden: this is a system priority class and cannot be deleted";
+    assert!(refused["message"].as_str().unwrap().ends_with(why), "{refused}");
+    cluster.stop().await;
+}

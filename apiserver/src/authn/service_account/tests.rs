@@ -31,6 +31,31 @@ impl Lookup for Objects {
     async fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
         self.secrets.get(&format!("{namespace}/{name}")).cloned()
     }
+    async fn used(&self, secret: &Secret) {
+        assert!(last_used(secret, Timestamp::now()).is_some(), "nobody has noted it yet");
+    }
+}
+
+#[test]
+fn the_day_of_use_is_noted_once() {
+    let now: Timestamp = "2026-03-31T23:00:00Z".parse().expect("a time");
+    let secret = |day: Option<&str>| Secret {
+        metadata: ObjectMeta {
+            uid: Some("u".to_owned()),
+            labels: day.map(|day| BTreeMap::from([(LAST_USED.to_owned(), day.to_owned())])),
+            ..ObjectMeta::default()
+        },
+        ..Secret::default()
+    };
+    let noted = json!({"metadata": {"uid": "u", "labels": {LAST_USED: "2026-03-31"}}});
+    for (before, patch) in [
+        (None, Some(&noted)),
+        (Some("2026-03-30"), Some(&noted)),
+        (Some("2026-03-31"), None),
+        (Some("2026-04-01"), None),
+    ] {
+        assert_eq!(last_used(&secret(before), now).as_ref(), patch, "{before:?}");
+    }
 }
 
 fn meta(uid: &str, deleted_ago: Option<i64>) -> ObjectMeta {

@@ -74,7 +74,7 @@ fn pod(number: usize) -> Value {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name(number), "labels": {"app": format!("app-{}", number % 50), "tier": "load"},
                      "annotations": {"example.com/owner": "the team that owns this pod"}},
-        "spec": {"automountServiceAccountToken": false, "containers": [container], "nodeName": format!("node-{}", number % NODES),
+        "spec": {"serviceAccountName": "default", "automountServiceAccountToken": false, "containers": [container], "nodeName": format!("node-{}", number % NODES),
                  "volumes": [{"name": "config", "configMap": {"name": "app"}}, {"name": "cache", "emptyDir": {}}]},
     })
 }
