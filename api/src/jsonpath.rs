@@ -57,7 +57,7 @@ impl Template {
     /// When the text is no template.
     pub fn parse(text: &str) -> Result<Self> {
         let braced = if text.contains('{') { text.to_owned() } else { format!("{{{}}}", dotted(text)) };
-        let mut parser = Parser { text: braced.chars().collect(), at: 0 };
+        let mut parser = Parser { text: braced.chars().collect(), at: 0, depth: 0 };
         let parts = parser.parts(false)?;
         Ok(Self { parts })
     }
@@ -215,14 +215,35 @@ fn holds(left: &Operand, operator: &str, right: &Operand, item: &Value, root: &V
     }))
 }
 
+/// Filters and ranges may be nested so deeply.
+const MAX_DEPTH: usize = 64;
+
 struct Parser {
     text: Vec<char>,
     at: usize,
+    depth: usize,
 }
 
 impl Parser {
     fn peek(&self) -> Option<char> {
         self.text.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += 1;
+        Some(c)
+    }
+
+    /// Reads something within something of its kind.
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.depth == MAX_DEPTH {
+            return self.fail("nested too deeply");
+        }
+        self.depth += 1;
+        let outcome = read(self);
+        self.depth -= 1;
+        outcome
     }
 
     fn take(&mut self, wanted: &str) -> bool {
@@ -265,7 +286,7 @@ impl Parser {
                 self.spaces();
                 let steps = self.steps()?;
                 self.close()?;
-                parts.push(Part::Range(steps, self.parts(true)?));
+                parts.push(Part::Range(steps, self.nested(|parser| parser.parts(true))?));
                 continue;
             }
             loop {
@@ -301,17 +322,13 @@ impl Parser {
 
     /// Text in quotes; `\n` and `\t` mean what they mean elsewhere.
     fn quoted(&mut self) -> Result<String> {
-        let quote = self.peek();
-        self.at += 1;
+        let quote = self.next();
         let mut text = String::new();
-        while let Some(c) = self.peek() {
-            self.at += 1;
+        while let Some(c) = self.next() {
             match c {
                 c if Some(c) == quote => return Ok(text),
                 '\\' => {
-                    let escaped = self.peek();
-                    self.at += 1;
-                    text.push(match escaped {
+                    text.push(match self.next() {
                         Some('n') => '\n',
                         Some('t') => '\t',
                         Some('r') => '\r',
@@ -359,8 +376,7 @@ impl Parser {
         while let Some(c) = self.peek() {
             if c == '\\' {
                 self.at += 1;
-                name.extend(self.peek());
-                self.at += 1;
+                name.extend(self.next());
             } else if is_name(c) {
                 name.push(c);
                 self.at += 1;
@@ -436,7 +452,7 @@ impl Parser {
         self.spaces();
         match self.peek() {
             Some('"' | '\'') => Ok(Operand::Value(Value::String(self.quoted()?))),
-            Some('@' | '$' | '.') => Ok(Operand::Path(self.steps()?)),
+            Some('@' | '$' | '.') => Ok(Operand::Path(self.nested(Self::steps)?)),
             _ => {
                 let mut word = String::new();
                 while let Some(c) = self.peek().filter(|c| c.is_alphanumeric() || "-+._".contains(*c)) {
@@ -495,8 +511,21 @@ mod tests {
 
     #[test]
     fn broken_templates_are_refused() {
-        for template in ["{.a", "{range .a}{.b}", "{end}", "{.a[}", "{\"x}", "{.a[?(@.b==1]}"] {
-            assert!(Template::parse(template).is_err(), "{template}");
+        let (filters, ranges) = ("{.a".to_owned() + &"[?(@.b".repeat(100_000), "{range .a}".repeat(100_000));
+        for template in [
+            "{.a",
+            "{range .a}{.b}",
+            "{end}",
+            "{.a[}",
+            "{\"x}",
+            "{.a[?(@.b==1]}",
+            "{.\\",
+            "{.a['b',",
+            "{\"\\",
+            &filters,
+            &ranges,
+        ] {
+            assert!(Template::parse(template).is_err(), "{}", &template[..template.len().min(40)]);
         }
     }
 }

@@ -13,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let Some((kind, ty, json)) = fuzz::kind(input) else { return };
     let Ok(decoded) = ty.decode_slice(json) else { return };
     let mut value = decoded.value;
-    api::defaults::apply(&kind.gvk, &mut value);
+    api::defaults::apply(&kind, &mut value);
 
     let mut text = Vec::new();
     ordered::write(&mut text, &Ordered { value: &value, ty: Some(ty) });

@@ -1,15 +1,16 @@
 //! What the targets share: choosing a type, and cutting an input in two.
 
+use api::names::GroupVersionKind;
 use api::schema::{self, TypeRef};
 use serde_json::Value;
 
 /// The kind that two bytes of the input choose, its type, and the rest of the input.
 #[must_use]
-pub fn kind(input: &[u8]) -> Option<(&'static schema::Kind, TypeRef<'static>, &[u8])> {
+pub fn kind(input: &[u8]) -> Option<(GroupVersionKind, TypeRef<'static>, &[u8])> {
     let (chosen, rest) = input.split_first_chunk::<2>()?;
     let kinds = schema::kinds();
     let kind = &kinds[usize::from(u16::from_le_bytes(*chosen)) % kinds.len()];
-    Some((kind, schema::type_for(&kind.gvk)?, rest))
+    Some((GroupVersionKind::new(kind.group, kind.version, kind.kind), schema::builtin().ty(kind.ty), rest))
 }
 
 /// The two texts before and after the first zero byte.

@@ -11,7 +11,8 @@ use api::pod::Resources;
 use api::quantity::Quantity;
 use client::controller::Action;
 use client::informer::PartialObject;
-use client::kube::api::PostParams;
+use client::kube::api::{DynamicObject, ListParams, PostParams};
+use client::kube::core::ApiResource;
 use client::{Api, Client, Event, Informer, Object, ObjectKey, SharedInformerFactory, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
@@ -27,8 +28,8 @@ struct Controller {
     pods: Informer<Pod>,
     services: Informer<Service>,
     claims: Informer<PersistentVolumeClaim>,
-    /// Objects that are only counted, by `resource.group`.
-    counted: Mutex<HashMap<String, Option<Informer<PartialObject>>>>,
+    /// Resources whose objects are only counted, by `resource.group`. Caches of them say when one goes.
+    counted: Mutex<HashMap<String, ApiResource>>,
     queue: WorkQueue<ObjectKey>,
     resync: Duration,
 }
@@ -111,9 +112,8 @@ impl Controller {
             usage::services(&self.services.store().list_namespace(namespace), &mut used);
             usage::claims(&self.claims.store().list_namespace(namespace), &mut used);
             for name in hard.keys().filter_map(|name| usage::counted_resource(name)) {
-                if let Some(informer) = self.counter(&name).await? {
-                    informer.synced().await;
-                    let count = informer.store().list_namespace(namespace).len();
+                if let Some(resource) = self.counted(&name).await? {
+                    let count = self.count(&resource, namespace).await?;
                     usage::count(&name, count, &mut used);
                 }
             }
@@ -125,10 +125,20 @@ impl Controller {
         Ok(Action::RequeueAfter(self.resync))
     }
 
-    /// The cache of the resource called `resource.group`; `None` when there is no such resource.
-    async fn counter(&self, name: &str) -> anyhow::Result<Option<Informer<PartialObject>>> {
+    /// How many objects there are, said by the server: a cache may be behind the quota, and nothing would tell later
+    /// that an object was missed.
+    async fn count(&self, resource: &ApiResource, namespace: &str) -> anyhow::Result<usize> {
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, resource);
+        let first = api.list_metadata(&ListParams::default().limit(1)).await?;
+        let rest = first.metadata.remaining_item_count.unwrap_or_default();
+        Ok(first.items.len() + usize::try_from(rest).unwrap_or_default())
+    }
+
+    /// The resource called `resource.group`; `None` when there is none. From now on an object of it that goes wakes the
+    /// quotas of its namespace.
+    async fn counted(&self, name: &str) -> anyhow::Result<Option<ApiResource>> {
         if let Some(known) = self.counted.lock().get(name) {
-            return Ok(known.clone());
+            return Ok(Some(known.clone()));
         }
         let discovered = discovery::discover(&self.client).await?;
         let named = |resource: &&discovery::Resource| {
@@ -136,17 +146,17 @@ impl Controller {
         };
         let Some(resource) = discovered.resources.iter().find(named) else { return Ok(None) };
         let mut counted = self.counted.lock();
-        let informer = counted.entry(name.to_owned()).or_insert_with(|| {
-            let informer = self.informers.dynamic_informer(&resource.api);
+        let known = counted.entry(name.to_owned()).or_insert_with(|| {
+            let informer: Informer<PartialObject> = self.informers.dynamic_informer(&resource.api);
             let (quotas, queue) = (self.quotas.clone(), self.queue.clone());
             informer.subscribe(move |event| {
                 if matches!(event, Event::Deleted(_)) {
                     wake(&quotas, &queue, meta::namespace(&event.object().metadata));
                 }
             });
-            Some(informer)
+            resource.api.clone()
         });
-        Ok(informer.clone())
+        Ok(Some(known.clone()))
     }
 
     async fn write(

@@ -66,6 +66,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(workloads::rolling_update_loses_no_request),
     scenario!(workloads::memory_hog_is_killed_and_restarted),
     scenario!(workloads::cpu_over_its_limit_is_throttled),
+    scenario!(workloads::a_new_quota_counts_itself),
     scenario!(streams::logs_follow_and_exec_returns_its_exit_code),
     scenario!(streams::exec_gives_a_terminal, by_every_client),
     scenario!(failure::pods_whose_shim_is_killed_come_back),

@@ -114,3 +114,25 @@ pub async fn cpu_over_its_limit_is_throttled(env: Arc<Env>) -> Result<()> {
     .await?;
     env.done(&kubectl).await
 }
+
+/// What is counted of a new quota must not depend on what caches have heard of; in several namespaces, for luck.
+pub async fn a_new_quota_counts_itself(env: Arc<Env>) -> Result<()> {
+    for number in 0..5 {
+        let kubectl = env.namespace(&format!("quota{number}")).await?;
+        kubectl.run("create secret generic counted --from-literal=k=v").await?;
+        let manifest = r#"{"apiVersion":"v1","kind":"ResourceQuota","metadata":{"name":"q"},"spec":{"hard":{
+            "resourcequotas":"5","secrets":"5","count/replicasets.apps":"5"}}}"#;
+        pipe(&kubectl, "apply -f -", manifest).await?;
+        wait::until("the quota counts itself and the secret", || async {
+            let used = kubectl.run("get resourcequota q -o jsonpath={.status.used}").await?;
+            ensure!(!used.is_empty(), "nothing is counted");
+            let used: serde_json::Value = serde_json::from_str(&used)?;
+            let counted = used["resourcequotas"] == "1" && used["secrets"] == "1";
+            ensure!(counted && used["count/replicasets.apps"] == "0", "{used}");
+            Ok(Some(()))
+        })
+        .await?;
+        env.done(&kubectl).await?;
+    }
+    Ok(())
+}

@@ -20,7 +20,7 @@ pub fn encode(value: &Value) -> String {
         Value::Object(map) if !map.is_empty() => emitter.mapping(map, 0, true),
         Value::Array(items) if !items.is_empty() => emitter.sequence(items, 0, true),
         value => {
-            emitter.flow(value, 0, false);
+            emitter.flow(value, 2, false);
             emitter.newline();
         }
     }

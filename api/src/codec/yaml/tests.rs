@@ -140,6 +140,13 @@ fn long_lines_are_folded() {
 
 proptest::proptest! {
     #[test]
+    fn any_text_alone_reads_back(text in "[ -~\n\t#:ä\u{85}]{0,120}") {
+        let value = json!(text);
+        let written = encode(&value);
+        proptest::prop_assert_eq!(decode(written.as_bytes()), Ok(value), "{}", written);
+    }
+
+    #[test]
     fn any_text_reads_back(text in "[ -~\n\t#:äあ\u{1F600}\u{7f}\u{85}]{0,120}", key in "[ -~]{1,20}") {
         let value = json!({"a": {key: [text.clone(), {"b": text}]}});
         let written = encode(&value);
