@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{below, changes, with};
+use super::{below, changes, wholly, with};
 
 const REQUEST: &str = "-----BEGIN CERTIFICATE REQUEST-----
 MIGVMEkCAQAwFjEUMBIGA1UECgwLdGVzdGluZy1vcmcwKjAFBgMrZXADIQDzoa4D
@@ -134,7 +134,7 @@ fn signers() {
     .collect();
     let cases: Vec<(Value, &str)> =
         cases.iter().map(|(part, wrong)| (part.clone(), wrong.as_str())).collect();
-    below(&kind(), &base(), "", Clone::clone, &cases);
+    wholly(&kind(), &base(), &cases);
 }
 
 #[test]
@@ -146,11 +146,9 @@ fn statuses() {
     let headers = format!("{certificate}no PEM block headers are permitted");
     let nothing = format!("{certificate}found CERTIFICATE PEM block containing 0 certificates");
     let good = block("CERTIFICATE", CERTIFICATE);
-    below(
+    wholly(
         &kind(),
         &base(),
-        "",
-        Clone::clone,
         &[
             (json!({}), ""),
             (conditions(&["Approved"]), ""),

@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::{below, changes, creates, with};
+use super::{below, changes, creates, wholly, with};
 
 const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
@@ -310,11 +310,9 @@ fn slice_endpoints() {
         format!("addressType: Unsupported value: \"IP\": {types}"),
         format!("addressType: Unsupported value: \"other\": {types}"),
     );
-    below(
+    wholly(
         &slice_kind(),
         &slice(),
-        "",
-        Clone::clone,
         &[
             (json!({"addressType": "IP"}), &deprecated),
             (json!({"addressType": "other"}), &other),

@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::{below, changes, with};
+use super::{changes, wholly, with};
 
 fn core() -> GroupVersionKind {
     GroupVersionKind::new("", "v1", "Event")
@@ -47,7 +47,7 @@ fn core_events() {
         (of("foo", "other/v1beta1", "FooBar", ""), &none),
     ];
     let base = json!({"metadata": {"name": "test", "namespace": "default"}, "involvedObject": {}});
-    below(&core(), &base, "", Clone::clone, &cases);
+    wholly(&core(), &base, &cases);
     // Names and namespaces of changed objects are looked at for all kinds alike.
     let named =
         |namespace: &Value| namespace.as_str().is_some_and(|name| !name.is_empty() && !name.contains('_'));
@@ -98,7 +98,7 @@ fn timed_events() {
             "involvedObject.namespace: Invalid value: \"\": does not match event.namespace",
         ),
     ];
-    below(&core(), &timed(), "", Clone::clone, &cases);
+    wholly(&core(), &timed(), &cases);
 }
 
 /// An event of `events.k8s.io`.
@@ -155,7 +155,7 @@ fn new_events() {
         ),
         (json!({"series": {"count": 2, "lastObservedTime": micros}}), ""),
     ];
-    below(&new(), &regarding(), "", Clone::clone, &cases);
+    wholly(&new(), &regarding(), &cases);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::{below, changes, with};
+use super::{below, changes, wholly, with};
 
 fn kind(kind: &'static str) -> GroupVersionKind {
     GroupVersionKind::new("flowcontrol.apiserver.k8s.io", "v1", kind)
@@ -156,11 +156,9 @@ fn schemas() {
         )
     };
     let spec = |spec: Value| json!({"spec": spec});
-    below(
+    wholly(
         &kind("FlowSchema"),
         &schema(),
-        "",
-        Clone::clone,
         &[
             (json!({}), ""),
             (exempt("*"), ""),
@@ -244,11 +242,9 @@ fn levels() {
     let changed = format!("{misnamed} | {fixed}");
     let repurposed =
         format!("{misnamed} | spec.exempt: Forbidden: must be nil if the type is Limited | {fixed}");
-    below(
+    wholly(
         &kind("PriorityLevelConfiguration"),
         &level(),
-        "",
-        Clone::clone,
         &[
             (exempt(json!({})), ""),
             (of("exempt", json!({})), &changed),

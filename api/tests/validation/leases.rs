@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::{below, changes};
+use super::{changes, wholly};
 
 #[test]
 fn leases() {
@@ -17,11 +17,9 @@ fn leases() {
     let both = "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0 | spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0";
     let held =
         format!("{both} | spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined");
-    below(
+    wholly(
         &kind,
         &base,
-        "",
-        Clone::clone,
         &[
             (json!({}), ""),
             (spec(json!({"strategy": "OldestEmulationVersion", "preferredHolder": "someotherholder"})), ""),
@@ -77,11 +75,9 @@ fn runtime_classes() {
     let selector = format!("scheduling.nodeSelector: {label}");
     let toleration = format!("scheduling.tolerations[1].key: {label}");
     let both = format!("{selector} | {toleration}");
-    below(
+    wholly(
         &kind,
         &base,
-        "",
-        Clone::clone,
         &[
             (json!({"handler": "bar-baz"}), ""),
             (

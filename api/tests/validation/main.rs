@@ -94,6 +94,11 @@ fn below(
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// As [`below`], of cases that are changes of the whole object.
+fn wholly(kind: &GroupVersionKind, base: &Value, cases: &[(Value, &str)]) {
+    below(kind, base, "", Clone::clone, cases);
+}
+
 /// Puts all cases to the validation of objects changed by a subresource (or none): what is different from a valid
 /// object before and after, and all that is wrong with that.
 fn changes(kind: &GroupVersionKind, subresource: &str, base: &Value, cases: &[(Value, Value, &str)]) {

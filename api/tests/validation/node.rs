@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::{below, changes};
+use super::{below, changes, wholly};
 
 fn kind() -> GroupVersionKind {
     GroupVersionKind::new("", "v1", "Node")
@@ -17,7 +17,7 @@ fn base() -> Value {
 }
 
 fn nodes(cases: &[(Value, &str)]) {
-    below(&kind(), &base(), "", Clone::clone, cases);
+    wholly(&kind(), &base(), cases);
 }
 
 const AVOID: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";

@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::{below, changes, with};
+use super::{below, changes, wholly, with};
 
 fn kind() -> GroupVersionKind {
     GroupVersionKind::new("", "v1", "PersistentVolume")
@@ -27,7 +27,7 @@ fn csi() -> Value {
 }
 
 fn volumes(cases: &[(Value, &str)]) {
-    below(&kind(), &base(), "", Clone::clone, cases);
+    wholly(&kind(), &base(), cases);
 }
 
 /// Changes after which the volume has one source, of a kind of its own.
@@ -134,7 +134,7 @@ fn metadata_and_spec() {
         ),
         (spec(json!({"volumeAttributesClassName": "valid"})), "spec.csi: Required value"),
     ]);
-    below(&kind(), &csi(), "", Clone::clone, &[(spec(json!({"volumeAttributesClassName": "valid"})), "")]);
+    wholly(&kind(), &csi(), &[(spec(json!({"volumeAttributesClassName": "valid"})), "")]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{below, changes};
+use super::{changes, wholly};
 
 fn kind(kind: &'static str) -> GroupVersionKind {
     GroupVersionKind::new("", "v1", kind)
@@ -42,11 +42,9 @@ fn namespaces() {
     let unknown =
         "Invalid value: \"Foo\": name is neither a standard finalizer name nor is it fully qualified";
     let created = format!("spec.finalizers: {unknown}");
-    below(
+    wholly(
         &kind,
         &base,
-        "",
-        Clone::clone,
         &[
             (json!({"metadata": {"labels": {"a": "b"}}}), ""),
             (finalizers(&["example.com/something", "example.com/other"]), ""),
@@ -155,7 +153,7 @@ fn secrets() {
         (data(json!({".": "YQ=="})), "data[.]: Invalid value: \".\": must not be '.'"),
         (data(json!({"..": "YQ=="})), "data[..]: Invalid value: \"..\": must not be '..'"),
     ]);
-    below(&kind("Secret"), &secret(), "", Clone::clone, &cases);
+    wholly(&kind("Secret"), &secret(), &cases);
 }
 
 #[test]
@@ -184,11 +182,9 @@ fn typed_secrets() {
     let empty = format!("data[.dockerconfigjson]: {redacted}unexpected end of JSON input");
     let bad =
         format!("data[.dockerconfigjson]: {redacted}invalid character 'b' looking for beginning of value");
-    below(
+    wholly(
         &kind("Secret"),
         &secret(),
-        "",
-        Clone::clone,
         &[
             (token("foo".into()), ""),
             (token("".into()), unnamed),
@@ -296,7 +292,7 @@ fn config_maps() {
         (bytes("bin", big.as_bytes()), whole),
         (bytes("bin", &[0, 0xFE, 0, 0xFF]), ""),
     ]);
-    below(&kind("ConfigMap"), &config_map(), "", Clone::clone, &cases);
+    wholly(&kind("ConfigMap"), &config_map(), &cases);
 }
 
 #[test]
@@ -322,5 +318,5 @@ fn config_map_changes() {
 #[test]
 fn service_accounts() {
     let base = json!({"metadata": {"name": "a", "namespace": "b"}});
-    below(&kind("ServiceAccount"), &base, "", Clone::clone, &names());
+    wholly(&kind("ServiceAccount"), &base, &names());
 }

@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::{below, changes, container, pod_spec, with};
+use super::{below, changes, container, pod_spec, wholly, with};
 
 const BAD: &str = "NoUppercaseOrSpecialCharsLike=Equals";
 
@@ -52,11 +52,9 @@ fn metadata_and_plain_fields() {
     };
     let network = own(json!({"hostNetwork": true, "containers": [with(
         &container("abc"), &json!({"ports": [{"containerPort": 12345, "protocol": "TCP"}]}))]}));
-    below(
+    wholly(
         &kind(),
         &base(),
-        "",
-        Clone::clone,
         &[
             (json!({}), ""),
             (json!({"metadata": {"name": "abc-123"}}), ""),
@@ -179,11 +177,9 @@ fn volumes() {
     let lost = "spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"test\"";
     let with_spec = |changes: Value| with(&claim("pvc"), &json!({"spec": changes}));
     let plain = || json!([container("abc")]);
-    below(
+    wholly(
         &kind(),
         &base(),
-        "",
-        Clone::clone,
         &[
             (of(test(), Value::Null, json!([claim("test")])), ""),
             (
@@ -357,11 +353,9 @@ fn controller_revisions() {
     let base = json!({"metadata": {"name": "validname", "namespace": "validns"}, "data": {"spec": {}}, "revision": 0});
     let data = |data: Value| json!({"data": data});
     let object = "data: Required value: data must be a valid JSON object";
-    below(
+    wholly(
         &kind,
         &base,
-        "",
-        Clone::clone,
         &[
             (json!({}), ""),
             (json!({"revision": -1}), "revision: Invalid value: -1: must be greater than or equal to 0"),

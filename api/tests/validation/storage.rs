@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::{below, changes, creates};
+use super::{below, changes, creates, wholly};
 
 fn kind(kind: &'static str) -> GroupVersionKind {
     GroupVersionKind::new("storage.k8s.io", "v1", kind)
@@ -27,11 +27,9 @@ fn class() -> Value {
 #[test]
 fn classes() {
     let parameters = |parameters: Value| json!({"parameters": parameters});
-    below(
+    wholly(
         &kind("StorageClass"),
         &class(),
-        "",
-        Clone::clone,
         &[
             (parameters(json!({})), ""),
             (json!({}), ""),
@@ -67,11 +65,9 @@ fn classes() {
         ],
     );
     let too_many: serde_json::Map<_, _> = (0..513).map(|i| (i.to_string(), Value::from("v"))).collect();
-    below(
+    wholly(
         &kind("StorageClass"),
         &class(),
-        "",
-        Clone::clone,
         &[(parameters(too_many.into()), "parameters: Too long: may not be more than 512 bytes")],
     );
 }
@@ -194,11 +190,9 @@ fn attachments() {
     let spec = |spec: Value| json!({"spec": spec});
     let source = |source: Value| json!({"spec": {"source": source}});
     let (long, longer) = ("a".repeat(1025), "a".repeat(256 << 10));
-    below(
+    wholly(
         &kind("VolumeAttachment"),
         &attachment(),
-        "",
-        Clone::clone,
         &[
             (json!({}), ""),
             (source(json!({"persistentVolumeName": null, "inlineVolumeSpec": inline()})), ""),
@@ -546,7 +540,7 @@ fn capacities() {
         ),
     ];
     let kind = kind("CSIStorageCapacity");
-    below(&kind, &base, "", Clone::clone, &cases);
+    wholly(&kind, &base, &cases);
     changes(
         &kind,
         "",
@@ -577,11 +571,9 @@ fn attributes_classes() {
     let wild = format!(
         "driverName: Invalid value: \"^/ \": prefix part a lowercase RFC 1123 subdomain | driverName: Invalid value: \"^/ \": {qualified}"
     );
-    below(
+    wholly(
         &kind,
         &base,
-        "",
-        Clone::clone,
         &[
             (json!({}), ""),
             (

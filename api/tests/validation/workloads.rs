@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::{below, changes, container, pod_spec, with};
+use super::{below, changes, container, pod_spec, wholly, with};
 
 const BAD: &str = "NoUppercaseOrSpecialCharsLike=Equals";
 
@@ -42,7 +42,7 @@ const ALL: [&str; 4] = ["Deployment", "ReplicaSet", "DaemonSet", "ReplicationCon
 /// Cases of changes of all kinds of workloads.
 fn all(cases: &[(Value, &str)]) {
     for name in ALL {
-        below(&kind(name), &base(name), "", Clone::clone, cases);
+        wholly(&kind(name), &base(name), cases);
     }
 }
 
@@ -116,11 +116,9 @@ fn selectors() {
     for (name, missing, shown) in cases {
         let missing = if missing.is_empty() { differs.to_owned() } else { format!("{missing} | {differs}") };
         let empty = format!("spec.selector: Invalid value: {{}}: empty selector is invalid for {shown}");
-        below(
+        wholly(
             &kind(name),
             &base(name),
-            "",
-            Clone::clone,
             &[
                 (labels.clone(), differs),
                 (json!({"spec": {"selector": null}}), &missing),
@@ -128,11 +126,9 @@ fn selectors() {
             ],
         );
     }
-    below(
+    wholly(
         &kind("ReplicationController"),
         &base("ReplicationController"),
-        "",
-        Clone::clone,
         &[
             (json!({"spec": {"selector": {"a": null, "foo": "bar"}}}), differs),
             (json!({"spec": {"selector": null}}), "spec.selector: Required value"),

@@ -22,6 +22,7 @@ use super::service::AuditId;
 use crate::audit::{Facts, Record, Stage};
 use crate::authn::User;
 use crate::body::{self, Body, BoxError};
+use crate::codec;
 use crate::request::RequestInfo;
 
 /// Begins the record of a request, and says that it has come in.
@@ -58,26 +59,34 @@ pub(super) fn unauthenticated(
 
 /// Writes down how a request was answered, at once or when a long answer has ended.
 pub(super) async fn end(
-    record: Arc<Record>,
-    mut response: Response<Body>,
-    error: Option<&Status>,
+    record: &Arc<Record>,
+    outcome: Result<Response<Body>, ApiError>,
     long_running: bool,
     deletes: bool,
-) -> Response<Body> {
-    record.answered(response.status().as_u16(), error);
+) -> Result<Response<Body>, ApiError> {
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(error) => {
+            note_object(record, error.code(), &codec::status(&error));
+            record.stage(Stage::ResponseComplete);
+            return Err(error);
+        }
+    };
+    record.answered(response.status().as_u16(), None);
     if long_running && response.status().is_success() || response.status().is_informational() {
         record.stage(Stage::ResponseStarted);
-        return response.map(|inner| Watched { inner, record }.boxed_unsync());
+        let record = Arc::clone(record);
+        return Ok(response.map(|inner| Watched { inner, record }.boxed_unsync()));
     }
     if record.wants_answers() || deletes {
         let object;
         (response, object) = read(response).await;
         if let Some(object) = object {
-            note_object(&record, response.status().as_u16(), &object);
+            note_object(record, response.status().as_u16(), &object);
         }
     }
     record.stage(Stage::ResponseComplete);
-    response
+    Ok(response)
 }
 
 fn note_object(record: &Record, code: u16, object: &Value) {

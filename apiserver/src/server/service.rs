@@ -129,16 +129,12 @@ async fn filtered(
         }
     };
     let record = audited::begin(&server, &request, &info, &requestor);
-    let headers = request.headers().clone();
     let deletes = info.verb.starts_with("delete");
-    let passage =
-        Passage { server, info, query: query.clone(), method, long_running, record: record.clone() };
+    let passage = Passage { server, info, query, method, long_running, record: record.clone() };
     let outcome = passage.admit(request, requestor).await;
-    let error = outcome.as_ref().err().map(|error| error.status.clone());
-    let response = outcome.unwrap_or_else(|error| response::error(&error, &headers, &query));
     match record {
-        Some(record) => Ok(audited::end(record, response, error.as_deref(), long_running, deletes).await),
-        None => Ok(response),
+        Some(record) => audited::end(&record, outcome, long_running, deletes).await,
+        None => outcome,
     }
 }
 

@@ -296,11 +296,9 @@ fn claims_of_devices() {
             ".resourceClaims[0].resourceClaimName: a lowercase RFC 1123 subdomain must consist of",
         ),
     ]);
-    super::super::below(
+    super::super::wholly(
         &super::kind(),
         &super::base(),
-        "",
-        Clone::clone,
         &[(
             json!({
                 "metadata": {"annotations": {"kubernetes.io/config.mirror": "True"}},

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::{below, container};
+use super::super::{below, container, wholly};
 use super::{base, changed, kind, specs};
 
 /// Cases of the security context of the pod.
@@ -403,11 +403,9 @@ fn seccomp_profiles() {
         "Forbidden: seccomp profile in annotation and field must match",
     );
     let wrong = invalid(pod);
-    below(
+    wholly(
         &kind(),
         &base(),
-        "",
-        Clone::clone,
         &[
             (annotated(pod, "runtime/default"), ""),
             (annotated(pod, "unconfined"), ""),
@@ -532,11 +530,9 @@ fn app_armor_profiles() {
     let name = |profile: &str| {
         format!("metadata.annotations[{}]: invalid AppArmor profile name: \"{profile}\"", key("ctr"))
     };
-    below(
+    wholly(
         &kind(),
         &base(),
-        "",
-        Clone::clone,
         &[
             (annotated("runtime/default", json!({})), ""),
             (annotated("localhost/foo", json!({})), ""),

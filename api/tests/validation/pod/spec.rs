@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::super::{below, container};
+use super::super::{below, container, wholly};
 use super::{base, changed, kind, specs};
 
 fn pods(cases: &[(Value, &str)]) {
-    below(&kind(), &base(), "", Clone::clone, cases);
+    wholly(&kind(), &base(), cases);
 }
 
 #[test]

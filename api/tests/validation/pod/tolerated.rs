@@ -3,7 +3,7 @@
 use api::names::GroupVersionKind;
 use serde_json::{Value, json};
 
-use super::super::{below, changes, with};
+use super::super::{below, changes, wholly, with};
 use super::{base, changed, kind};
 
 /// Specs that are not valid, what is wrong with them, and what still is if they were that way.
@@ -108,7 +108,7 @@ fn pods() {
     changes(&kind(), "", &base(), &kept);
     let cost = |cost: &str| json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": cost}}});
     let at = "metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: must be a 32bit integer";
-    below(&kind(), &base(), "", Clone::clone, &[(cost("text"), at), (cost("100"), "")]);
+    wholly(&kind(), &base(), &[(cost("text"), at), (cost("100"), "")]);
     let both = format!("{at} | {at}");
     changes(
         &kind(),
@@ -209,7 +209,7 @@ fn selectors() {
     });
     let bad = json!({"spec": {"selector": selector}});
     let at = "spec.selector.matchExpressions[0].values[0]: a valid label must be";
-    below(&kind, &base, "", Clone::clone, &[(bad.clone(), at)]);
+    wholly(&kind, &base, &[(bad.clone(), at)]);
     let labels = json!({"metadata": {"labels": {"a": "b"}}});
     changes(&kind, "", &base, &[(bad.clone(), with(&bad, &labels), "")]);
 }
