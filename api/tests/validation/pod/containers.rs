@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::below;
-use super::{base, changed, containers, kind, specs};
+use super::{bad_pre_stops, base, changed, containers, kind, specs};
 
 #[test]
 fn names_and_images() {
@@ -239,24 +239,10 @@ fn probes() {
 #[test]
 fn hooks() {
     let stop = |handler: Value| json!({"lifecycle": {"preStop": handler}});
+    containers(&bad_pre_stops());
     let port = "must be between 1 and 65535, inclusive";
     containers(&[
         (stop(json!({"exec": {"command": ["ls", "-l"]}})), ""),
-        (stop(json!({"exec": {}})), ".lifecycle.preStop.exec.command: Required value"),
-        (
-            stop(json!({"httpGet": {"port": 80, "scheme": "HTTP"}})),
-            ".lifecycle.preStop.httpGet.path: Required value",
-        ),
-        (
-            stop(json!({"httpGet": {"path": "/", "port": 0, "scheme": "HTTP"}})),
-            &format!(".lifecycle.preStop.httpGet.port: {port}"),
-        ),
-        (
-            stop(json!({"httpGet": {"path": "/", "port": 80}})),
-            ".lifecycle.preStop.httpGet.scheme: Unsupported value",
-        ),
-        (stop(json!({"tcpSocket": {"port": 0}})), &format!(".lifecycle.preStop.tcpSocket.port: {port}")),
-        (stop(json!({})), ".lifecycle.preStop: Required value: must specify a handler type"),
         (
             json!({"lifecycle": {"postStart": {"tcpSocket": {"port": 0}}, "preStop": {}}}),
             &format!(

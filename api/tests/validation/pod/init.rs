@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::below;
-use super::{base, changed, containers, kind, specs};
+use super::{bad_pre_stops, base, changed, containers, kind, specs};
 
 /// Cases of changes of the only init container.
 fn init(cases: &[(Value, &str)]) {
@@ -67,8 +67,6 @@ fn init_containers() {
 
 #[test]
 fn sidecars() {
-    let stop = |handler: Value| json!({"lifecycle": {"preStop": handler}});
-    let port = "must be between 1 and 65535, inclusive";
     let twice = json!({"tcpSocket": {"port": 80}, "successThreshold": 2});
     sidecar(&[
         (
@@ -85,22 +83,8 @@ fn sidecars() {
             json!({"readinessProbe": {"tcpSocket": {"port": 80}, "terminationGracePeriodSeconds": 10}}),
             ".readinessProbe.terminationGracePeriodSeconds: Invalid value: 10: must not be set for readinessProbes",
         ),
-        (stop(json!({"exec": {}})), ".lifecycle.preStop.exec.command: Required value"),
-        (
-            stop(json!({"httpGet": {"port": 80, "scheme": "HTTP"}})),
-            ".lifecycle.preStop.httpGet.path: Required value",
-        ),
-        (
-            stop(json!({"httpGet": {"path": "/", "port": 0, "scheme": "HTTP"}})),
-            &format!(".lifecycle.preStop.httpGet.port: {port}"),
-        ),
-        (
-            stop(json!({"httpGet": {"path": "/", "port": 80}})),
-            ".lifecycle.preStop.httpGet.scheme: Unsupported value: \"\"",
-        ),
-        (stop(json!({"tcpSocket": {"port": 0}})), &format!(".lifecycle.preStop.tcpSocket.port: {port}")),
-        (stop(json!({})), ".lifecycle.preStop: Required value: must specify a handler type"),
     ]);
+    sidecar(&bad_pre_stops());
 }
 
 #[test]

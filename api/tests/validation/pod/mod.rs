@@ -41,6 +41,31 @@ fn specs(cases: &[(Value, &str)]) {
     below(&kind(), &base(), "spec", |spec| json!({"spec": spec}), cases);
 }
 
+/// Hooks that no container may have.
+fn bad_pre_stops() -> [(Value, &'static str); 6] {
+    let stop = |handler: Value| json!({"lifecycle": {"preStop": handler}});
+    [
+        (stop(json!({"exec": {}})), ".lifecycle.preStop.exec.command: Required value"),
+        (
+            stop(json!({"httpGet": {"port": 80, "scheme": "HTTP"}})),
+            ".lifecycle.preStop.httpGet.path: Required value",
+        ),
+        (
+            stop(json!({"httpGet": {"path": "/", "port": 0, "scheme": "HTTP"}})),
+            ".lifecycle.preStop.httpGet.port: must be between 1 and 65535, inclusive",
+        ),
+        (
+            stop(json!({"httpGet": {"path": "/", "port": 80}})),
+            ".lifecycle.preStop.httpGet.scheme: Unsupported value: \"\"",
+        ),
+        (
+            stop(json!({"tcpSocket": {"port": 0}})),
+            ".lifecycle.preStop.tcpSocket.port: must be between 1 and 65535, inclusive",
+        ),
+        (stop(json!({})), ".lifecycle.preStop: Required value: must specify a handler type"),
+    ]
+}
+
 /// Cases of changes of the only container.
 fn containers(cases: &[(Value, &str)]) {
     let place = |own: &Value| json!({"spec": {"containers": [changed("ctr", own)]}});
