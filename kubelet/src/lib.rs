@@ -9,6 +9,7 @@ pub mod agent;
 pub mod cgroups;
 pub mod config;
 pub mod containers;
+pub mod credentials;
 pub mod dns;
 pub mod duration;
 pub mod env;
