@@ -38,6 +38,7 @@ mod statefulset;
 mod tainteviction;
 mod ttl;
 mod ttlafterfinished;
+mod volumes;
 
 pub use options::{Concurrency, Config, Flags};
 pub use registry::{CONTROLLERS, Registration};

@@ -112,6 +112,12 @@ pub struct Flags {
     /// How often namespaces are looked at without a change.
     #[arg(long, default_value = "5m", value_parser = parse_duration)]
     pub namespace_sync_period: Duration,
+    /// Have volumes made for claims whose class has a provisioner.
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub enable_dynamic_provisioning: bool,
+    /// After how long a claim or volume that waits for pods is looked at again.
+    #[arg(long, default_value = "15s", value_parser = parse_duration)]
+    pub pvclaimbinder_sync_period: Duration,
     /// Verbosity of the log.
     #[arg(short, long, default_value_t = 0)]
     pub v: u8,
@@ -158,8 +164,6 @@ struct Accepted {
     configure_cloud_routes: Option<String>,
     #[arg(long, hide = true)]
     horizontal_pod_autoscaler_sync_period: Option<String>,
-    #[arg(long, hide = true)]
-    pvclaimbinder_sync_period: Option<String>,
     #[arg(long, hide = true)]
     flex_volume_plugin_dir: Option<String>,
     #[arg(long, hide = true)]
@@ -213,6 +217,9 @@ pub struct Concurrency {
     /// How many service account tokens are looked at at once.
     #[arg(long = "concurrent-serviceaccount-token-syncs", default_value_t = 5)]
     pub service_account_tokens: usize,
+    /// How many pods with ephemeral volumes are looked at at once.
+    #[arg(long = "concurrent-ephemeralvolume-syncs", default_value_t = 5)]
+    pub ephemeral_volumes: usize,
     /// How many finished Jobs are looked at at once.
     #[arg(long = "concurrent-ttl-after-finished-syncs", default_value_t = 5)]
     pub ttl_after_finished: usize,

@@ -4,6 +4,7 @@
 use crate::common::errors::IgnoreGone;
 use crate::common::{meta, pods};
 use crate::context::{Context, enqueue_all, states};
+use crate::volumes::claims::{claims_of, pods_by_claim, pods_of};
 use client::controller::Action;
 use client::kube::Resource;
 use client::kube::api::{ListParams, PostParams};
@@ -18,8 +19,6 @@ const VOLUME: &str = "kubernetes.io/pv-protection";
 const CLASS: &str = "kubernetes.io/vac-protection";
 /// Claims and volumes by the attributes classes they name.
 const BY_CLASS: &str = "attributes class";
-/// Pods by `namespace/claim`.
-const BY_CLAIM: &str = "claim";
 
 /// What to do about a finalizer.
 #[derive(Debug, PartialEq)]
@@ -48,18 +47,6 @@ fn settled<K: Resource + Clone>(object: &K, finalizer: &str, plan: &Plan) -> K {
     object
 }
 
-/// The claims that a pod uses; those of ephemeral volumes are named after it.
-fn claims_of(pod: &Pod) -> BTreeSet<String> {
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-    let claim = |volume: &k8s_openapi::api::core::v1::Volume| {
-        if let Some(claim) = &volume.persistent_volume_claim {
-            return Some(claim.claim_name.clone());
-        }
-        volume.ephemeral.as_ref().map(|_| format!("{}-{}", meta::name(&pod.metadata), volume.name))
-    };
-    volumes.iter().filter_map(claim).collect()
-}
-
 /// Whether the pod uses its claims: it has a node, and has not ended.
 fn uses(pod: &Pod) -> bool {
     !pods::node_name(pod).is_empty() && !pods::is_terminal(pod)
@@ -67,11 +54,7 @@ fn uses(pod: &Pod) -> bool {
 
 /// Starts the protection of claims.
 pub fn start_claims(cx: &Context) {
-    let (claims, pods) = (cx.informer::<PersistentVolumeClaim>(), cx.pods());
-    pods.add_index(BY_CLAIM, |pod| {
-        let namespace = meta::namespace(&pod.metadata);
-        claims_of(pod).into_iter().map(|claim| format!("{namespace}/{claim}")).collect()
-    });
+    let (claims, pods) = (cx.informer::<PersistentVolumeClaim>(), pods_by_claim(cx));
     let queue = WorkQueue::new("pvcprotection");
     enqueue_all(&claims, &queue);
     let keys = queue.clone();
@@ -103,7 +86,7 @@ async fn claim(
     key: ObjectKey,
 ) -> anyhow::Result<Action> {
     let Some(claim) = claims.store().get(&key) else { return Ok(Action::Done) };
-    let in_use = pods.store().indexed(BY_CLAIM, &key.to_string()).iter().any(|pod| uses(pod));
+    let in_use = pods_of(pods, &key).iter().any(|pod| uses(pod));
     let plan = plan(&claim.metadata, CLAIM, in_use);
     if plan == Plan::Remove {
         // A pod may have come that the cache does not show yet.

@@ -108,6 +108,32 @@ pub static CONTROLLERS: &[Registration] = &[
         account: "volumeattributesclass-protection-controller",
         start: crate::protection::start_attributes_classes,
     },
+    entry(
+        "persistentvolume-binder-controller",
+        "persistentvolume-binder",
+        "persistent-volume-binder",
+        crate::volumes::binder::start,
+    ),
+    entry(
+        "persistentvolume-expander-controller",
+        "persistentvolume-expander",
+        "expand-controller",
+        crate::volumes::expand::start,
+    ),
+    entry(
+        "ephemeral-volume-controller",
+        "ephemeral-volume",
+        "ephemeral-volume-controller",
+        crate::volumes::ephemeral::start,
+    ),
+    // Not one of upstream's; it does what its binder does for plugins of Kubernetes itself, with the same rights.
+    Registration {
+        name: "local-path-provisioner-controller",
+        alias: None,
+        by_default: true,
+        account: "persistent-volume-binder",
+        start: crate::volumes::local_path::start,
+    },
     entry("serviceaccount-token-controller", "serviceaccount-token", "", crate::serviceaccount_tokens::start),
     Registration {
         name: "validatingadmissionpolicy-status-controller",
@@ -208,8 +234,6 @@ const UPSTREAM_ONLY: &[&str] = &[
     "cloud-node-lifecycle",
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
-    "ephemeral-volume",
-    "ephemeral-volume-controller",
     "horizontal-pod-autoscaler-controller",
     "horizontalpodautoscaling",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
@@ -217,10 +241,6 @@ const UPSTREAM_ONLY: &[&str] = &[
     "legacy-serviceaccount-token-cleaner-controller",
     "node-route-controller",
     "persistentvolume-attach-detach-controller",
-    "persistentvolume-binder",
-    "persistentvolume-binder-controller",
-    "persistentvolume-expander",
-    "persistentvolume-expander-controller",
     "podcertificaterequest-cleaner-controller",
     "podgroup-protection-controller",
     "resourceclaim-controller",
@@ -234,7 +254,6 @@ const UPSTREAM_ONLY: &[&str] = &[
     "storage-version-gc",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
-    "volumeattributesclass-protection-controller",
 ];
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod server;
 mod store;
+mod volumes;
 
 use clap::Parser;
 use client::Client;
@@ -27,7 +28,15 @@ struct Cluster {
 }
 
 fn key(group_version: &str, plural: &str, name: &str) -> Key {
-    let namespaced = !matches!(plural, "namespaces" | "nodes" | "clusterroles");
+    let namespaced = !matches!(
+        plural,
+        "namespaces"
+            | "nodes"
+            | "clusterroles"
+            | "persistentvolumes"
+            | "storageclasses"
+            | "volumeattachments"
+    );
     let namespace = if namespaced { "default" } else { "" };
     (group_version.to_owned(), plural.to_owned(), namespace.to_owned(), name.to_owned())
 }

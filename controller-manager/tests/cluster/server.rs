@@ -42,6 +42,11 @@ const RESOURCES: &[(&str, &str, &str, bool)] = &[
     ("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
     ("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", false),
     ("certificates.k8s.io/v1", "CertificateSigningRequest", "certificatesigningrequests", false),
+    ("storage.k8s.io/v1", "StorageClass", "storageclasses", false),
+    ("storage.k8s.io/v1", "VolumeAttachment", "volumeattachments", false),
+    ("storage.k8s.io/v1", "VolumeAttributesClass", "volumeattributesclasses", false),
+    ("storage.k8s.io/v1", "CSIDriver", "csidrivers", false),
+    ("storage.k8s.io/v1", "CSINode", "csinodes", false),
     ("networking.k8s.io/v1", "ServiceCIDR", "servicecidrs", false),
     ("networking.k8s.io/v1", "IPAddress", "ipaddresses", false),
 ];

@@ -1,0 +1,9 @@
+//! Persistent volumes and claims: what binds, makes, grows and attaches them.
+
+pub mod binder;
+pub mod claims;
+pub mod ephemeral;
+pub mod expand;
+mod in_tree;
+pub mod local_path;
+mod matching;
