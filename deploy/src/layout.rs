@@ -42,6 +42,12 @@ impl Layout {
         self.data.join("kubelet")
     }
 
+    /// Volumes that are directories of this machine.
+    #[must_use]
+    pub fn local_volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
     /// containerd's persistent data.
     #[must_use]
     pub fn containerd_root(&self) -> PathBuf {
