@@ -76,6 +76,18 @@ impl Health {
 /// The address cannot be bound.
 pub async fn serve(address: SocketAddr, health: Health, token: CancellationToken) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    serve_with(listener, move |request| answer(&health, request), token).await
+}
+
+/// Answers requests of plain HTTP until `token` is cancelled. Answers are made on the spot.
+///
+/// # Errors
+/// None that is known.
+pub async fn serve_with<F>(listener: TcpListener, respond: F, token: CancellationToken) -> anyhow::Result<()>
+where
+    F: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
+{
+    let respond = Arc::new(respond);
     let (tracker, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
         let slot = tokio::select! {
@@ -89,10 +101,10 @@ pub async fn serve(address: SocketAddr, health: Health, token: CancellationToken
                 Err(_) => continue,
             },
         };
-        let (health, token) = (health.clone(), token.clone());
+        let (respond, token) = (respond.clone(), token.clone());
         tracker.spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(&health, &request);
+                let answer = respond(&request);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let builder = auto::Builder::new(TokioExecutor::new());

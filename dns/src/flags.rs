@@ -44,20 +44,25 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// For how many seconds clients may remember an answer about the cluster.
     pub ttl: u32,
-    /// The servers to forward to, in order of preference.
-    pub upstreams: Vec<SocketAddr>,
+    /// File that names the servers to forward to, in order of preference.
+    pub resolv_conf: PathBuf,
 }
 
 impl Flags {
-    /// Reads what the flags name. Without servers to forward to, other names are refused.
+    /// What the flags mean.
     ///
     /// # Errors
-    /// None so far; files that are missing mean nothing to forward to.
+    /// None so far.
     pub fn into_config(self) -> anyhow::Result<Config> {
-        let text = std::fs::read_to_string(&self.resolv_conf).unwrap_or_default();
-        let upstreams = name_servers(&text);
-        Ok(Config { domain: self.domain, listen: self.listen, health: self.health, ttl: self.ttl, upstreams })
+        let Self { domain, listen, health, ttl, resolv_conf, .. } = self;
+        Ok(Config { domain, listen, health, ttl, resolv_conf })
     }
+}
+
+/// The servers that a resolv.conf names; without any, or without the file, other names are refused.
+#[must_use]
+pub fn upstreams(resolv_conf: &std::path::Path) -> Vec<SocketAddr> {
+    name_servers(&std::fs::read_to_string(resolv_conf).unwrap_or_default())
 }
 
 /// The `nameserver` lines of a resolv.conf.

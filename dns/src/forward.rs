@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -41,7 +41,7 @@ type Remembered = (Arc<Message>, Instant, u32);
 
 /// Asks and remembers.
 pub struct Forwarder {
-    upstreams: Vec<SocketAddr>,
+    upstreams: RwLock<Vec<SocketAddr>>,
     cache: Mutex<HashMap<Key, Remembered>>,
     slots: Semaphore,
 }
@@ -50,7 +50,15 @@ impl Forwarder {
     /// Asks these servers, in order.
     #[must_use]
     pub fn new(upstreams: Vec<SocketAddr>) -> Self {
-        Self { upstreams, cache: Mutex::default(), slots: Semaphore::new(AT_ONCE) }
+        Self { upstreams: RwLock::new(upstreams), cache: Mutex::default(), slots: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Asks these from now on; true if they are others than before.
+    pub fn set_upstreams(&self, upstreams: Vec<SocketAddr>) -> bool {
+        let mut current = self.upstreams.write();
+        let changed = *current != upstreams;
+        *current = upstreams;
+        changed
     }
 
     /// The answer to `query`: remembered, or from the first server that gives one.
@@ -60,13 +68,19 @@ impl Forwarder {
     pub async fn ask(&self, query: &Query) -> Result<Message, Error> {
         let key = (query.name().to_lowercase(), query.query_type(), query.query_class());
         if let Some(message) = self.remembered(&key) {
+            let good = message.metadata.response_code == ResponseCode::NoError && !message.answers.is_empty();
+            metrics::counter!("coredns_cache_hits_total", "type" => if good { "success" } else { "denial" })
+                .increment(1);
             return Ok(message);
         }
-        if self.upstreams.is_empty() {
+        metrics::counter!("coredns_cache_misses_total").increment(1);
+        let upstreams = self.upstreams.read().clone();
+        if upstreams.is_empty() {
             return Err(Error::Nobody);
         }
         let _slot = self.slots.try_acquire().map_err(|_| Error::Busy)?;
-        for upstream in &self.upstreams {
+        for upstream in &upstreams {
+            metrics::counter!("coredns_forward_requests_total", "to" => upstream.to_string()).increment(1);
             match tokio::time::timeout(PATIENCE, exchange(*upstream, query)).await {
                 Ok(Ok(message)) if message.metadata.response_code != ResponseCode::ServFail => {
                     self.remember(key, &message);

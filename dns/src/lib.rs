@@ -14,9 +14,25 @@ pub use flags::{Config, Flags};
 
 use std::sync::Arc;
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use client::serving::{self, Health};
 use client::{Client, SharedInformerFactory, Tasks};
 use tokio_util::sync::CancellationToken;
+
+/// How often the file that names the servers to forward to is read again.
+const RELOAD: Duration = Duration::from_secs(30);
+
+/// Follows changes of the file that names the servers to forward to.
+async fn reload(forwarder: Arc<forward::Forwarder>, resolv_conf: PathBuf, token: CancellationToken) {
+    loop {
+        tokio::select! { () = token.cancelled() => return, () = tokio::time::sleep(RELOAD) => {} }
+        if forwarder.set_upstreams(flags::upstreams(&resolv_conf)) {
+            tracing::info!("other names are asked of other servers from now on");
+        }
+    }
+}
 
 /// Runs until `token` is cancelled.
 ///
@@ -34,7 +50,9 @@ pub async fn run(config: Config, client: Client, token: CancellationToken) -> an
         tasks.spawn_critical("serving", |token| serving::serve(address, check, token));
     }
     let zone = zone::Zone::new(&config.domain, config.ttl)?;
-    let forwarder = forward::Forwarder::new(config.upstreams.clone());
+    let forwarder = Arc::new(forward::Forwarder::new(flags::upstreams(&config.resolv_conf)));
+    let (reloaded, file) = (forwarder.clone(), config.resolv_conf.clone());
+    tasks.spawn("reload", |token| reload(reloaded, file, token));
     let server = Arc::new(server::Server::new(zone, source, forwarder));
     tasks.spawn_critical("dns", |token| async move {
         // Before the caches are full, every name would seem not to exist.

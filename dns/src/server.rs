@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -22,17 +22,18 @@ const UDP_LIMIT: u16 = 1232;
 const CONNECTIONS: usize = 256;
 const FORWARDED_AT_ONCE: usize = 1000;
 const IDLE: Duration = Duration::from_secs(10);
+const ALIASES: usize = 8;
 
 /// Answers questions.
 pub struct Server {
     zone: Zone,
     source: Arc<dyn Source>,
-    forwarder: Forwarder,
+    forwarder: Arc<Forwarder>,
 }
 
 impl Server {
     /// Answers from `source` for `zone`, and through `forwarder` for the rest.
-    pub fn new(zone: Zone, source: Arc<dyn Source>, forwarder: Forwarder) -> Self {
+    pub fn new(zone: Zone, source: Arc<dyn Source>, forwarder: Arc<Forwarder>) -> Self {
         Self { zone, source, forwarder }
     }
 
@@ -61,8 +62,9 @@ impl Server {
             };
             let Ok((size, peer)) = received else { continue };
             let Ok(question) = Message::from_vec(&buffer[..size]) else { continue };
+            let seen = self.seen(&question, "udp", peer, size);
             if let Some(answer) = self.answer_now(&question) {
-                let _ = socket.send_to(&for_udp(&question, answer), peer).await;
+                let _ = socket.send_to(&seen.answered(for_udp(&question, answer)), peer).await;
                 continue;
             }
             // With all slots taken the client asks again.
@@ -70,7 +72,7 @@ impl Server {
             let (server, socket) = (self.clone(), socket.clone());
             tracker.spawn(async move {
                 let answer = server.answer(&question).await;
-                let _ = socket.send_to(&for_udp(&question, answer), peer).await;
+                let _ = socket.send_to(&seen.answered(for_udp(&question, answer)), peer).await;
                 drop(slot);
             });
         }
@@ -86,12 +88,12 @@ impl Server {
                 () = token.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
-            let Ok((stream, _)) = accepted else { continue };
+            let Ok((stream, peer)) = accepted else { continue };
             let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
             let (server, token) = (self.clone(), token.clone());
             tracker.spawn(async move {
                 // A connection ends by its peer, by silence, or by an error; none concerns the others.
-                tokio::select! { _ = server.serve_connection(stream) => {} () = token.cancelled() => {} }
+                tokio::select! { _ = server.serve_connection(stream, peer) => {} () = token.cancelled() => {} }
                 drop(slot);
             });
         }
@@ -99,20 +101,39 @@ impl Server {
         tracker.wait().await;
     }
 
-    async fn serve_connection(&self, mut stream: TcpStream) -> Result<()> {
+    async fn serve_connection(&self, mut stream: TcpStream, peer: SocketAddr) -> Result<()> {
         loop {
             let size = tokio::time::timeout(IDLE, stream.read_u16()).await??;
             let mut bytes = vec![0; usize::from(size)];
             tokio::time::timeout(IDLE, stream.read_exact(&mut bytes)).await??;
-            let answer = self.answer(&Message::from_vec(&bytes)?).await.to_vec()?;
+            let question = Message::from_vec(&bytes)?;
+            let seen = self.seen(&question, "tcp", peer, bytes.len());
+            let answer = seen.answered(self.answer(&question).await.to_vec()?);
             stream.write_u16(u16::try_from(answer.len())?).await?;
             stream.write_all(&answer).await?;
         }
     }
 
+    /// Counts a question.
+    fn seen(&self, question: &Message, protocol: &'static str, peer: SocketAddr, size: usize) -> Seen {
+        let query = question.queries.first();
+        let ours = query.is_some_and(|query| self.zone.is_ours(query.name()));
+        let zone = if ours { self.zone.origin() } else { ".".to_owned() };
+        let kind = query.map_or("other", |query| kind_text(query.query_type()));
+        let family = if peer.is_ipv4() { "1" } else { "2" };
+        let labels = [
+            ("zone", zone.clone()),
+            ("proto", protocol.to_owned()),
+            ("family", family.to_owned()),
+            ("type", kind.to_owned()),
+        ];
+        metrics::counter!("coredns_dns_requests_total", &labels).increment(1);
+        metrics::histogram!("coredns_dns_request_size_bytes", &labels[..2]).record(size as f64);
+        Seen { zone, protocol, at: Instant::now() }
+    }
+
     /// The answer, if it needs nobody else; `None` if the question must be forwarded.
     fn answer_now(&self, question: &Message) -> Option<Message> {
-        metrics::counter!("coredns_dns_requests_total").increment(1);
         let query = match check(question) {
             Ok(query) => query,
             Err(code) => return Some(reply(question, Answer { code, ..Answer::default() }, false)),
@@ -133,16 +154,18 @@ impl Server {
             return reply(question, Answer { code: ResponseCode::FormErr, ..Answer::default() }, false);
         };
         let own = self.zone.answer(&*self.source, query.name(), query.query_type());
-        if let Some((mut answer, target)) =
-            own.and_then(|a| alias_to_follow(&a, query).map(|target| (a, target)))
-        {
-            let next = Query::query(target, query.query_type());
-            match self.zone.answer(&*self.source, next.name(), next.query_type()) {
-                Some(inside) => answer.answers.extend(inside.answers),
-                None => {
-                    if let Ok(outside) = self.forwarder.ask(&next).await {
-                        answer.answers.extend(outside.answers);
-                    }
+        if let Some(mut answer) = own {
+            let mut target = alias_to_follow(&answer, query);
+            // Aliases may lead to one another; no more of them than this are followed.
+            for _ in 0..ALIASES {
+                let Some(next) = target.take().map(|name| Query::query(name, query.query_type())) else {
+                    break;
+                };
+                if let Some(inside) = self.zone.answer(&*self.source, next.name(), next.query_type()) {
+                    target = alias_to_follow(&inside, query);
+                    answer.answers.extend(inside.answers);
+                } else if let Ok(outside) = self.forwarder.ask(&next).await {
+                    answer.answers.extend(outside.answers);
                 }
             }
             return reply(question, answer, true);
@@ -162,6 +185,46 @@ impl Server {
     }
 }
 
+/// A question that was counted and not yet answered.
+struct Seen {
+    zone: String,
+    protocol: &'static str,
+    at: Instant,
+}
+
+impl Seen {
+    /// Counts the answer, given as bytes.
+    fn answered(&self, answer: Vec<u8>) -> Vec<u8> {
+        let zone = self.zone.clone();
+        metrics::histogram!("coredns_dns_request_duration_seconds", "zone" => zone.clone())
+            .record(self.at.elapsed().as_secs_f64());
+        // The code is the lower half of the fourth byte.
+        let code = ResponseCode::from(0, answer.get(3).copied().unwrap_or_default() & 0xf);
+        let code = format!("{code:?}").to_uppercase();
+        metrics::counter!("coredns_dns_responses_total", "zone" => zone.clone(), "rcode" => code)
+            .increment(1);
+        let labels = [("zone", zone), ("proto", self.protocol.to_owned())];
+        metrics::histogram!("coredns_dns_response_size_bytes", &labels).record(answer.len() as f64);
+        answer
+    }
+}
+
+/// The types that are counted apart.
+fn kind_text(kind: RecordType) -> &'static str {
+    match kind {
+        RecordType::A => "A",
+        RecordType::AAAA => "AAAA",
+        RecordType::CNAME => "CNAME",
+        RecordType::MX => "MX",
+        RecordType::NS => "NS",
+        RecordType::PTR => "PTR",
+        RecordType::SOA => "SOA",
+        RecordType::SRV => "SRV",
+        RecordType::TXT => "TXT",
+        _ => "other",
+    }
+}
+
 /// The one question of a message, or what is wrong with it.
 fn check(question: &Message) -> Result<&Query, ResponseCode> {
     if question.metadata.message_type != MessageType::Query {
@@ -169,6 +232,9 @@ fn check(question: &Message) -> Result<&Query, ResponseCode> {
     }
     if question.metadata.op_code != OpCode::Query {
         return Err(ResponseCode::NotImp);
+    }
+    if question.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
+        return Err(ResponseCode::BADVERS);
     }
     match question.queries.as_slice() {
         [query] => Ok(query),
@@ -231,3 +297,6 @@ fn for_udp(question: &Message, mut answer: Message) -> Vec<u8> {
     }
     answer.to_vec().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

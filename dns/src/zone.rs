@@ -61,6 +61,18 @@ impl Zone {
         Ok(Self { origin: origin.to_lowercase(), ttl })
     }
 
+    /// The domain, as metrics name it.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.origin.to_ascii()
+    }
+
+    /// Whether a name is of the domain.
+    #[must_use]
+    pub fn is_ours(&self, name: &Name) -> bool {
+        self.origin.zone_of(&name.to_lowercase())
+    }
+
     /// Answers a question; none if the name is not ours to answer for.
     #[must_use]
     pub fn answer(&self, source: &dyn Source, name: &Name, kind: RecordType) -> Option<Answer> {
@@ -346,4 +358,4 @@ fn address_of(name: &Name) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -1,20 +1,20 @@
-//! Making the plan so: CNI configuration, routes, packet rules. May be repeated safely.
+//! Making the plan so: CNI configuration, routes, the tunnel. May be repeated safely.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use futures::TryStreamExt;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use rtnetlink::{Handle, RouteMessageBuilder};
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tracing::warn;
 
 use crate::flags::Config;
-use crate::plan::{Plan, Range};
+use crate::overlay::{self, Device};
+use crate::plan::{Plan, Range, Underlay};
 
 /// Marks the routes made here, so that no others are removed.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(88);
@@ -40,9 +40,7 @@ pub async fn prepare_kernel() {
 /// Applies plans.
 pub struct Applier {
     conf_file: PathBuf,
-    cluster_cidr: Range,
-    routes: Handle,
-    rules_written: bool,
+    kernel: Handle,
 }
 
 impl Applier {
@@ -51,73 +49,112 @@ impl Applier {
     /// # Errors
     /// There is no netlink socket to be had.
     pub fn new(config: &Config) -> Result<Self> {
-        let (connection, routes, _) = rtnetlink::new_connection().context("open a netlink socket")?;
+        let (connection, kernel, _) = rtnetlink::new_connection().context("open a netlink socket")?;
         // Ends by itself when the handle is dropped.
         tokio::spawn(connection);
-        let conf_file = config.cni_conf_dir.join("10-coxswain.conflist");
-        Ok(Self { conf_file, cluster_cidr: config.cluster_cidr, routes, rules_written: false })
+        Ok(Self { conf_file: config.cni_conf_dir.join("10-coxswain.conflist"), kernel })
     }
 
-    /// Makes the plan so.
+    /// The network card that has this node's address.
     ///
     /// # Errors
-    /// The disk, the kernel or iptables refuses.
-    pub async fn apply(&mut self, plan: &Plan) -> Result<()> {
-        if !self.rules_written {
-            restore(&rules(self.cluster_cidr, &saved().await?)).await?;
-            self.rules_written = true;
+    /// The kernel cannot be asked.
+    pub async fn underlay(&self, own: Option<Ipv4Addr>) -> Result<Option<Underlay>> {
+        match own {
+            Some(own) => overlay::underlay(&self.kernel, own).await,
+            None => Ok(None),
         }
-        self.apply_routes(plan).await?;
+    }
+
+    /// Makes the plan so; returns this node's end of the tunnel, if it has one.
+    ///
+    /// # Errors
+    /// The disk or the kernel refuses.
+    pub async fn apply(&self, plan: &Plan, underlay: Option<&Underlay>) -> Result<Option<Device>> {
+        // First: pods of this node need no other node.
         if let Some(cni) = &plan.cni {
             write_if_changed(&self.conf_file, &serde_json::to_string_pretty(cni)?)?;
         }
-        Ok(())
+        let device = match (underlay, plan.range) {
+            (Some(underlay), Some(range)) if plan.tunnel => {
+                let device = overlay::ensure_device(&self.kernel, underlay, range, plan.mtu).await?;
+                overlay::apply_entries(&self.kernel, device, plan).await?;
+                Some(device)
+            }
+            _ => {
+                overlay::remove_device(&self.kernel).await?;
+                None
+            }
+        };
+        self.apply_routes(plan, device).await?;
+        Ok(device)
     }
 
-    async fn apply_routes(&self, plan: &Plan) -> Result<()> {
-        let existing = own_routes(&self.routes).await?;
-        let wanted: BTreeSet<_> = plan.routes.iter().map(|(range, via)| (*range, *via)).collect();
-        for (range, via) in existing.difference(&wanted) {
-            self.routes
-                .route()
-                .del(route(*range, *via))
-                .execute()
-                .await
-                .with_context(|| format!("remove route {range}"))?;
+    async fn apply_routes(&self, plan: &Plan, device: Option<Device>) -> Result<()> {
+        let existing = own_routes(&self.kernel).await?;
+        let direct = plan.routes.iter().map(|(range, via)| Route { range: *range, via: *via, tunnel: None });
+        // The first address of a range stands for the node's end of the tunnel.
+        let tunnelled = plan
+            .tunnels
+            .keys()
+            .filter_map(|range| Some(Route { range: *range, via: range.base, tunnel: Some(device?.index) }));
+        let wanted: BTreeSet<_> = direct.chain(tunnelled).collect();
+        let have: BTreeSet<_> = existing.iter().map(|(route, _)| *route).collect();
+        for (route, message) in existing {
+            if !wanted.contains(&route) {
+                let removed = self.kernel.route().del(message).execute().await;
+                removed.with_context(|| format!("remove route {}", route.range))?;
+            }
         }
-        for (range, via) in wanted.difference(&existing) {
-            let add = self.routes.route().add(route(*range, *via)).replace();
-            add.execute().await.with_context(|| format!("add route {range} via {via}"))?;
+        for route in wanted.difference(&have) {
+            let add = self.kernel.route().add(route.message()).replace();
+            add.execute().await.with_context(|| format!("add route {} via {}", route.range, route.via))?;
         }
         Ok(())
     }
 }
 
-fn route(range: Range, via: Ipv4Addr) -> rtnetlink::packet_route::route::RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(range.base, range.prefix)
-        .gateway(via)
-        .protocol(ROUTE_PROTOCOL)
-        .build()
+/// A way to another node's pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Route {
+    range: Range,
+    via: Ipv4Addr,
+    /// The tunnel's device, if it goes that way.
+    tunnel: Option<u32>,
 }
 
-async fn own_routes(handle: &Handle) -> Result<BTreeSet<(Range, Ipv4Addr)>> {
-    let mut found = BTreeSet::new();
+impl Route {
+    fn message(self) -> RouteMessage {
+        let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(self.range.base, self.range.prefix)
+            .gateway(self.via)
+            .protocol(ROUTE_PROTOCOL);
+        match self.tunnel {
+            Some(index) => builder.output_interface(index).onlink().build(),
+            None => builder.build(),
+        }
+    }
+}
+
+async fn own_routes(handle: &Handle) -> Result<Vec<(Route, RouteMessage)>> {
+    let mut found = vec![];
     let mut routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-    while let Some(route) = routes.try_next().await.context("list routes")? {
-        if route.header.protocol != ROUTE_PROTOCOL {
+    while let Some(message) = routes.try_next().await.context("list routes")? {
+        if message.header.protocol != ROUTE_PROTOCOL {
             continue;
         }
-        let (mut base, mut via) = (None, None);
-        for attribute in &route.attributes {
+        let (mut base, mut via, mut device) = (None, None, None);
+        for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Destination(RouteAddress::Inet(ip)) => base = Some(*ip),
                 RouteAttribute::Gateway(RouteAddress::Inet(ip)) => via = Some(*ip),
+                RouteAttribute::Oif(index) => device = Some(*index),
                 _ => {}
             }
         }
         if let (Some(base), Some(via)) = (base, via) {
-            found.insert((Range { base, prefix: route.header.destination_prefix_length }, via));
+            let range = Range { base, prefix: message.header.destination_prefix_length };
+            found.push((Route { range, via, tunnel: device.filter(|_| via == base) }, message));
         }
     }
     Ok(found)
@@ -135,81 +172,19 @@ fn write_if_changed(path: &Path, text: &str) -> Result<()> {
     std::fs::rename(&partial, path).with_context(|| format!("write {}", path.display()))
 }
 
-const MASQUERADE: &str = "COXSWAIN-MASQ";
-const FORWARD: &str = "COXSWAIN-FORWARD";
-const JUMPS: [(&str, &str, &str); 2] = [("nat", "POSTROUTING", MASQUERADE), ("filter", "FORWARD", FORWARD)];
-
-/// Pods go out behind the node's address, and are forwarded even where forwarding is denied by default.
-fn rules(cluster: Range, saved: &str) -> String {
-    let jump = |table: &str, chain: &str, target: &str| {
-        let rule = format!("-A {chain} -j {target}");
-        let there = saved.lines().skip_while(|l| *l != format!("*{table}")).take_while(|l| *l != "COMMIT");
-        if there.into_iter().any(|l| l == rule) { String::new() } else { format!("{rule}\n") }
-    };
-    format!(
-        "*nat\n:{MASQUERADE} - [0:0]\n\
-         -A {MASQUERADE} -s {cluster} ! -d {cluster} -m addrtype ! --dst-type MULTICAST -j MASQUERADE --random-fully\n\
-         {}COMMIT\n\
-         *filter\n:{FORWARD} - [0:0]\n-A {FORWARD} -s {cluster} -j ACCEPT\n-A {FORWARD} -d {cluster} -j ACCEPT\n\
-         {}COMMIT\n",
-        jump("nat", "POSTROUTING", MASQUERADE),
-        jump("filter", "FORWARD", FORWARD),
-    )
-}
-
-async fn saved() -> Result<String> {
-    let output =
-        Command::new("iptables-save").output().await.context("run iptables-save (is iptables installed?)")?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-async fn restore(text: &str) -> Result<()> {
-    let mut command = Command::new("iptables-restore");
-    command
-        .args(["-w", "5", "--noflush"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().context("run iptables-restore")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(text.as_bytes()).await?;
-    }
-    let output = child.wait_with_output().await?;
-    ensure!(
-        output.status.success(),
-        "iptables-restore failed: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
-}
-
-/// Removes the packet rules and routes made here.
+/// Removes the packet rules, the routes and the tunnel made here.
 ///
 /// # Errors
 /// The kernel or iptables refuses.
 pub async fn cleanup() -> Result<()> {
-    let saved = saved().await?;
-    for (table, chain, target) in JUMPS {
-        if saved.lines().any(|line| line.starts_with(&format!(":{target} "))) {
-            let jump = format!("-A {chain} -j {target}");
-            let delete = if saved.lines().any(|l| l == jump) {
-                format!("-D {chain} -j {target}\n")
-            } else {
-                String::new()
-            };
-            restore(&format!("*{table}\n:{target} - [0:0]\n{delete}-X {target}\nCOMMIT\n")).await?;
-        }
-    }
+    crate::iptables::cleanup().await?;
     let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
     let connection = tokio::spawn(connection);
-    for (range, via) in own_routes(&handle).await? {
-        handle
-            .route()
-            .del(route(range, via))
-            .execute()
-            .await
-            .with_context(|| format!("remove route {range}"))?;
+    for (route, message) in own_routes(&handle).await? {
+        let removed = handle.route().del(message).execute().await;
+        removed.with_context(|| format!("remove route {}", route.range))?;
     }
+    overlay::remove_device(&handle).await?;
     connection.abort();
     Ok(())
 }

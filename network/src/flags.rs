@@ -6,7 +6,7 @@ use clap::Parser;
 use client::ClientFlags;
 use client::component::BadConfiguration;
 
-use crate::plan::Range;
+use crate::plan::{Backend, Range};
 
 /// Connects the pods of this node with those of the others.
 #[derive(Clone, Debug, Parser)]
@@ -30,10 +30,16 @@ pub struct Flags {
     /// Name of the bridge.
     #[arg(long, default_value = "coxswain0")]
     pub bridge: String,
-    /// Largest packet on the pod network; the CNI plugin's default if 0.
+    /// Largest packet on the pod network; what the node's network takes (less what a tunnel adds) if 0.
     #[arg(long, default_value_t = 0)]
     pub mtu: u32,
-    /// Remove the packet rules and routes made here, then exit.
+    /// How packets get to other nodes: through them where they share a segment, else in a tunnel; or always one of both.
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub backend: Backend,
+    /// Enforce NetworkPolicies.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
+    pub network_policies: bool,
+    /// Remove the packet rules, routes and the tunnel made here, then exit.
     #[arg(long)]
     pub cleanup: bool,
     /// Log verbosity.
@@ -54,8 +60,12 @@ pub struct Config {
     pub ipam_dir: PathBuf,
     /// Name of the bridge.
     pub bridge: String,
-    /// Largest packet; the plugin's default if 0.
+    /// Largest packet; what the node's network takes if 0.
     pub mtu: u32,
+    /// How packets get to other nodes.
+    pub backend: Backend,
+    /// Whether to enforce `NetworkPolicies`.
+    pub policies: bool,
 }
 
 impl Flags {
@@ -78,6 +88,8 @@ impl Flags {
             ipam_dir: self.ipam_dir,
             bridge: self.bridge,
             mtu: self.mtu,
+            backend: self.backend,
+            policies: self.network_policies,
         })
     }
 }

@@ -8,6 +8,8 @@ use client::ClientFlags;
 use client::component::BadConfiguration;
 use client::leader::parse_duration;
 
+use crate::kernel::Mode;
+
 /// Programs packet rules for Services on this node.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kube-proxy", version)]
@@ -21,9 +23,9 @@ pub struct Flags {
     /// Address range of pods; traffic from elsewhere to a service address is masqueraded.
     #[arg(long, default_value = "")]
     pub cluster_cidr: String,
-    /// How rules are programmed: only iptables.
-    #[arg(long, default_value = "iptables")]
-    pub proxy_mode: String,
+    /// How rules are programmed.
+    #[arg(long, value_enum, default_value_t = Mode::Iptables)]
+    pub proxy_mode: Mode,
     /// Masquerade all traffic to service addresses.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set)]
     pub masquerade_all: bool,
@@ -45,7 +47,7 @@ pub struct Flags {
     /// Address and port of the metrics endpoint.
     #[arg(long, default_value = "127.0.0.1:10249")]
     pub metrics_bind_address: String,
-    /// Remove all rules of kube-proxy, then exit.
+    /// Remove all rules of kube-proxy, of either mode, then exit.
     #[arg(long)]
     pub cleanup: bool,
     /// Log verbosity.
@@ -56,6 +58,8 @@ pub struct Flags {
 /// How kube-proxy works on this node.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// How rules are programmed.
+    pub mode: Mode,
     /// Name of this node's Node object.
     pub node_name: String,
     /// Address ranges of pods, at most one of each family; empty if unknown.
@@ -83,9 +87,6 @@ impl Flags {
     /// A value cannot be used; the error says which and what would be right.
     pub fn into_config(self) -> anyhow::Result<Config> {
         let bad = |text: String| anyhow::Error::new(BadConfiguration(text));
-        if self.proxy_mode != "iptables" && !self.proxy_mode.is_empty() {
-            return Err(bad(format!("--proxy-mode {:?} is not available; use iptables", self.proxy_mode)));
-        }
         if self.iptables_masquerade_bit > 31 {
             return Err(bad("--iptables-masquerade-bit must be from 0 to 31".into()));
         }
@@ -101,6 +102,7 @@ impl Flags {
         }
         let node_name = if self.hostname_override.is_empty() { host_name()? } else { self.hostname_override };
         Ok(Config {
+            mode: self.proxy_mode,
             node_name: node_name.trim().to_lowercase(),
             cluster_cidrs,
             masquerade_all: self.masquerade_all,

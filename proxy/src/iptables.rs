@@ -46,10 +46,13 @@ impl Applier {
             None => full(&run(self.family, "-save", &[], "").await?, rules),
         };
         if !text.is_empty() {
-            let started = std::time::Instant::now();
-            run(self.family, "-restore", &["-w", "5", "--noflush"], &text).await?;
-            metrics::histogram!("kubeproxy_sync_proxy_rules_duration_seconds")
-                .record(started.elapsed().as_secs_f64());
+            let failed = metrics::counter!("kubeproxy_sync_proxy_rules_iptables_restore_failures_total");
+            let restored = run(self.family, "-restore", &["-w", "5", "--noflush"], &text).await;
+            restored.inspect_err(|_| failed.increment(1))?;
+        }
+        for (table, chains) in [("filter", &rules.filter), ("nat", &rules.nat)] {
+            let count: usize = chains.values().map(Vec::len).sum();
+            metrics::gauge!("kubeproxy_sync_proxy_rules_iptables_total", "table" => table).set(count as f64);
         }
         self.applied = Some(rules.clone());
         Ok(())

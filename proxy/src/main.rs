@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         let cleanup = flags.cleanup;
         let config = flags.into_config()?;
         if cleanup {
-            return proxy::iptables::cleanup().await;
+            return proxy::kernel::cleanup().await;
         }
         let client = client::connect(&connection).await?;
         proxy::run(config, client, token).await

@@ -7,22 +7,21 @@ use std::time::Duration;
 
 use client::k8s_openapi::api::core::v1::{Node, Service};
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
-use client::serving::{self, Health};
+use client::serving::{self, Health as Endpoints};
 use client::{Client, Informer, Selection, SharedInformerFactory, Tasks};
-use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::flags::Config;
-use crate::iptables::Applier;
+use crate::health::{self, ProxyHealth, ServiceHealth};
+use crate::kernel::{self, Kernel};
 use crate::model::{self, Family, Place, PortName, Protocol, ServicePort};
 use crate::{conntrack, rules};
 
 const RETRY: Duration = Duration::from_secs(2);
-/// A proxy whose rules have been wrong for this long is not healthy.
-const STALE: Duration = Duration::from_secs(60);
+/// Says that a node is to be removed by whoever scales the cluster.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// Runs until `token` is cancelled. The rules stay behind, so that traffic goes on.
 ///
@@ -32,21 +31,22 @@ pub async fn run(config: Config, client: Client, token: CancellationToken) -> an
     let tasks = Tasks::child_of(&token);
     let factory = SharedInformerFactory::new(client, &tasks);
     let sources = Sources::new(&factory, &config.node_name);
-    let behind_since: Arc<Mutex<Option<Instant>>> = Arc::default();
-    let (health_address, metrics_address) = (config.health, config.metrics);
-    let seen = behind_since.clone();
-    let health = Health::new().with("rules", move || match *seen.lock() {
-        Some(since) if since.elapsed() > STALE => Err("rules are out of date".to_owned()),
-        _ => Ok(()),
-    });
-    for address in [health_address, metrics_address].into_iter().flatten() {
+    let health = ProxyHealth::default();
+    if let Some(address) = config.health {
         let health = health.clone();
-        tasks.spawn_critical("serving", |token| serving::serve(address, health, token));
+        tasks.spawn_critical("health", move |token| health.serve(address, token));
+    }
+    if let Some(address) = config.metrics {
+        let checked = health.clone();
+        let late =
+            move || if checked.is_healthy() { Ok(()) } else { Err("rules are out of date".to_owned()) };
+        let endpoints = Endpoints::new().with("rules", late);
+        tasks.spawn_critical("metrics", |token| serving::serve(address, endpoints, token));
     }
     prepare_kernel(&config);
     tasks.spawn("proxier", |token| async move {
         if factory.wait_for_sync(&token).await {
-            Proxier::new(config, sources, behind_since).run(token).await;
+            Proxier::new(config, sources, health, &token).run(token).await;
         }
     });
     token.cancelled().await;
@@ -88,14 +88,22 @@ impl Sources {
             Selection { fields: Some(format!("metadata.name={node_name}")), ..Selection::default() };
         let node = factory.informer_selected::<Node>(this_node);
         let wake = changed.clone();
-        services.subscribe(move |_| wake.notify_one());
+        services.subscribe(move |_| {
+            metrics::counter!("kubeproxy_sync_proxy_rules_service_changes_total").increment(1);
+            wake.notify_one();
+        });
         let wake = changed.clone();
-        slices.subscribe(move |_| wake.notify_one());
+        slices.subscribe(move |_| {
+            metrics::counter!("kubeproxy_sync_proxy_rules_endpoint_changes_total").increment(1);
+            wake.notify_one();
+        });
         let wake = changed.clone();
         node.subscribe(move |event| {
-            // A node's status changes all the time; only where it is matters.
+            // A node's status changes all the time; only where it is and whether it stays matters.
             let moved = match event {
-                client::Event::Updated { old, new } => zone(old) != zone(new),
+                client::Event::Updated { old, new } => {
+                    (zone(old), is_eligible(old)) != (zone(new), is_eligible(new))
+                }
                 _ => true,
             };
             if moved {
@@ -116,27 +124,38 @@ fn zone(node: &Node) -> String {
     labels.and_then(|l| l.get("topology.kubernetes.io/zone")).cloned().unwrap_or_default()
 }
 
+/// Whether load balancers may send anything here.
+fn is_eligible(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let leaves = taints.into_iter().flatten().any(|taint| taint.key == TO_BE_DELETED);
+    node.metadata.deletion_timestamp.is_none() && !leaves
+}
+
 struct Proxier {
     config: Config,
     sources: Sources,
-    v4: Applier,
-    v6: Applier,
+    v4: Kernel,
+    v6: Kernel,
     udp_v4: BTreeMap<PortName, ServicePort>,
     udp_v6: BTreeMap<PortName, ServicePort>,
     /// Where TCP services of either family can be reached.
     tcp: BTreeMap<Family, BTreeSet<SocketAddr>>,
-    behind_since: Arc<Mutex<Option<Instant>>>,
+    health: ProxyHealth,
+    service_health: ServiceHealth,
 }
 
 impl Proxier {
-    fn new(config: Config, sources: Sources, behind_since: Arc<Mutex<Option<Instant>>>) -> Self {
-        let (v4, v6) = (Applier::new(Family::V4), Applier::new(Family::V6));
+    fn new(config: Config, sources: Sources, health: ProxyHealth, token: &CancellationToken) -> Self {
+        let kernel = |family| Kernel::new(config.mode, family);
+        let (v4, v6) = (kernel(Family::V4), kernel(Family::V6));
         let (udp_v4, udp_v6, tcp) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { config, sources, v4, v6, udp_v4, udp_v6, tcp, behind_since }
+        let service_health = ServiceHealth::new(health.clone(), token);
+        Self { config, sources, v4, v6, udp_v4, udp_v6, tcp, health, service_health }
     }
 
     async fn run(mut self, token: CancellationToken) {
-        info!(node = self.config.node_name, "programming service rules");
+        info!(node = self.config.node_name, mode = ?self.config.mode, "programming service rules");
+        kernel::remove_other(self.config.mode).await;
         let mut check = tokio::time::interval(self.config.sync_period);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         check.tick().await;
@@ -144,16 +163,17 @@ impl Proxier {
         loop {
             tokio::select! {
                 biased;
-                () = token.cancelled() => return,
+                () = token.cancelled() => break,
                 () = self.sources.changed.notified() => self.sync().await,
                 _ = check.tick() => self.check().await,
             }
             // Changes that come meanwhile are gathered into the next write.
             tokio::select! {
-                () = token.cancelled() => return,
+                () = token.cancelled() => break,
                 () = tokio::time::sleep(self.config.min_sync_period) => {}
             }
         }
+        self.service_health.close().await;
     }
 
     async fn check(&mut self) {
@@ -173,9 +193,9 @@ impl Proxier {
     }
 
     async fn sync(&mut self) {
-        self.behind_since.lock().get_or_insert_with(Instant::now);
         let (services, slices) = (self.sources.services.store().list(), self.sources.slices.store().list());
         let place = self.sources.place(&self.config.node_name);
+        self.health.set_eligible(self.sources.node.store().list().iter().any(|node| is_eligible(node)));
         let mut all_well = true;
         for family in [Family::V4, Family::V6] {
             let ports = model::build(family, &place, &services, &slices);
@@ -183,10 +203,14 @@ impl Proxier {
             if family == Family::V6 && ports.is_empty() && !applier.is_in_step() {
                 continue;
             }
-            let rules = rules::render(&settings(&self.config, family, &place), &ports);
-            match applier.apply(&rules).await {
+            self.health.queued(family);
+            if family == Family::V4 {
+                self.service_health.sync(health::checks(ports.values())).await;
+            }
+            match applier.apply(&settings(&self.config, family, &place), &ports).await {
                 Ok(()) => {
                     debug!(?family, ports = ports.len(), "rules are in step");
+                    self.health.updated(family);
                     self.end_stale_flows(family, &ports).await;
                     self.end_early_flows(family, &place, &ports).await;
                 }
@@ -197,7 +221,6 @@ impl Proxier {
             }
         }
         if all_well {
-            *self.behind_since.lock() = None;
             return;
         }
         tokio::time::sleep(RETRY).await;

@@ -383,4 +383,6 @@ fn chain_name(prefix: &str, parts: &[&str]) -> String {
 }
 
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;

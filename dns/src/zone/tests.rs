@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-struct Facts {
+/// Services and slices from memory.
+pub struct Facts {
     services: Vec<Arc<Service>>,
     slices: Vec<Arc<EndpointSlice>>,
 }
@@ -52,13 +53,22 @@ fn service(name: &str, spec: Value) -> Arc<Service> {
     Arc::new(serde_json::from_value(object).expect("a service"))
 }
 
-fn facts() -> Facts {
+fn alias(name: &str, to: &str) -> Arc<Service> {
+    service(name, json!({"type": "ExternalName", "externalName": format!("{to}.ns.svc.cluster.local")}))
+}
+
+/// Those that all tests begin with.
+#[must_use]
+pub fn facts() -> Facts {
     let ports = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
     let slice = json!({"metadata": {"name": "db-1", "namespace": "ns", "labels": {SERVICE_NAME: "db"}},
         "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         "endpoints": [{"addresses": ["10.244.0.5"], "hostname": "db-0", "conditions": {"ready": true}},
                       {"addresses": ["10.244.0.6"], "conditions": {"ready": true}},
                       {"addresses": ["10.244.0.7"], "hostname": "db-2", "conditions": {"ready": false}}]});
+    let many: Vec<_> = (1..=60).map(|i| json!({"addresses": [format!("10.244.3.{i}")]})).collect();
+    let many = json!({"metadata": {"name": "many-1", "namespace": "ns", "labels": {SERVICE_NAME: "many"}},
+        "addressType": "IPv4", "ports": [], "endpoints": many});
     Facts {
         services: vec![
             service(
@@ -67,8 +77,15 @@ fn facts() -> Facts {
             ),
             service("db", json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports})),
             service("away", json!({"type": "ExternalName", "externalName": "example.com"})),
+            alias("inside", "web"),
+            alias("chain", "inside"),
+            alias("self", "self"),
+            service("many", json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports})),
         ],
-        slices: vec![Arc::new(serde_json::from_value(slice).expect("a slice"))],
+        slices: [slice, many]
+            .into_iter()
+            .map(|s| Arc::new(serde_json::from_value(s).expect("a slice")))
+            .collect(),
     }
 }
 

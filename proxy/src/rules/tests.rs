@@ -2,53 +2,16 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
+use super::testing::{NODE, OUTSIDE, POD, Packet, node_port_spec, service, settings, slice};
 use super::*;
 use crate::model;
-
-fn settings() -> Settings {
-    Settings {
-        family: Family::V4,
-        place: Place { node: "n1".into(), zone: String::new() },
-        cluster_cidr: Some("10.244.0.0/16".into()),
-        masquerade_all: false,
-        mark: 0x4000,
-        localhost_node_ports: true,
-    }
-}
-
-fn service(spec: &Value) -> Arc<Service> {
-    let object = json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": spec});
-    Arc::new(serde_json::from_value(object).expect("a service"))
-}
-
-/// Endpoints as (address, node, state); state is `ready`, `draining` or `down`.
-fn slice(port: u16, endpoints: &[(&str, &str, &str)]) -> Arc<EndpointSlice> {
-    let endpoints: Vec<_> = endpoints
-        .iter()
-        .map(|(ip, node, state)| {
-            json!({"addresses": [ip], "nodeName": node, "conditions":
-                   {"ready": *state == "ready", "serving": *state != "down", "terminating": *state == "draining"}})
-        })
-        .collect();
-    let object = json!({"metadata": {"name": "web-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
-                        "addressType": "IPv4", "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-                        "endpoints": endpoints});
-    Arc::new(serde_json::from_value(object).expect("a slice"))
-}
 
 fn rendered(spec: &Value, slices: &[Arc<EndpointSlice>]) -> Rules {
     let ports = model::build(Family::V4, &settings().place, &[service(spec)], slices);
     render(&settings(), &ports)
-}
-
-struct Packet {
-    from: &'static str,
-    to: &'static str,
-    port: u16,
 }
 
 /// Where packets of this kind can end, each outcome once: `DNAT 10.244.0.5:8080`, with ` masq` if the source is
@@ -56,7 +19,7 @@ struct Packet {
 fn outcomes(rules: &Rules, packet: &Packet) -> Vec<String> {
     let mut found = vec![];
     walk(&rules.nat, "KUBE-SERVICES", packet, false, &mut found);
-    for chain in ["KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES"] {
+    for chain in ["KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"] {
         if found.is_empty() {
             walk(&rules.filter, chain, packet, false, &mut found);
         }
@@ -112,6 +75,7 @@ fn matches(rule: &str, packet: &Packet) -> bool {
         None => address == range,
         Some(("10.244.0.0", "16")) => address.starts_with("10.244."),
         Some(("127.0.0.0", "8")) => address.starts_with("127."),
+        Some(("203.0.113.0", "24")) => address.starts_with("203.0.113."),
         Some((base, _)) => panic!("the interpreter does not know the range of {base}"),
     };
     let is_local = |address: &str| address == "192.0.2.1" || address.starts_with("127.");
@@ -128,15 +92,6 @@ fn matches(rule: &str, packet: &Packet) -> bool {
         };
         holds != negated
     })
-}
-
-const POD: &str = "10.244.0.9";
-const OUTSIDE: &str = "198.51.100.7";
-const NODE: &str = "192.0.2.1";
-
-fn node_port_spec() -> Value {
-    json!({"type": "NodePort", "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"],
-           "ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}]})
 }
 
 #[test]
@@ -185,6 +140,80 @@ fn local_external_policy_keeps_the_source_and_stays_on_the_node() {
     let rules = rendered(&spec, &elsewhere);
     assert_eq!(outcomes(&rules, &outside), ["DROP"]);
     assert_eq!(outcomes(&rules, &Packet { from: POD, to: "10.96.0.5", port: 80 }), ["DNAT 10.244.1.6:8080"]);
+}
+
+#[test]
+fn local_internal_policy_stays_on_the_node_and_leaves_node_ports_alone() {
+    let mut spec = node_port_spec();
+    spec["internalTrafficPolicy"] = json!("Local");
+    let inside = Packet { from: POD, to: "10.96.0.5", port: 80 };
+    let here = [slice(8080, &[("10.244.0.5", "n1", "ready"), ("10.244.1.6", "n2", "ready")])];
+    assert_eq!(outcomes(&rendered(&spec, &here), &inside), ["DNAT 10.244.0.5:8080"]);
+    let draining = [slice(8080, &[("10.244.0.5", "n1", "draining"), ("10.244.1.6", "n2", "ready")])];
+    assert_eq!(outcomes(&rendered(&spec, &draining), &inside), ["DNAT 10.244.0.5:8080"]);
+    let elsewhere = [slice(8080, &[("10.244.1.6", "n2", "ready")])];
+    assert_eq!(outcomes(&rendered(&spec, &elsewhere), &inside), ["DROP"]);
+    let outside = Packet { from: OUTSIDE, to: NODE, port: 30080 };
+    assert_eq!(outcomes(&rendered(&spec, &elsewhere), &outside), ["DNAT 10.244.1.6:8080 masq"]);
+}
+
+#[test]
+fn load_balancer_addresses_are_guarded_and_external_ones_are_not() {
+    let mut spec = node_port_spec();
+    spec["type"] = json!("LoadBalancer");
+    spec["externalIPs"] = json!(["192.0.2.50"]);
+    spec["loadBalancerSourceRanges"] = json!(["203.0.113.0/24"]);
+    let slices = [slice(8080, &[("10.244.0.5", "n1", "ready")])];
+    let mut ports = model::build(Family::V4, &settings().place, &[service(&spec)], &slices);
+    for port in ports.values_mut() {
+        port.load_balancer_ips = vec!["192.0.2.60".parse().expect("an address")];
+    }
+    let rules = render(&settings(), &ports);
+    for (from, to, expected) in [
+        ("203.0.113.9", "192.0.2.60", "DNAT 10.244.0.5:8080 masq"),
+        (OUTSIDE, "192.0.2.60", "DROP"),
+        (OUTSIDE, "192.0.2.50", "DNAT 10.244.0.5:8080 masq"),
+    ] {
+        assert_eq!(outcomes(&rules, &Packet { from, to, port: 80 }), [expected], "{from} -> {to}");
+    }
+}
+
+#[test]
+fn node_ports_on_loopback_are_a_choice() {
+    let slices = [slice(8080, &[("10.244.0.5", "n1", "ready")])];
+    let ports = model::build(Family::V4, &settings().place, &[service(&node_port_spec())], &slices);
+    let packet = Packet { from: "127.0.0.1", to: "127.0.0.1", port: 30080 };
+    assert_eq!(outcomes(&render(&settings(), &ports), &packet), ["DNAT 10.244.0.5:8080 masq"]);
+    let without = Settings { localhost_node_ports: false, ..settings() };
+    assert!(outcomes(&render(&without, &ports), &packet).is_empty());
+}
+
+#[test]
+fn hints_are_heeded_when_every_ready_endpoint_has_some() {
+    let hinted = |hints: &[Value]| {
+        let endpoint = |(at, hints): (usize, &Value)| json!({"addresses": [format!("10.244.{at}.5")], "nodeName": format!("n{at}"), "hints": hints});
+        let endpoints: Vec<_> = hints.iter().enumerate().map(endpoint).collect();
+        let object = json!({"metadata": {"name": "web-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints});
+        let slice: Arc<EndpointSlice> = Arc::new(serde_json::from_value(object).expect("a slice"));
+        let settings =
+            Settings { place: model::Place { node: "n1".into(), zone: "z1".into() }, ..settings() };
+        let ports = model::build(Family::V4, &settings.place, &[service(&node_port_spec())], &[slice]);
+        outcomes(&render(&settings, &ports), &Packet { from: POD, to: "10.96.0.5", port: 80 }).join(" ")
+    };
+    let (zone, node) =
+        (|z: &str| json!({"forZones": [{"name": z}]}), |n: &str| json!({"forNodes": [{"name": n}]}));
+    let all = "DNAT 10.244.0.5:8080 DNAT 10.244.1.5:8080";
+    for (what, hints, expected) in [
+        ("none", [json!(null), json!(null)], all),
+        ("zones", [zone("z0"), zone("z1")], "DNAT 10.244.1.5:8080"),
+        ("a zone is missing", [json!(null), zone("z1")], all),
+        ("nobody is for this zone", [zone("z0"), zone("z2")], all),
+        ("nodes", [node("n0"), node("n1")], "DNAT 10.244.1.5:8080"),
+        ("nobody is for this node", [node("n0"), node("n2")], all),
+    ] {
+        assert_eq!(hinted(&hints), expected, "{what}");
+    }
 }
 
 #[test]

@@ -1,0 +1,202 @@
+//! The pod network at work: one task follows the Nodes, another the policies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use client::k8s_openapi::api::core::v1::{Namespace, Node};
+use client::k8s_openapi::api::networking::v1::NetworkPolicy;
+use client::kube::api::{Patch, PatchParams};
+use client::{Api, Client, Event, Informer, SharedInformerFactory, Tasks};
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::apply::{self, Applier};
+use crate::flags::Config;
+use crate::iptables;
+use crate::overlay::Device;
+use crate::plan::{self, Endpoint, Facts, annotations};
+use crate::pod::Pod;
+use crate::policy::{self, World};
+
+const RETRY: Duration = Duration::from_secs(2);
+/// Least time between two changes of the rules: what comes meanwhile is gathered.
+const GATHER: Duration = Duration::from_millis(50);
+/// How often it is looked whether somebody has removed the rules.
+const CHECK: Duration = Duration::from_secs(30);
+
+/// Runs until `token` is cancelled. What was configured stays, so that pods keep their network.
+///
+/// # Errors
+/// The kernel's routes cannot be reached.
+pub async fn run(config: Config, client: Client, token: CancellationToken) -> Result<()> {
+    let tasks = Tasks::child_of(&token);
+    let factory = SharedInformerFactory::new(client.clone(), &tasks);
+    let nodes = Nodes::new(&factory, client, &config)?;
+    let rules = Rules::new(&factory, &config);
+    apply::prepare_kernel().await;
+    let factory = Arc::new(factory);
+    let synced = factory.clone();
+    tasks.spawn("network", |token| async move {
+        if synced.wait_for_sync(&token).await {
+            nodes.run(token).await;
+        }
+    });
+    tasks.spawn("rules", |token| async move {
+        if factory.wait_for_sync(&token).await {
+            rules.run(token).await;
+        }
+    });
+    token.cancelled().await;
+    Ok(tasks.shut_down().await?)
+}
+
+/// Follows the Nodes with routes, tunnel and CNI configuration.
+struct Nodes {
+    config: Config,
+    client: Client,
+    nodes: Informer<Node>,
+    changed: Arc<Notify>,
+    applier: Applier,
+}
+
+impl Nodes {
+    fn new(factory: &SharedInformerFactory, client: Client, config: &Config) -> Result<Self> {
+        let nodes = factory.informer::<Node>();
+        let changed = Arc::new(Notify::new());
+        let wake = changed.clone();
+        nodes.subscribe(move |event| {
+            let matters = match event {
+                Event::Updated { old, new } => Facts::of(old) != Facts::of(new),
+                _ => true,
+            };
+            if matters {
+                wake.notify_one();
+            }
+        });
+        Ok(Self { config: config.clone(), client, nodes, changed, applier: Applier::new(config)? })
+    }
+
+    async fn run(self, token: CancellationToken) {
+        self.changed.notify_one();
+        loop {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => return,
+                () = self.changed.notified() => {}
+            }
+            if let Err(error) = self.sync().await {
+                warn!(error = %format!("{error:#}"), "pod network could not be configured, will retry");
+                tokio::select! { () = token.cancelled() => return, () = tokio::time::sleep(RETRY) => {} }
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    async fn sync(&self) -> Result<()> {
+        let facts: Vec<_> = self.nodes.store().list().iter().map(|node| Facts::of(node)).collect();
+        let own = facts.iter().find(|node| node.name == self.config.node_name);
+        let underlay = self.applier.underlay(own.and_then(|node| node.address)).await?;
+        let plan = plan::plan(&self.config, underlay.as_ref(), &facts);
+        let device = self.applier.apply(&plan, underlay.as_ref()).await?;
+        if let (Some(device), Some(own), Some(underlay)) = (device, own, underlay) {
+            self.announce(device, own, Endpoint { address: underlay.address, mac: device.mac }).await?;
+        }
+        if plan.cni.is_some() {
+            info!(routes = plan.routes.len(), tunnels = plan.tunnels.len(), "pod network is in step");
+        }
+        Ok(())
+    }
+
+    /// Tells the other nodes where this one's end of the tunnel is.
+    async fn announce(&self, device: Device, own: &Facts, end: Endpoint) -> Result<()> {
+        if own.endpoint == Some(end) {
+            return Ok(());
+        }
+        let data = json!({"VNI": plan::VNI, "VtepMAC": plan::mac_text(device.mac)}).to_string();
+        let notes = json!({annotations::MANAGED: "true", annotations::TYPE: "vxlan", annotations::DATA: data,
+                           annotations::ADDRESS: end.address.to_string()});
+        let patch = json!({"metadata": {"annotations": notes}});
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let patched = nodes.patch(&own.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        patched.map(drop).context("tell the other nodes of the tunnel")
+    }
+}
+
+/// Follows policies, and whom they are about, with packet rules.
+struct Rules {
+    config: Config,
+    /// None if policies are not to be enforced.
+    sources: Option<(Informer<Pod>, Informer<Namespace>, Informer<NetworkPolicy>)>,
+    changed: Arc<Notify>,
+}
+
+impl Rules {
+    fn new(factory: &SharedInformerFactory, config: &Config) -> Self {
+        let changed = Arc::new(Notify::new());
+        let sources = config.policies.then(|| {
+            let (pods, namespaces) = (factory.informer::<Pod>(), factory.informer::<Namespace>());
+            let policies = factory.informer::<NetworkPolicy>();
+            wake_if(&pods, &changed, |old, new| !old.is_same(new));
+            wake_if(&namespaces, &changed, |old, new| old.metadata.labels != new.metadata.labels);
+            wake_if(&policies, &changed, |old, new| old.spec != new.spec);
+            (pods, namespaces, policies)
+        });
+        Self { config: config.clone(), sources, changed }
+    }
+
+    fn tables(&self) -> iptables::Tables {
+        let world = self.sources.as_ref().map(|(pods, namespaces, policies)| World {
+            pods: pods.store().list(),
+            namespaces: namespaces.store().list(),
+            policies: policies.store().list(),
+        });
+        let policies = policy::render(&self.config.node_name, &world.unwrap_or_default());
+        iptables::tables(self.config.cluster_cidr, policies)
+    }
+
+    async fn run(self, token: CancellationToken) {
+        let mut applier = iptables::Applier::default();
+        let mut check = tokio::time::interval(CHECK);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        check.tick().await;
+        self.changed.notify_one();
+        loop {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => return,
+                () = self.changed.notified() => {}
+                _ = check.tick() => match applier.is_missing().await {
+                    Ok(true) => warn!("packet rules were removed by somebody, writing them again"),
+                    Ok(false) => continue,
+                    Err(error) => {
+                        warn!(error = %format!("{error:#}"), "packet rules could not be checked");
+                        continue;
+                    }
+                },
+            }
+            let mut pause = GATHER;
+            if let Err(error) = applier.apply(&self.tables()).await {
+                warn!(error = %format!("{error:#}"), "packet rules could not be written, will retry");
+                pause = RETRY;
+                self.changed.notify_one();
+            }
+            tokio::select! { () = token.cancelled() => return, () = tokio::time::sleep(pause) => {} }
+        }
+    }
+}
+
+fn wake_if<K: client::Object>(informer: &Informer<K>, changed: &Arc<Notify>, matters: fn(&K, &K) -> bool) {
+    let wake = changed.clone();
+    informer.subscribe(move |event| {
+        let matters = match event {
+            Event::Updated { old, new } => matters(old, new),
+            _ => true,
+        };
+        if matters {
+            wake.notify_one();
+        }
+    });
+}
