@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod agent;
+pub mod allocation;
 pub mod cgroups;
 pub mod config;
 pub mod containers;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::environment::{Environment, NodeCell};
 use crate::agent::volumes::NodeVolumes;
 use crate::agent::{Agent, NetworkFault, Parts};
+use crate::allocation::{self, Conditions, Record};
 use crate::certificates::{self, ServingConfig};
 use crate::cgroups::{self, Cgroups};
 use crate::config::KubeletConfiguration;
@@ -291,6 +292,7 @@ impl Kubelet {
                 longest.map_or(Duration::from_secs(300), |d| d.0),
             ),
             reasons: WaitingReasons::default(),
+            actuated: Record::open(self.layout.root().join(allocation::ACTUATED_FILE)),
             environment: environment.clone(),
         });
         Agent::new(Parts {
@@ -309,6 +311,8 @@ impl Kubelet {
             pleg: self.pleg.clone(),
             network: self.network.clone(),
             mirrors: self.client.clone().map(|c| Mirrors::new(c, self.config.node_name.clone())),
+            allocated: Record::open(self.layout.root().join(allocation::ALLOCATED_FILE)),
+            resizes: Conditions::default(),
             manifests: self.settings.static_pods(),
         })
     }

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 use proto::cri;
 
+use crate::allocation::PodResources;
+
 /// A container's identity: which runtime, and its name there. Written `containerd://ID`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerId {
@@ -141,6 +143,8 @@ pub struct PodStatus {
     pub sandboxes: Vec<SandboxStatus>,
     /// Containers of all sandboxes, newest first.
     pub containers: Vec<ContainerStatus>,
+    /// What the runtime has been told of the resources of its containers and of the pod.
+    pub actuated: PodResources,
 }
 
 impl PodStatus {

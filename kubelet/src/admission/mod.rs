@@ -31,6 +31,11 @@ pub fn admit(pod: &Pod, others: &[&Pod], node: &Node, allowed_sysctls: &[String]
     check_taints(pod, node)
 }
 
+/// Whether `pod`, which runs here, may have what it asks for now. Pure; all but the room there is was settled when it came.
+pub fn admit_resize(pod: &Pod, others: &[&Pod], node: &Node) -> Result<(), Rejection> {
+    check_resources(pod, others, node)
+}
+
 fn check_os(pod: &Pod, node: &Node) -> Result<(), Rejection> {
     let label = node.metadata.labels.as_ref().and_then(|l| l.get("kubernetes.io/os"));
     let wanted = types::spec(pod).node_selector.as_ref().and_then(|s| s.get("kubernetes.io/os"));

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use proto::cri;
 
 use super::volumes::PodVolumes;
-use crate::cgroups::Cgroups;
+use crate::cgroups::{Cgroups, Limits};
 use crate::dns::{self, DnsSettings};
 use crate::events::Events;
 use crate::layout::Layout;
@@ -159,6 +159,18 @@ impl PodEnvironment for Environment {
         if let Some(report) = self.on_slow_start.get() {
             report(types::uid(pod)).await;
         }
+    }
+
+    fn pod_limits(&self, pod: &Pod) -> Option<(Limits, Limits)> {
+        Some((self.cgroups.limits(pod), self.cgroups.planned(pod)?))
+    }
+
+    fn limit_pod(&self, pod: &Pod, limits: &Limits) -> Result<(), String> {
+        self.cgroups.limit_pod(pod, limits).map_err(|e| client::chain(&e))
+    }
+
+    fn pod_memory(&self, pod: &Pod) -> Option<u64> {
+        self.cgroups.pod_stats(pod).map(|stats| stats.memory_usage)
     }
 
     fn expand(&self, text: &str, env: &[(String, String)]) -> String {

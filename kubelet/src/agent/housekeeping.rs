@@ -23,6 +23,7 @@ const GC_PERIOD: Duration = Duration::from_secs(60);
 impl Agent {
     /// Starts clearing up. All pods that exist must have been taken in before.
     pub fn run_housekeeping(&self, tasks: &Tasks) {
+        self.run_resizes(tasks);
         let this = self.clone();
         tasks.spawn("housekeeping", |token| async move {
             let mut tick = tokio::time::interval(PERIOD);
@@ -64,11 +65,16 @@ impl Agent {
             self.remove_orphan_dirs(&listing).await;
         }
         self.remove_orphan_cgroups().await;
-        if let Err(error) = parts.cgroups.update_qos(parts.pods.pods().iter().map(AsRef::as_ref)) {
+        let allocated: Vec<_> = parts.pods.pods().iter().map(|p| parts.allocated.applied(p)).collect();
+        if let Err(error) = parts.cgroups.update_qos(allocated.iter().map(AsRef::as_ref)) {
             crate::cgroups::log_failure(&error);
         }
         parts.probes.cleanup(&self.workers().uids().into_iter().collect());
-        parts.status.retain(|uid| wanted.contains(uid) || self.workers().view(uid).is_some());
+        let known = |uid: &str| wanted.contains(uid) || self.workers().view(uid).is_some();
+        parts.status.retain(known);
+        parts.allocated.retain(known);
+        // What is told of the runtime goes when nothing of the pod can be left there.
+        parts.runtime.actuated().retain(|uid| known(uid) || !self.workers().content_may_go(uid));
     }
 
     /// A pod is gone from everywhere: what the runtime still remembers of it goes too.

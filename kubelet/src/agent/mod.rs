@@ -6,6 +6,7 @@
 pub mod environment;
 pub mod housekeeping;
 mod pod;
+mod resize;
 pub mod sources;
 pub mod volumes;
 
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use parking_lot::{Mutex, RwLock};
 
+use crate::allocation::{Conditions, Record};
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfiguration;
 use crate::events::Events;
@@ -81,6 +83,10 @@ pub struct Parts {
     pub network: NetworkFault,
     /// Mirror pods; `None` without an API.
     pub mirrors: Option<crate::static_pods::mirror::Mirrors>,
+    /// What pods were allocated.
+    pub allocated: Record,
+    /// What is told of resizes.
+    pub resizes: Conditions,
     /// Directory of static pod manifests.
     pub manifests: Option<PathBuf>,
 }
@@ -137,6 +143,7 @@ impl Agent {
     async fn report_now(&self, uid: &str) {
         let parts = self.parts();
         let Some(pod) = parts.pods.by_uid(uid) else { return };
+        let pod = parts.allocated.applied(&pod);
         if let Ok(observed) = parts.runtime.inspect(uid).await {
             self.report(&pod, &observed, false, None);
         }
@@ -171,6 +178,10 @@ impl Agent {
         let previous = parts.status.pod_status(uid);
         let sandbox_is_good = !plan_pod(pod, observed, &*parts.probes).create_sandbox
             && observed.sandboxes.first().is_some_and(|s| s.ready);
+        if terminal {
+            parts.resizes.forget(uid);
+        }
+        let group = parts.environment.cgroups.planned(pod).map(|_| parts.cgroups.limits(pod));
         let status = generate(
             &StatusInput {
                 pod,
@@ -181,6 +192,8 @@ impl Agent {
                 verdict,
                 host_ips: &self.host_ips(),
                 sandbox_is_good,
+                resizes: &parts.resizes.of(uid),
+                group: group.as_ref(),
             },
             |pod, status| parts.probes.update_pod_status(pod, status),
             Timestamp::now(),

@@ -23,8 +23,10 @@ const NETWORK_RETRY: Duration = Duration::from_secs(1);
 impl PodSyncer for Agent {
     async fn sync_pod(&self, pod: &Arc<Pod>, stop: &CancellationToken) -> Result<Synced, SyncError> {
         let parts = self.parts();
+        let pod = &parts.allocated.applied(pod);
         let uid = types::uid(pod);
         let observed = self.inspect(pod).await?;
+        self.note_progress(pod, &observed);
         let now = Timestamp::now();
         let (_, over) = deadline(pod, parts.status.pod_status(uid).as_deref(), now);
         let status = self.report(pod, &observed, false, over.as_ref());
@@ -33,7 +35,7 @@ impl PodSyncer for Agent {
         }
         let (deadline, _) = deadline(pod, Some(&status), now);
         self.check_network(pod)?;
-        self.prepare(pod, stop).await?;
+        self.prepare(pod, &observed, stop).await?;
         let synced = self.converge(pod, observed, stop).await?;
         let again = [synced.again, deadline].into_iter().flatten().min();
         Ok(Synced { again, ..synced })
@@ -47,6 +49,7 @@ impl PodSyncer for Agent {
         interrupt: &CancellationToken,
     ) -> Result<(), SyncError> {
         let parts = self.parts();
+        let pod = &parts.allocated.applied(pod);
         let uid = types::uid(pod);
         let observed = self.inspect_leaving(pod).await?;
         self.report(pod, &observed, false, verdict.as_ref());
@@ -82,6 +85,7 @@ impl PodSyncer for Agent {
 
     async fn sync_terminated_pod(&self, pod: &Arc<Pod>) -> Result<(), SyncError> {
         let parts = self.parts();
+        let pod = &parts.allocated.applied(pod);
         let uid = types::uid(pod);
         let observed = self.inspect_leaving(pod).await?;
         self.report(pod, &observed, true, None);
@@ -95,6 +99,8 @@ impl PodSyncer for Agent {
             tracing::debug!(pod = types::format_pod(pod), error, "pod cgroup is left to housekeeping");
         }
         self.finish(pod);
+        // What it held is free.
+        self.retry_resizes();
         Ok(())
     }
 }
@@ -123,15 +129,24 @@ impl Agent {
     }
 
     /// Everything that must be there before the sandbox: directories, cgroup, mirror, volumes, probes.
-    async fn prepare(&self, pod: &Arc<Pod>, stop: &CancellationToken) -> Result<(), SyncError> {
+    async fn prepare(
+        &self,
+        pod: &Arc<Pod>,
+        observed: &types::PodStatus,
+        stop: &CancellationToken,
+    ) -> Result<(), SyncError> {
         let parts = self.parts();
         let uid = types::uid(pod);
         let (cgroups, owned) = (parts.cgroups.clone(), pod.clone());
-        let made = tokio::task::spawn_blocking(move || cgroups.ensure_pod(&owned)).await;
+        let occupied = !observed.is_stopped();
+        let made = tokio::task::spawn_blocking(move || cgroups.ensure_pod(&owned, occupied)).await;
         if let Ok(Err(error)) = made {
             let message = format!("unable to ensure pod container exists: {}", client::chain(&error));
             parts.events.warning(pod, "FailedCreatePodContainer", message.clone());
             return Err(message.into());
+        }
+        if !occupied {
+            parts.runtime.note_actuated_pod(pod);
         }
         if is_static(pod)
             && let Some(mirrors) = &parts.mirrors
@@ -180,6 +195,10 @@ impl Agent {
                 parts.pleg.expect_changes();
             }
             observed = self.inspect(pod).await?;
+            self.note_progress(pod, &observed);
+            if let Some(error) = &outcome.resize_failure {
+                self.note_resize_failure(pod, error);
+            }
             let status = self.report(pod, &observed, false, None);
             if is_terminal(&status) {
                 return Ok(Synced { terminal: true, again: None });

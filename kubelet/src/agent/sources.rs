@@ -21,6 +21,10 @@ pub(super) struct Admission {
     admitted: HashSet<String>,
     /// UIDs of pods that were refused.
     rejected: HashSet<String>,
+    /// UIDs of pods whose resize waits, in the order in which they are tried.
+    pub(super) waiting: Vec<String>,
+    /// All pods that run here have been admitted: room may be given to those that wait.
+    pub(super) complete: bool,
 }
 
 /// The API shows only what this kubelet itself reported: there is nothing to do for the pod.
@@ -105,6 +109,7 @@ impl Agent {
         }
         parts.status.observe(types::uid(pod), pod);
         if self.admit(pod) {
+            self.resize_wanted(pod);
             self.workers().update(pod);
         }
     }
@@ -131,6 +136,7 @@ impl Agent {
         admission.rejected.remove(uid);
         drop(admission);
         self.workers().remove(uid);
+        self.retry_resizes();
     }
 
     /// Follows the manifests' pods; the set is always whole.
@@ -177,27 +183,29 @@ impl Agent {
         if admission.admitted.contains(uid) || over || pod.metadata.deletion_timestamp.is_some() {
             return true;
         }
-        let Some(node) = self.node() else {
-            admission.admitted.insert(uid.to_owned());
-            return true;
+        // After a restart, a pod is asked for what it was given, not for what it wished for meanwhile.
+        let allocated = self.parts().allocated.applied(pod);
+        let admitted = match self.node() {
+            None => Ok(()),
+            Some(node) => {
+                let others = self.holders(uid);
+                let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
+                admit(&allocated, &others, &node, &self.parts().config.allowed_unsafe_sysctls)
+            }
         };
-        let others = self.active_pods(uid);
-        let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
-        match admit(pod, &others, &node, &self.parts().config.allowed_unsafe_sysctls) {
-            Ok(()) => {
-                admission.admitted.insert(uid.to_owned());
-                true
-            }
-            // What already runs, from before a restart, is not disturbed.
-            Err(_) if self.has_run(pod) => {
-                admission.admitted.insert(uid.to_owned());
-                true
-            }
-            Err(rejection) => {
+        match admitted {
+            Err(rejection) if !self.has_run(pod) => {
                 admission.rejected.insert(uid.to_owned());
                 drop(admission);
                 self.reject(pod, &rejection);
                 false
+            }
+            // What already runs, from before a restart, is not disturbed.
+            _ => {
+                admission.admitted.insert(uid.to_owned());
+                self.parts().allocated.set(&allocated);
+                self.parts().resizes.take_over(pod);
+                true
             }
         }
     }
@@ -208,7 +216,7 @@ impl Agent {
     }
 
     /// Pods that hold resources of this node, without the one asked about.
-    fn active_pods(&self, but: &str) -> Vec<Arc<Pod>> {
+    pub(super) fn active_pods(&self, but: &str) -> Vec<Arc<Pod>> {
         let admission_sees = |pod: &Arc<Pod>| {
             let uid = types::uid(pod);
             uid != but && self.workers().view(uid).is_some_and(|v| v.stage < Stage::Terminated)

@@ -74,6 +74,8 @@ impl PodProbes for Unprobed {
     fn cleanup(&self, _: &HashSet<String>) {}
 }
 
+mod resizes;
+
 struct House {
     agent: Agent,
     volumes: Arc<Always>,
@@ -85,12 +87,15 @@ struct House {
 
 /// An agent over `fake`; a second one is the first after a restart.
 fn house(fake: &FakeRuntime) -> House {
+    let settings = cgroups::Settings { cgroups_per_qos: false, ..cgroups::Settings::default() };
+    house_with(fake, Cgroups::new(settings).expect("the hierarchy is mounted"), Record::in_memory())
+}
+
+fn house_with(fake: &FakeRuntime, cgroups: Cgroups, allocated: Record) -> House {
     let root = std::env::temp_dir().join(format!("agent-{}", uuid::Uuid::new_v4()));
     let layout = Layout::new(root.join("lib"), root.join("logs"), root.join("links"));
     let (events, tasks) = (Recorded::default(), client::Tasks::new());
     let sink = Events::new(events.clone());
-    let settings = cgroups::Settings { cgroups_per_qos: false, ..cgroups::Settings::default() };
-    let cgroups = Cgroups::new(settings).expect("the hierarchy is mounted");
     let objects = Objects::new(None, None, &tasks);
     let (volumes, probes) = (Arc::new(Always::default()), Arc::new(Unprobed::default()));
     let node: Node =
@@ -126,6 +131,7 @@ fn house(fake: &FakeRuntime) -> House {
         seccomp_default: false,
         backoff: Backoff::new(std::time::Duration::from_secs(10), std::time::Duration::from_secs(300)),
         reasons: WaitingReasons::default(),
+        actuated: Record::in_memory(),
         environment: environment.clone(),
     });
     let agent = Agent::new(Parts {
@@ -144,6 +150,8 @@ fn house(fake: &FakeRuntime) -> House {
         pleg: Pleg::new(fake.client()),
         network: NetworkFault::default(),
         mirrors: None,
+        allocated,
+        resizes: Conditions::default(),
         manifests: None,
     });
     House { agent, volumes, probes, events, tasks, root }

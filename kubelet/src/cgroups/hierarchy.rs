@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, Signal, kill_process};
 use tracing::debug;
 
-use super::limits::{Limits, cpu_weight};
+use super::limits::{Limits, cpu_shares, cpu_weight};
 
 /// Controllers the kubelet's own groups need; the runtime adds the others itself.
 const V1_CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
@@ -194,6 +194,32 @@ impl Hierarchy {
         let limit: i64 = self.read("memory", path, file)?.trim().parse().ok()?;
         // Version 1 shows "no limit" as the largest multiple of the page size.
         (limit < i64::MAX / 2).then_some(limit)
+    }
+
+    /// The limits in force in a group, as far as they can be read: CPU without limit is -1, memory the greatest number.
+    #[must_use]
+    pub fn limits(&self, path: &str) -> Limits {
+        let text = |file: &str| self.read("cpu", path, file).map(|text| text.trim().to_owned());
+        let number = |file: &str| text(file)?.parse::<u64>().ok();
+        let memory = Some(self.memory_limit(path).unwrap_or(i64::MAX));
+        if self.version == Version::V1 {
+            return Limits {
+                shares: number("cpu.shares"),
+                quota: text("cpu.cfs_quota_us").and_then(|text| text.parse().ok()),
+                period: number("cpu.cfs_period_us"),
+                memory,
+                pids: None,
+            };
+        }
+        let max = text("cpu.max").unwrap_or_default();
+        let (quota, period) = max.split_once(' ').unwrap_or_default();
+        Limits {
+            shares: number("cpu.weight").map(cpu_shares),
+            quota: if quota == "max" { Some(-1) } else { quota.parse().ok() },
+            period: period.parse().ok(),
+            memory,
+            pids: None,
+        }
     }
 
     /// Kills every process in the group and below; how many there were.

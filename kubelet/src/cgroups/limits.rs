@@ -29,6 +29,20 @@ pub struct Limits {
     pub pids: Option<i64>,
 }
 
+impl Limits {
+    /// These with what `other` says in place.
+    #[must_use]
+    pub fn merged(&self, other: &Self) -> Self {
+        Self {
+            shares: other.shares.or(self.shares),
+            quota: other.quota.or(self.quota),
+            period: other.period.or(self.period),
+            memory: other.memory.or(self.memory),
+            pids: other.pids.or(self.pids),
+        }
+    }
+}
+
 /// Weight of that many thousandths of a CPU.
 #[must_use]
 pub fn milli_cpu_to_shares(milli: i64) -> u64 {
@@ -50,6 +64,12 @@ pub fn milli_cpu_to_quota(milli: i64, period: u64) -> i64 {
 #[must_use]
 pub fn cpu_weight(shares: u64) -> u64 {
     if shares >= MAX_SHARES { 10_000 } else { 1 + (shares.saturating_sub(2) * 9999) / 262_142 }
+}
+
+/// Version 1's shares for version 2's weight.
+#[must_use]
+pub fn cpu_shares(weight: u64) -> u64 {
+    (weight.saturating_sub(1) * 262_142) / 9999 + MIN_SHARES
 }
 
 /// Limits of a pod's group: as upstream's ResourceConfigForPod.

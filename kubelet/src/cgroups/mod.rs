@@ -161,15 +161,38 @@ impl Cgroups {
         self.ensure(&self.class(QosClass::Burstable), &limits)
     }
 
-    /// Makes the group of `pod`, with its limits.
-    pub fn ensure_pod(&self, pod: &Pod) -> Result<(), Error> {
-        let settings = &self.inner.settings;
-        if !settings.cgroups_per_qos {
+    /// Makes the group of `pod`, with its limits. Where something runs in it already, limits that are in force change
+    /// only by a resize, which minds the order of things.
+    pub fn ensure_pod(&self, pod: &Pod, occupied: bool) -> Result<(), Error> {
+        let Some(mut limits) = self.planned(pod) else { return Ok(()) };
+        let group = self.pod(uid(pod), qos::pod_qos(pod));
+        if occupied && self.inner.hierarchy.exists(&self.path(&group)) {
             return Ok(());
         }
-        let mut limits = plan_pod(pod, settings.cpu_cfs_quota, settings.cpu_cfs_period_micros);
+        let settings = &self.inner.settings;
         limits.pids = (settings.pod_pids_limit > 0).then_some(settings.pod_pids_limit);
-        self.ensure(&self.pod(uid(pod), qos::pod_qos(pod)), &limits)
+        self.ensure(&group, &limits)
+    }
+
+    /// Limits that `pod`'s group should have; `None` where pods have no groups.
+    #[must_use]
+    pub fn planned(&self, pod: &Pod) -> Option<Limits> {
+        let settings = &self.inner.settings;
+        settings
+            .cgroups_per_qos
+            .then(|| plan_pod(pod, settings.cpu_cfs_quota, settings.cpu_cfs_period_micros))
+    }
+
+    /// Limits that are in force in `pod`'s group; memory without limit is the greatest number.
+    #[must_use]
+    pub fn limits(&self, pod: &Pod) -> Limits {
+        self.inner.hierarchy.limits(&self.path(&self.pod(uid(pod), qos::pod_qos(pod))))
+    }
+
+    /// Changes limits of `pod`'s group.
+    pub fn limit_pod(&self, pod: &Pod, limits: &Limits) -> Result<(), Error> {
+        let path = self.path(&self.pod(uid(pod), qos::pod_qos(pod)));
+        self.inner.hierarchy.apply(&path, limits).map_err(failed("limit", &path))
     }
 
     fn ensure(&self, name: &CgroupName, limits: &Limits) -> Result<(), Error> {

@@ -136,7 +136,7 @@ fn pod_group_is_made_read_and_removed() {
         "kubepods/burstable/podu1",
         &[("memory.usage_in_bytes", "1000\n"), ("memory.stat", "total_rss 10\ntotal_inactive_file 300\n")],
     );
-    cgroups.ensure_pod(&pod).unwrap();
+    cgroups.ensure_pod(&pod, false).unwrap();
     assert_eq!(std::fs::read_to_string(tree.join("cpu/kubepods/burstable/podu1/cpu.shares")).unwrap(), "512");
     let stats = cgroups.pod_stats(&pod).unwrap();
     assert_eq!((stats.cpu_usage_nanos, stats.memory_working_set, stats.memory_rss), (77, 700, 10));

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod};
 use proto::cri;
 
+use crate::cgroups::Limits;
 use crate::{qos, quantity, types};
 
 const MIN_SHARES: i64 = 2;
@@ -122,6 +123,19 @@ pub fn sandbox_resources(pod: &Pod, settings: &LimitSettings) -> cri::LinuxConta
         resources.cpu_quota = milli_cpu_to_quota(milli(&limits, "cpu"), settings.cpu_period);
     }
     resources
+}
+
+/// Limits of a pod's group as the runtime takes them.
+#[must_use]
+pub fn group_resources(limits: &Limits) -> cri::LinuxContainerResources {
+    let signed = |value: Option<u64>| value.and_then(|v| i64::try_from(v).ok()).unwrap_or_default();
+    cri::LinuxContainerResources {
+        cpu_shares: signed(limits.shares),
+        cpu_quota: limits.quota.unwrap_or_default(),
+        cpu_period: signed(limits.period),
+        memory_limit_in_bytes: limits.memory.filter(|bytes| *bytes != i64::MAX).unwrap_or_default(),
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub struct State {
     pub failures: HashMap<String, Vec<Status>>,
     /// Answers to commands, by the command's first word.
     pub exec: HashMap<String, ExecSyncResponse>,
+    /// Bytes of memory that containers use, by name.
+    pub memory: HashMap<String, u64>,
     /// Containers that end with this code as soon as they start, by name.
     pub ends_at_once: HashMap<String, i32>,
     clock: i64,
@@ -287,6 +289,10 @@ impl RuntimeService for Service {
             annotations: config.annotations.clone(),
             mounts: config.mounts.clone(),
             log_path: config.log_path.clone(),
+            resources: config
+                .linux
+                .as_ref()
+                .map(|linux| ContainerResources { linux: linux.resources.clone(), windows: None }),
             ..Default::default()
         };
         state.containers.insert(id.clone(), (request.pod_sandbox_id, status));
@@ -382,6 +388,35 @@ impl RuntimeService for Service {
         Ok(Response::new(state.exec.get(&first).cloned().unwrap_or_default()))
     }
 
+    async fn update_container_resources(
+        &self,
+        request: Request<UpdateContainerResourcesRequest>,
+    ) -> Answer<UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        let linux = request.linux.unwrap_or_default();
+        let mut state = self.0.lock();
+        let name = name_of(&state, &request.container_id)?;
+        let what = format!("{name} {} {} {}", linux.cpu_shares, linux.cpu_quota, linux.memory_limit_in_bytes);
+        state.call("UpdateContainerResources", &what)?;
+        if let Some((_, status)) = state.containers.get_mut(&request.container_id) {
+            status.resources = Some(ContainerResources { linux: Some(linux), windows: None });
+        }
+        Ok(Response::new(UpdateContainerResourcesResponse {}))
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<ContainerStatsRequest>,
+    ) -> Answer<ContainerStatsResponse> {
+        let id = request.into_inner().container_id;
+        let state = self.0.lock();
+        let name = name_of(&state, &id)?;
+        let used = state.memory.get(&name).copied().unwrap_or_default();
+        let memory = MemoryUsage { usage_bytes: Some(UInt64Value { value: used }), ..Default::default() };
+        let stats = ContainerStats { memory: Some(memory), ..Default::default() };
+        Ok(Response::new(ContainerStatsResponse { stats: Some(stats) }))
+    }
+
     async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
         let condition =
             |kind: &str| RuntimeCondition { r#type: kind.into(), status: true, ..Default::default() };
@@ -396,12 +431,10 @@ impl RuntimeService for Service {
         stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> Self::StreamPodSandboxStatsStream;
         stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> Self::StreamPodSandboxMetricsStream;
         get_container_events(GetEventsRequest) -> Self::GetContainerEventsStream;
-        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
         exec(ExecRequest) -> ExecResponse;
         attach(AttachRequest) -> AttachResponse;
         port_forward(PortForwardRequest) -> PortForwardResponse;
-        container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
         list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse;
         pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;

@@ -216,6 +216,20 @@ impl Runtime {
         call!(self.runtime.update_container_resources(request), "UpdateContainerResources").map(drop)
     }
 
+    /// Tells the runtime what a sandbox as a whole gets. Fails with `Unimplemented` where it does not want to know.
+    pub async fn update_pod_sandbox_resources(
+        &self,
+        id: &str,
+        resources: cri::LinuxContainerResources,
+    ) -> Result<()> {
+        let request = cri::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: id.to_owned(),
+            overhead: None,
+            resources: Some(resources),
+        };
+        call!(self.runtime.update_pod_sandbox_resources(request), "UpdatePodSandboxResources").map(drop)
+    }
+
     /// Makes the runtime write a container's log to a new file at the same path.
     pub async fn reopen_container_log(&self, id: &str) -> Result<()> {
         let request = cri::ReopenContainerLogRequest { container_id: id.to_owned() };

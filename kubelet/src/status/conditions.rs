@@ -2,11 +2,22 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 
+use crate::allocation::{IN_PROGRESS, PENDING};
 use crate::types;
 
 /// Conditions only the kubelet writes.
-pub const OWNED: [&str; 5] =
-    ["PodScheduled", "Ready", "Initialized", "ContainersReady", "PodReadyToStartContainers"];
+pub const OWNED: [&str; 7] = [
+    "PodScheduled",
+    "Ready",
+    "Initialized",
+    "ContainersReady",
+    "PodReadyToStartContainers",
+    PENDING,
+    IN_PROGRESS,
+];
+
+/// Those of them that come and go.
+pub const PASSING: [&str; 2] = [PENDING, IN_PROGRESS];
 
 fn condition(pod: &Pod, kind: &str, status: bool, reason: &str, message: String) -> PodCondition {
     let text = |t: String| (!t.is_empty()).then_some(t);

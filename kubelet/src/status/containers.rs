@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::allocation::sizes::{InForce, shown_before};
 use crate::sync::reasons::WaitingReasons;
 use crate::sync::restart::should_start;
 use crate::types::{self, ContainerKind, ContainerState as Observed, PodStatus};
@@ -111,7 +112,16 @@ fn from_observed(
     old: Option<&ContainerStatus>,
 ) -> Option<ContainerStatus> {
     let mut records = observed.containers_named(&container.name);
-    let mut status = convert(container, records.next()?, old);
+    let newest = records.next()?;
+    let mut status = convert(container, newest, old);
+    if newest.state == Observed::Running {
+        let told = observed.actuated.containers.get(&container.name);
+        let before = shown_before(old, &newest.id.to_string());
+        status.resources = Some(
+            InForce::of_container(newest.resources.as_ref(), told)
+                .shown(container.resources.as_ref(), before),
+        );
+    }
     if let Some(before) = records.next() {
         status.last_state = convert(container, before, None).state;
     }
@@ -149,10 +159,7 @@ fn convert(
         image_id: record.image_id.clone(),
         container_id: Some(id.clone()),
         volume_mounts: old.map_or_else(|| volume_mounts(container), |o| o.volume_mounts.clone()),
-        resources: container
-            .resources
-            .clone()
-            .filter(|r| r.limits.is_some() || r.requests.is_some() || r.claims.is_some()),
+        resources: Some(container.resources.clone().unwrap_or_default()),
         allocated_resources: container.resources.as_ref().and_then(|r| r.requests.clone()),
         stop_signal: record.stop_signal.clone(),
         user: record.user.as_ref().map(|u| ContainerUser {

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, Pod
 use super::conditions;
 use super::containers::{api_time, container_statuses};
 use super::phase::phase;
+use crate::cgroups::Limits;
 use crate::qos;
 use crate::sync::reasons::WaitingReasons;
 use crate::types::{self, ContainerKind};
@@ -30,6 +31,10 @@ pub struct StatusInput<'a> {
     pub host_ips: &'a [IpAddr],
     /// The sandbox is there and needs no replacement.
     pub sandbox_is_good: bool,
+    /// What is told of resizes.
+    pub resizes: &'a [PodCondition],
+    /// Limits in force of the pod's group, where it has one.
+    pub group: Option<&'a Limits>,
 }
 
 /// A phase that was decided, not computed.
@@ -65,6 +70,8 @@ pub fn generate(
         ephemeral_container_statuses: some(ephemeral),
         qos_class: Some(qos::pod_qos(pod).to_string()),
         observed_generation: pod.metadata.generation,
+        resources: Some(super::resources::pod_resources(pod, &api, old, input.group)),
+        allocated_resources: super::resources::allocated(pod),
         start_time: old.start_time.clone().or_else(|| api.start_time.clone()).or(Some(api_time(now))),
         ..PodStatus::default()
     };
@@ -173,7 +180,8 @@ fn set_conditions(
         condition.last_transition_time = find(old).or_else(|| find(api)).or(Some(api_time(now)));
     }
     let disruption = disruption.cloned();
-    status.conditions = Some(others.into_iter().chain(disruption).chain(owned).collect());
+    let resizes = input.resizes.iter().cloned();
+    status.conditions = Some(others.into_iter().chain(resizes).chain(disruption).chain(owned).collect());
 }
 
 fn set_addresses(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {

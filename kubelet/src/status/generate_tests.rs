@@ -103,6 +103,8 @@ impl<'a> Case<'a> {
                 verdict: self.verdict.as_ref(),
                 host_ips: &["192.0.2.1".parse().expect("valid")],
                 sandbox_is_good: true,
+                resizes: &[],
+                group: None,
             },
             no_probes,
             Timestamp::from_second(self.now).expect("in range"),

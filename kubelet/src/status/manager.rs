@@ -12,6 +12,7 @@ use client::{Api, Client, Tasks, WorkQueue};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
 
+use super::conditions::PASSING;
 use super::patch::status_patch;
 use crate::types;
 
@@ -27,6 +28,8 @@ struct Entry {
     written: u64,
     /// The pod has ended here and all it used is released: it may be deleted.
     finished: bool,
+    /// Conditions that come and go, as last written.
+    passing: Vec<&'static str>,
 }
 
 /// Newest statuses of this node's pods; clones share them.
@@ -100,6 +103,7 @@ impl StatusManager {
                     delivered,
                     written: 0,
                     finished: false,
+                    passing: Vec::new(),
                 };
                 entries.insert(uid.to_owned(), entry);
                 if unchanged {
@@ -119,8 +123,15 @@ impl StatusManager {
             entry.pod = pod.clone();
         } else {
             let status = Arc::new(pod.status.clone().unwrap_or_default());
-            let entry =
-                Entry { pod: pod.clone(), status, version: 1, delivered: 1, written: 0, finished: true };
+            let entry = Entry {
+                pod: pod.clone(),
+                status,
+                version: 1,
+                delivered: 1,
+                written: 0,
+                finished: true,
+                passing: Vec::new(),
+            };
             entries.insert(uid.to_owned(), entry);
         }
         drop(entries);
@@ -188,11 +199,12 @@ impl StatusManager {
         let pod = &entry.pod;
         let (name, api_uid) = (types::name(pod), types::uid(pod));
         if entry.delivered < entry.version {
-            let patch = status_patch(api_uid, &entry.status);
+            let patch = status_patch(api_uid, &entry.status, &stale(entry));
             let written = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
             if let Some(now) = self.inner.entries.lock().get_mut(uid) {
                 now.delivered = now.delivered.max(entry.version);
                 now.written = client::object::resource_version(&written);
+                now.passing = passing(Some(&entry.status));
             }
         }
         let is_static = types::annotation(pod, "kubernetes.io/config.mirror").is_some();
@@ -209,6 +221,21 @@ impl StatusManager {
     }
 }
 
+/// Which of the conditions that come and go a status has.
+fn passing(status: Option<&PodStatus>) -> Vec<&'static str> {
+    let has = |kind: &str| status.is_some_and(|s| s.conditions.iter().flatten().any(|c| c.type_ == kind));
+    PASSING.into_iter().filter(|kind| has(kind)).collect()
+}
+
+/// Conditions that the API has, or had when last written to, and should not have any more.
+fn stale(entry: &Entry) -> Vec<&'static str> {
+    let (wanted, shown) = (passing(Some(&entry.status)), passing(entry.pod.status.as_ref()));
+    PASSING
+        .into_iter()
+        .filter(|kind| !wanted.contains(kind) && (shown.contains(kind) || entry.passing.contains(kind)))
+        .collect()
+}
+
 /// Whether the API's status says what was generated, as far as the kubelet owns it.
 fn carries(api: Option<&PodStatus>, generated: &PodStatus) -> bool {
     let Some(api) = api else { return false };
@@ -216,6 +243,7 @@ fn carries(api: Option<&PodStatus>, generated: &PodStatus) -> bool {
         && api.reason == generated.reason
         && api.message == generated.message
         && api.pod_ip == generated.pod_ip
+        && passing(Some(api)) == passing(Some(generated))
         && generated.conditions.iter().flatten().all(|want| {
             api.conditions
                 .iter()

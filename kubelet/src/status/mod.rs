@@ -6,6 +6,7 @@ pub mod generate;
 pub mod manager;
 pub mod patch;
 pub mod phase;
+pub mod resources;
 pub mod terminate;
 
 pub use generate::{StatusInput, Verdict, generate};

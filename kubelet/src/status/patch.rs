@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::conditions::OWNED;
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 16] = [
     "phase",
     "reason",
     "message",
@@ -23,11 +23,15 @@ const FIELDS: [&str; 14] = [
     "conditions",
     "hostIPs",
     "podIPs",
+    "resources",
+    "allocatedResources",
 ];
 
 /// Builds the patch for the pod with this UID; the UID makes the API refuse it for another pod of the same name.
 #[must_use]
-pub fn status_patch(uid: &str, status: &PodStatus) -> Value {
+///
+/// `stale` are types of conditions that the API may still have and the status has not.
+pub fn status_patch(uid: &str, status: &PodStatus, stale: &[&str]) -> Value {
     let mut all = match serde_json::to_value(status) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
@@ -36,9 +40,10 @@ pub fn status_patch(uid: &str, status: &PodStatus) -> Value {
     for field in FIELDS {
         let value = all.remove(field).unwrap_or(Value::Null);
         let value = match field {
-            "conditions" => own_conditions(value),
+            "conditions" => own_conditions(value, stale),
             // Merged by address, so stale ones must be replaced explicitly.
             "podIPs" | "hostIPs" => replaced(value),
+            "resources" | "allocatedResources" => replaced_map(value),
             _ => value,
         };
         patch.insert(field.to_owned(), value);
@@ -47,7 +52,7 @@ pub fn status_patch(uid: &str, status: &PodStatus) -> Value {
 }
 
 /// The owned conditions. Each is merged into the one of its type, so what it has not must be said to be absent.
-fn own_conditions(value: Value) -> Value {
+fn own_conditions(value: Value, stale: &[&str]) -> Value {
     let Value::Array(list) = value else { return value };
     let own = list.into_iter().filter_map(|mut condition| {
         let map = condition.as_object_mut()?;
@@ -60,7 +65,19 @@ fn own_conditions(value: Value) -> Value {
         }
         Some(condition)
     });
-    Value::Array(own.collect())
+    let gone = stale.iter().map(|kind| json!({ "type": kind, "$patch": "delete" }));
+    Value::Array(own.chain(gone).collect())
+}
+
+/// Maps merge by key: what is not in it now must go.
+fn replaced_map(value: Value) -> Value {
+    match value {
+        Value::Object(mut map) => {
+            map.insert("$patch".to_owned(), json!("replace"));
+            Value::Object(map)
+        }
+        other => other,
+    }
 }
 
 fn replaced(value: Value) -> Value {
@@ -87,7 +104,7 @@ mod tests {
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "example.com/gate", "status": "True"}],
         }))
         .expect("valid");
-        let patch = status_patch("u", &status);
+        let patch = status_patch("u", &status, &["PodResizePending"]);
         assert_eq!(patch["metadata"]["uid"], "u");
         let status = &patch["status"];
         assert_eq!(status["phase"], "Running");
@@ -95,7 +112,10 @@ mod tests {
         assert!(status.get("reason").is_some() && status.get("nominatedNodeName").is_none());
         assert_eq!(
             status["conditions"],
-            json!([{"type": "Ready", "status": "True", "reason": null, "message": null}])
+            json!([
+                {"type": "Ready", "status": "True", "reason": null, "message": null},
+                {"type": "PodResizePending", "$patch": "delete"},
+            ])
         );
         assert_eq!(status["podIPs"], json!([{"ip": "10.0.0.1"}, {"$patch": "replace"}]));
     }

@@ -6,6 +6,8 @@ pub mod hooks;
 mod kill;
 pub mod plan;
 pub mod reasons;
+pub mod resize;
+mod resize_apply;
 pub mod restart;
 pub mod runner;
 mod start;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::resize::{self, ResizePlan, Verdict};
 use super::restart::{comes_back, pod_restarts_on_failure, restarts_after, should_start};
 use crate::containers::hash::container_hash;
 use crate::types::{self, ContainerState, ContainerStatus, PodStatus};
@@ -56,13 +57,19 @@ pub struct PodPlan {
     pub start: Vec<usize>,
     /// Containers to stop first.
     pub kill: Vec<Kill>,
+    /// What changes for containers that go on running.
+    pub resize: ResizePlan,
 }
 
 impl PodPlan {
     /// Nothing is to be done.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.kill_pod && !self.create_sandbox && !self.starts_something() && self.kill.is_empty()
+        !self.kill_pod
+            && !self.create_sandbox
+            && !self.starts_something()
+            && self.kill.is_empty()
+            && self.resize.is_empty()
     }
 
     /// Some container is to be started.
@@ -83,6 +90,11 @@ impl fmt::Display for PodPlan {
             words.push(format!("create-sandbox#{}", self.attempt));
         }
         words.extend(self.kill.iter().map(|k| format!("kill {}", k.name)));
+        words.extend(self.resize.memory.iter().map(|u| format!("memory {}", u.name)));
+        words.extend(self.resize.cpu.iter().map(|u| format!("cpu {}", u.name)));
+        if self.resize.pod || self.resize.pod_level {
+            words.push("resize-pod".to_owned());
+        }
         words.extend(self.start_ephemeral.iter().map(|i| format!("start ephemeral[{i}]")));
         words.extend(self.start_init.iter().map(|i| format!("start init[{i}]")));
         words.extend(self.start.iter().map(|i| format!("start app[{i}]")));
@@ -117,6 +129,7 @@ pub fn plan_pod(pod: &Pod, observed: &PodStatus, probes: &dyn ProbeResults) -> P
     let initialized = plan_init(pod, observed, probes, &mut plan);
     if !plan.kill_pod && initialized {
         plan_apps(pod, observed, probes, &mut plan);
+        plan.resize.pod_level = !plan.kill_pod && resize::pod_level_changed(pod, observed);
     }
     plan
 }
@@ -185,7 +198,10 @@ fn plan_apps(pod: &Pod, observed: &PodStatus, probes: &dyn ProbeResults, plan: &
             let text = format!("Container {} failed startup probe", container.name);
             (text, KillReason::StartupProbe, comes_back(container, pod))
         } else {
-            keep += 1;
+            match resize::plan_container(pod, container, status, observed, plan) {
+                Verdict::Keep => keep += 1,
+                Verdict::Restart => plan.start.push(index),
+            }
             continue;
         };
         if restart {
@@ -303,6 +319,9 @@ impl InitWalk<'_> {
             ContainerState::Running => {
                 if sidecar {
                     self.running_sidecar(index, container, status, plan);
+                } else {
+                    // Validation lets no init container ask to be restarted for it.
+                    resize::plan_container(self.pod, container, status, self.observed, plan);
                 }
                 Step::Next
             }
@@ -357,6 +376,11 @@ impl InitWalk<'_> {
             plan.start_init.push(index);
         } else if container.liveness_probe.is_some() && self.probes.liveness(id) == Some(false) {
             plan.kill.push(kill_init(status, "failed liveness probe", KillReason::LivenessProbe));
+            plan.start_init.push(index);
+        } else if container.liveness_probe.is_some() && self.probes.liveness(id).is_none() {
+            // Nothing is decided before its first probe.
+        } else if resize::plan_container(self.pod, container, status, self.observed, plan) == Verdict::Restart
+        {
             plan.start_init.push(index);
         }
     }

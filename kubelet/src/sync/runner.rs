@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::plan::PodPlan;
 use super::reasons::WaitingReasons;
+use crate::allocation::Record;
+use crate::cgroups::Limits;
 use crate::containers::resources::LimitSettings;
 use crate::containers::sandbox_config::{SandboxInput, sandbox_config};
 use crate::events::Events;
@@ -55,6 +57,12 @@ pub trait PodEnvironment: Send + Sync {
     async fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>>;
     /// A start takes its time, mostly to pull an image: what is known by now may be reported.
     async fn start_is_slow(&self, pod: &Pod);
+    /// Limits of the pod's group now and as they should be; `None` where pods have no groups.
+    fn pod_limits(&self, pod: &Pod) -> Option<(Limits, Limits)>;
+    /// Sets limits of the pod's group.
+    fn limit_pod(&self, pod: &Pod, limits: &Limits) -> Result<(), String>;
+    /// Bytes of memory the pod uses.
+    fn pod_memory(&self, pod: &Pod) -> Option<u64>;
     /// Expands `$(VARIABLES)`.
     fn expand(&self, text: &str, env: &[(String, String)]) -> String;
 }
@@ -79,6 +87,8 @@ pub struct Outcome {
     pub failures: Vec<String>,
     /// When trying again makes sense; `None` for the ordinary time.
     pub retry: Option<Duration>,
+    /// Why a resize could not be done.
+    pub resize_failure: Option<String>,
 }
 
 impl Outcome {
@@ -119,6 +129,8 @@ pub struct Inner {
     pub backoff: Backoff,
     /// Why containers wait.
     pub reasons: WaitingReasons,
+    /// What the runtime has been told of resources.
+    pub actuated: Record,
     /// What pods need from elsewhere.
     pub environment: Arc<dyn PodEnvironment>,
 }
@@ -136,6 +148,12 @@ impl PodRuntime {
         &self.inner.reasons
     }
 
+    /// What the runtime has been told of resources.
+    #[must_use]
+    pub fn actuated(&self) -> &Record {
+        &self.inner.actuated
+    }
+
     /// The runtime.
     #[must_use]
     pub fn runtime(&self) -> &Runtime {
@@ -144,12 +162,19 @@ impl PodRuntime {
 
     /// Looks at a pod.
     pub async fn inspect(&self, uid: &str) -> Result<PodStatus, crate::runtime::Error> {
-        self.inner.runtime.inspect_pod(&self.inner.runtime_name, uid, Look::Whole).await
+        self.look(uid, Look::Whole).await
+    }
+
+    async fn look(&self, uid: &str, look: Look) -> Result<PodStatus, crate::runtime::Error> {
+        let inner = &self.inner;
+        let mut seen = inner.runtime.inspect_pod(&inner.runtime_name, uid, look).await?;
+        seen.actuated = inner.actuated.get(uid).unwrap_or_default();
+        Ok(seen)
     }
 
     /// Looks at a pod that is to go, and makes do with what can be seen.
     pub async fn inspect_leaving(&self, uid: &str) -> Result<PodStatus, crate::runtime::Error> {
-        self.inner.runtime.inspect_pod(&self.inner.runtime_name, uid, Look::Whatever).await
+        self.look(uid, Look::Whatever).await
     }
 
     /// Carries out `plan`. `stop` ends it between two steps: the pod is to be stopped.
@@ -181,6 +206,9 @@ impl PodRuntime {
             }
         } else if !self.kill_listed(pod, plan, &mut outcome).await {
             return outcome;
+        }
+        if !plan.kill_pod && !plan.resize.is_empty() {
+            self.resize(pod, plan, &mut outcome).await;
         }
         if plan.create_sandbox || plan.starts_something() {
             self.start_all(pod, observed, plan, stop, &mut outcome).await;

@@ -38,6 +38,15 @@ impl PodEnvironment for Nothing {
         Vec::new()
     }
     async fn start_is_slow(&self, _: &Pod) {}
+    fn pod_limits(&self, _: &Pod) -> Option<(Limits, Limits)> {
+        None
+    }
+    fn limit_pod(&self, _: &Pod, _: &Limits) -> Result<(), String> {
+        Ok(())
+    }
+    fn pod_memory(&self, _: &Pod) -> Option<u64> {
+        None
+    }
     fn expand(&self, text: &str, env: &[(String, String)]) -> String {
         env.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("$({name})"), value))
     }
@@ -86,6 +95,7 @@ impl Story {
             seccomp_default: false,
             backoff: Backoff::new(Duration::from_secs(10), Duration::from_secs(300)),
             reasons: WaitingReasons::default(),
+            actuated: Record::in_memory(),
             environment: Arc::new(Nothing),
         });
         let pod =

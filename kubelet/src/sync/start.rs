@@ -59,6 +59,7 @@ impl PodRuntime {
                 warn(format!("Error: {message}"));
                 failure("CreateContainerConfigError", message)
             })?;
+        self.note_actuated(pod, container);
         let log = Path::new(&place.config.log_directory).join(&config.log_path);
         let created = inner.runtime.create_container(place.sandbox, config, place.config.clone()).await;
         let id = created.map_err(|error| {
