@@ -1,11 +1,15 @@
 //! What the scheduler is told: upstream's flags and what follows from them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use client::ClientFlags;
 use client::component::BadConfiguration;
-use client::leader::{LeaderElection, LeaderFlags};
+use client::leader::{LeaderElection, LeaderFlags, parse_duration};
+
+use crate::config::{KubeSchedulerConfiguration, LeaderElectionConfiguration};
 
 /// Assigns pods to nodes.
 #[derive(Clone, Debug, Parser)]
@@ -23,7 +27,10 @@ pub struct Flags {
     /// Port of the health and metrics endpoint; 0 switches it off.
     #[arg(long, default_value_t = 10259)]
     pub secure_port: u16,
-    /// Name that pods ask for in spec.schedulerName.
+    /// Path of a KubeSchedulerConfiguration file.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Name that pods ask for in spec.schedulerName; without a file.
     #[arg(long, default_value = "default-scheduler")]
     pub scheduler_name: String,
     /// Accepted for compatibility: kubeconfig for delegated authentication.
@@ -40,12 +47,21 @@ pub struct Flags {
 /// How the scheduler works.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Name that pods ask for.
-    pub scheduler_name: String,
+    /// What the file says, or what holds without one.
+    pub configuration: KubeSchedulerConfiguration,
     /// Leader election; none if switched off.
     pub election: Option<LeaderElection>,
     /// Health and metrics endpoint; none if switched off.
     pub serving: Option<SocketAddr>,
+}
+
+impl Config {
+    /// The kubeconfig that the file names.
+    #[must_use]
+    pub fn kubeconfig(&self) -> Option<PathBuf> {
+        let path = &self.configuration.client_connection.kubeconfig;
+        (!path.is_empty()).then(|| PathBuf::from(path))
+    }
 }
 
 impl Flags {
@@ -61,7 +77,35 @@ impl Flags {
             ))
         })?;
         let serving = (self.secure_port != 0).then(|| SocketAddr::new(address, self.secure_port));
-        let election = self.leader.election("kube-scheduler");
-        Ok(Config { scheduler_name: self.scheduler_name, election, serving })
+        let configuration = match &self.config {
+            None => KubeSchedulerConfiguration::default_for(&self.scheduler_name),
+            Some(path) => {
+                let loaded = KubeSchedulerConfiguration::load(path);
+                loaded.map_err(|error| BadConfiguration(client::chain(&error)))?
+            }
+        };
+        let election = elect(&self.leader, &configuration.leader_election)?;
+        Ok(Config { configuration, election, serving })
     }
+}
+
+/// As the file says, and as the flags say where it says nothing.
+fn elect(
+    flags: &LeaderFlags,
+    file: &LeaderElectionConfiguration,
+) -> Result<Option<LeaderElection>, BadConfiguration> {
+    let mut flags = flags.clone();
+    let read = |text: &Option<String>, into: &mut Duration| match text {
+        None => Ok(()),
+        Some(text) => parse_duration(text).map(|duration| *into = duration).map_err(BadConfiguration),
+    };
+    read(&file.lease_duration, &mut flags.leader_elect_lease_duration)?;
+    read(&file.renew_deadline, &mut flags.leader_elect_renew_deadline)?;
+    read(&file.retry_period, &mut flags.leader_elect_retry_period)?;
+    flags.leader_elect = file.leader_elect.unwrap_or(flags.leader_elect);
+    flags.leader_elect_resource_name = file.resource_name.clone().or(flags.leader_elect_resource_name);
+    if let Some(namespace) = &file.resource_namespace {
+        flags.leader_elect_resource_namespace.clone_from(namespace);
+    }
+    Ok(flags.election("kube-scheduler"))
 }

@@ -13,7 +13,12 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     component::main("kube-scheduler", |token| async move {
         client::observability::init(flags.verbosity);
-        let client = client::connect(&flags.client.options("kube-scheduler")).await?;
-        scheduler::run(flags.into_config()?, client, token).await
+        let mut options = flags.client.options("kube-scheduler");
+        let config = flags.into_config()?;
+        if options.kubeconfig.is_none() {
+            options.kubeconfig = config.kubeconfig();
+        }
+        let client = client::connect(&options).await?;
+        scheduler::run(config, client, token).await
     })
 }

@@ -1,91 +1,12 @@
 //! What the scheduler knows of a node and of the pods on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm};
+use k8s_openapi::api::core::v1::{Node, Taint};
 
-use crate::resources::{Resources, non_zero_request};
-
-/// A pod with what is computed from it once.
-#[derive(Clone, Debug)]
-pub struct PodInfo {
-    /// The pod.
-    pub pod: Arc<Pod>,
-    /// What it requests.
-    pub requests: Resources,
-    /// CPU and memory it counts for in scores.
-    pub non_zero: (i64, i64),
-    /// Host ports it uses: protocol, address, port.
-    pub ports: Vec<HostPort>,
-}
-
-/// Protocol, host address and host port.
-pub type HostPort = (String, String, i32);
-
-impl PodInfo {
-    /// Computes what scheduling needs of `pod`.
-    #[must_use]
-    pub fn new(pod: Arc<Pod>) -> Self {
-        let mut requests = Resources::requested_by(&pod);
-        requests.pods = 1;
-        Self { requests, non_zero: non_zero_request(&pod), ports: host_ports(&pod), pod }
-    }
-
-    /// Namespace of the pod.
-    #[must_use]
-    pub fn namespace(&self) -> &str {
-        self.pod.metadata.namespace.as_deref().unwrap_or_default()
-    }
-
-    /// UID of the pod.
-    #[must_use]
-    pub fn uid(&self) -> &str {
-        self.pod.metadata.uid.as_deref().unwrap_or_default()
-    }
-
-    /// Labels of the pod.
-    #[must_use]
-    pub fn labels(&self) -> &BTreeMap<String, String> {
-        static NONE: BTreeMap<String, String> = BTreeMap::new();
-        self.pod.metadata.labels.as_ref().unwrap_or(&NONE)
-    }
-
-    /// The pods it must not be near to.
-    #[must_use]
-    pub fn required_anti_affinity(&self) -> &[PodAffinityTerm] {
-        let affinity = self.pod.spec.as_ref().and_then(|s| s.affinity.as_ref()?.pod_anti_affinity.as_ref());
-        affinity
-            .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref())
-            .unwrap_or_default()
-    }
-
-    /// The pods it must be near to.
-    #[must_use]
-    pub fn required_affinity(&self) -> &[PodAffinityTerm] {
-        let affinity = self.pod.spec.as_ref().and_then(|s| s.affinity.as_ref()?.pod_affinity.as_ref());
-        affinity
-            .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref())
-            .unwrap_or_default()
-    }
-}
-
-/// Ports of app containers and sidecars; on the host network they all are host ports (the API defaults them so).
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let Some(spec) = &pod.spec else { return vec![] };
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| api::pod::is_sidecar(c));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
-    ports
-        .filter_map(|port| {
-            let number = port.host_port.filter(|n| *n > 0)?;
-            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-            let address = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| ANY.to_owned());
-            Some((protocol, address, number))
-        })
-        .collect()
-}
-
-const ANY: &str = "0.0.0.0";
+use crate::pod_info::{ANY_ADDRESS, HostPort, PodInfo};
+use crate::resources::Resources;
 
 /// A node with its pods and sums over them.
 #[derive(Clone, Debug)]
@@ -98,12 +19,20 @@ pub struct NodeInfo {
     pub requested: Resources,
     /// CPU and memory its pods count for in scores.
     pub non_zero: (i64, i64),
-    /// Its pods by UID.
-    pub pods: BTreeMap<String, Arc<PodInfo>>,
-    /// Host ports in use.
-    pub ports: BTreeSet<HostPort>,
+    /// Its pods, in no order.
+    pub pods: Vec<Arc<PodInfo>>,
+    /// Host ports in use, once for each pod that uses one.
+    pub ports: Vec<HostPort>,
     /// Sizes of the images it has, by name.
-    pub images: BTreeMap<String, i64>,
+    pub images: Arc<BTreeMap<String, i64>>,
+    /// Whether it is cordoned.
+    pub cordoned: bool,
+    /// Whether it has taints that keep pods away.
+    pub hard_tainted: bool,
+    /// Whether it has taints that pods had better avoid.
+    pub soft_tainted: bool,
+    /// How many of its pods have affinity to, or against, others.
+    pub with_affinity: usize,
     /// How many of its pods have required anti-affinity.
     pub with_anti_affinity: usize,
 }
@@ -117,9 +46,13 @@ impl NodeInfo {
             allocatable: Resources::default(),
             requested: Resources::default(),
             non_zero: (0, 0),
-            pods: BTreeMap::new(),
-            ports: BTreeSet::new(),
-            images: BTreeMap::new(),
+            pods: Vec::new(),
+            ports: Vec::new(),
+            images: Arc::default(),
+            cordoned: false,
+            hard_tainted: false,
+            soft_tainted: false,
+            with_affinity: 0,
             with_anti_affinity: 0,
         };
         info.set_node(node);
@@ -131,13 +64,20 @@ impl NodeInfo {
         let status = node.status.as_ref();
         self.allocatable = Resources::of(&api::pod::read(status.and_then(|s| s.allocatable.as_ref())));
         let images = status.and_then(|s| s.images.as_ref()).into_iter().flatten();
-        self.images = images
+        let images: BTreeMap<_, _> = images
             .flat_map(|image| {
                 let size = image.size_bytes.unwrap_or(0);
                 image.names.iter().flatten().map(move |name| (name.clone(), size))
             })
             .collect();
+        if *self.images != images {
+            self.images = Arc::new(images);
+        }
         self.node = node;
+        self.cordoned = self.node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true);
+        let taints = |effects: &[&str]| self.taints().iter().any(|t| effects.contains(&t.effect.as_str()));
+        (self.hard_tainted, self.soft_tainted) =
+            (taints(&["NoSchedule", "NoExecute"]), taints(&["PreferNoSchedule"]));
     }
 
     /// Name of the node.
@@ -152,36 +92,88 @@ impl NodeInfo {
         self.node.metadata.labels.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// Counts a pod in; one that is counted already is replaced.
-    pub fn add(&mut self, pod: Arc<PodInfo>) {
-        self.remove(pod.uid());
-        self.count(&pod, 1);
-        self.ports.extend(pod.ports.iter().cloned());
-        self.pods.insert(pod.uid().to_owned(), pod);
+    /// The node's taints.
+    #[must_use]
+    pub fn taints(&self) -> &[Taint] {
+        self.node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default()
     }
 
-    /// Counts a pod out; false if it was not there.
-    pub fn remove(&mut self, uid: &str) -> bool {
-        let Some(pod) = self.pods.remove(uid) else { return false };
+    /// The zone the node is in, with its region; empty if it does not say.
+    #[must_use]
+    pub fn zone(&self) -> String {
+        let label = |names: [&str; 2]| names.into_iter().find_map(|name| self.label(name)).unwrap_or("");
+        let region = label(["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]);
+        let zone = label(["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]);
+        if region.is_empty() && zone.is_empty() { String::new() } else { format!("{region}:\0:{zone}") }
+    }
+
+    /// Counts a pod in.
+    pub fn add(&mut self, pod: Arc<PodInfo>) {
+        self.count(&pod, 1);
+        self.ports.extend(pod.ports.iter().cloned());
+        self.pods.push(pod);
+    }
+
+    /// Counts a pod out, and gives it back; none if it was not there.
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let at = self.pods.iter().position(|pod| pod.uid() == uid)?;
+        let pod = self.pods.swap_remove(at);
         self.count(&pod, -1);
-        self.ports = self.pods.values().flat_map(|p| p.ports.iter().cloned()).collect();
-        true
+        for port in &pod.ports {
+            if let Some(at) = self.ports.iter().position(|p| p == port) {
+                self.ports.swap_remove(at);
+            }
+        }
+        Some(pod)
     }
 
     fn count(&mut self, pod: &PodInfo, sign: i64) {
         self.requested.add(&pod.requests, sign);
         self.non_zero.0 += sign * pod.non_zero.0;
         self.non_zero.1 += sign * pod.non_zero.1;
-        if !pod.required_anti_affinity().is_empty() {
-            self.with_anti_affinity = self.with_anti_affinity.saturating_add_signed(sign as isize);
+        let step = |count: &mut usize| *count = count.saturating_add_signed(if sign < 0 { -1 } else { 1 });
+        if let Some(affinity) = &pod.affinity {
+            step(&mut self.with_affinity);
+            if !affinity.required_anti.is_empty() {
+                step(&mut self.with_anti_affinity);
+            }
         }
     }
 
     /// Whether a host port is taken: the same protocol and port on the same address, or on all of them.
     #[must_use]
-    pub fn conflicts(&self, (protocol, address, port): &HostPort) -> bool {
-        self.ports
-            .iter()
-            .any(|(p, a, n)| p == protocol && n == port && (a == address || a == ANY || address == ANY))
+    pub fn conflicts(&self, wanted: &HostPort) -> bool {
+        self.ports.iter().any(|taken| ports_conflict(taken, wanted))
+    }
+}
+
+/// Whether two pods cannot both have these host ports on one node.
+#[must_use]
+pub fn ports_conflict(one: &HostPort, other: &HostPort) -> bool {
+    let address = one.1 == other.1 || one.1 == ANY_ADDRESS || other.1 == ANY_ADDRESS;
+    one.0 == other.0 && one.2 == other.2 && address
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn removing_a_pod_takes_back_all_that_adding_it_counted() {
+        let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "4"}}});
+        let mut info = NodeInfo::new(Arc::new(serde_json::from_value(node).expect("a node")));
+        let empty = format!("{info:?}");
+        let pod = json!({"metadata": {"uid": "u"}, "spec": {
+            "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "k"}]}},
+            "containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}],
+                            "resources": {"requests": {"cpu": "1"}}}]}});
+        info.add(Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).expect("a pod")))));
+        assert_eq!((info.requested.cpu, info.with_affinity, info.with_anti_affinity), (1000, 1, 1));
+        assert!(info.conflicts(&("TCP".into(), "10.0.0.1".into(), 80)));
+        assert!(info.remove("u").is_some());
+        assert_eq!(format!("{info:?}"), empty);
+        assert!(info.remove("u").is_none());
     }
 }

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use api::pod::{effective_requests, is_sidecar};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
+type ApiAmounts = BTreeMap<String, ApiQuantity>;
 
 /// What a container counts for in scores if it requests no CPU, in thousandths (upstream's
 /// `DefaultMilliCPURequest`).
-const UNSAID_CPU: i64 = 100;
+pub const UNSAID_CPU: i64 = 100;
 /// What a container counts for in scores if it requests no memory, in bytes.
-const UNSAID_MEMORY: i64 = 200 * 1024 * 1024;
+pub const UNSAID_MEMORY: i64 = 200 * 1024 * 1024;
 
 /// Amounts of resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +51,23 @@ impl Resources {
     /// What a pod requests, by the rules for init containers, sidecars, overhead and pod-level requests.
     #[must_use]
     pub fn requested_by(pod: &Pod) -> Self {
-        Self::of(&api::pod::effective_requests(pod))
+        Self::of(&effective_requests(pod))
+    }
+
+    /// What a pod counts for on its node. While its containers are resized that is the greatest of what is asked
+    /// for, allocated and in effect; of the last two if the node cannot do what is asked for.
+    #[must_use]
+    pub fn accounted_for(pod: &Pod) -> Self {
+        match during_resize(pod) {
+            Some(resized) => Self::requested_by(&resized),
+            None => Self::requested_by(pod),
+        }
+    }
+
+    /// Whether nothing is requested but the place of a pod.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.cpu == 0 && self.memory == 0 && self.ephemeral_storage == 0 && self.scalar.is_empty()
     }
 
     /// Adds (or, with `sign` -1, takes away).
@@ -74,18 +94,130 @@ impl Resources {
     }
 }
 
-/// CPU and memory that a pod counts for in scores: containers that request none count for a little, so that
-/// many of them do not pile up on one node.
+/// Whether a resource is neither Kubernetes' own nor of a quota (upstream `IsExtendedResourceName`).
 #[must_use]
-pub fn non_zero_request(pod: &Pod) -> (i64, i64) {
+pub fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
+}
+
+/// The pod as if it asked for what it counts for; none if that is what it asks for.
+fn during_resize(pod: &Pod) -> Option<Pod> {
+    let status = pod.status.as_ref()?;
+    let statuses = || status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let actual = |name: &str| {
+        let status = statuses().find(|s| s.name == name)?;
+        status.resources.as_ref().map(|r| (r.requests.as_ref(), status.allocated_resources.as_ref()))
+    };
+    let pending = api::pod::condition(pod, "PodResizePending");
+    let infeasible = pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible"));
+    let counted = |container: &Container| {
+        let (actual, allocated) = actual(&container.name)?;
+        let asked = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+        let counted = greatest(asked.filter(|_| !infeasible), actual, allocated);
+        (asked != Some(&counted)).then_some(counted)
+    };
+    let spec = pod.spec.as_ref()?;
+    let resizable =
+        || spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).chain(&spec.containers);
+    if !resizable().any(|container| counted(container).is_some()) {
+        return None;
+    }
+    let mut resized = pod.clone();
+    let spec = resized.spec.as_mut()?;
+    let sidecars = spec.init_containers.iter_mut().flatten().filter(|c| is_sidecar(c));
+    for container in sidecars.chain(&mut spec.containers) {
+        if let Some(counted) = counted(container) {
+            container.resources.get_or_insert_default().requests = Some(counted);
+        }
+    }
+    Some(resized)
+}
+
+/// The greatest amount of each resource.
+fn greatest(one: Option<&ApiAmounts>, two: Option<&ApiAmounts>, three: Option<&ApiAmounts>) -> ApiAmounts {
+    let mut all = ApiAmounts::new();
+    for (name, amount) in [one, two, three].into_iter().flatten().flatten() {
+        let parsed = |amount: &ApiQuantity| Quantity::parse(&amount.0).ok();
+        if all.get(name).is_none_or(|known| parsed(known) < parsed(amount)) {
+            all.insert(name.clone(), amount.clone());
+        }
+    }
+    all
+}
+
+/// CPU and memory that a pod counts for in scores: containers that request none count for a little, so that
+/// many of them do not pile up on one node. `requests` is what the pod counts for otherwise.
+#[must_use]
+pub fn non_zero_request(pod: &Pod, requests: &Resources) -> (i64, i64) {
     let Some(spec) = &pod.spec else { return (0, 0) };
-    let requested = Resources::requested_by(pod);
-    let says = |container: &Container, name: &str| {
+    let for_the_pod = |name: &str| {
+        spec.resources.as_ref().and_then(|r| r.requests.as_ref()).is_some_and(|r| r.contains_key(name))
+    };
+    let lacks = |container: &Container, name: &str| {
         let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-        requests.is_some_and(|r| r.contains_key(name))
+        !requests.is_some_and(|r| r.contains_key(name))
     };
-    let unsaid = |name: &str, amount: i64| {
-        amount * i64::try_from(spec.containers.iter().filter(|c| !says(c, name)).count()).unwrap_or(0)
-    };
-    (requested.cpu + unsaid("cpu", UNSAID_CPU), requested.memory + unsaid("memory", UNSAID_MEMORY))
+    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let missing = |name: &str| !for_the_pod(name) && containers().any(|c| lacks(c, name));
+    let (cpu, memory) = (missing("cpu"), missing("memory"));
+    if !cpu && !memory {
+        return (requests.cpu, requests.memory);
+    }
+    let mut filled = during_resize(pod).unwrap_or_else(|| pod.clone());
+    let Some(spec) = filled.spec.as_mut() else { return (0, 0) };
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        let requests = container.resources.get_or_insert_default().requests.get_or_insert_default();
+        if cpu {
+            requests.entry("cpu".into()).or_insert_with(|| ApiQuantity(format!("{UNSAID_CPU}m")));
+        }
+        if memory {
+            requests.entry("memory".into()).or_insert_with(|| ApiQuantity(UNSAID_MEMORY.to_string()));
+        }
+    }
+    let filled = Resources::requested_by(&filled);
+    (filled.cpu, filled.memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(value: Value) -> Pod {
+        serde_json::from_value(value).expect("a pod")
+    }
+
+    fn container(requests: Value) -> Value {
+        json!({"name": "c", "resources": {"requests": requests}})
+    }
+
+    #[test]
+    fn a_pod_being_resized_counts_for_the_greatest_of_wanted_allocated_and_actual() {
+        for (reason, expected) in [("Deferred", 900), ("Infeasible", 700)] {
+            let resized = pod(json!({
+                "spec": {"containers": [container(json!({"cpu": "900m"}))]},
+                "status": {"conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                           "containerStatuses": [{"name": "c", "allocatedResources": {"cpu": "500m"},
+                                                  "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                                                  "resources": {"requests": {"cpu": "700m"}}}]}}));
+            assert_eq!(Resources::accounted_for(&resized).cpu, expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn containers_that_request_nothing_count_a_little_in_scores() {
+        let some = 200 * 1024 * 1024;
+        for (spec, expected) in [
+            (json!({"containers": [container(json!({"cpu": "1", "memory": "1"}))]}), (1000, 1)),
+            (json!({"containers": [container(json!({})), container(json!({"cpu": "1"}))]}), (1100, 2 * some)),
+            (
+                json!({"resources": {"requests": {"cpu": "2"}}, "containers": [container(json!({}))]}),
+                (2000, some),
+            ),
+        ] {
+            let pod = pod(json!({"spec": spec}));
+            assert_eq!(non_zero_request(&pod, &Resources::accounted_for(&pod)), expected, "{spec}");
+        }
+    }
 }

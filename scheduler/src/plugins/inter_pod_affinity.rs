@@ -1,224 +1,342 @@
 //! Pods near to, or away from, other pods.
+//!
+//! For each topology key that terms name, pods are counted by the key's value, the *domain*. The counts for one
+//! pod serve the next one like it ([`Memo`]), brought up to date with the pods that came and went.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::selector::LabelSelector;
-use k8s_openapi::api::core::v1::{PodAffinityTerm, WeightedPodAffinityTerm};
+use foldhash::HashMap;
+use k8s_openapi::api::core::v1::Pod;
 
-use crate::framework::{ClusterEvent, CycleState, MAX_SCORE, Plugin, Rejection};
-use crate::node_info::{NodeInfo, PodInfo};
+use super::is_placed;
+use super::selector::label;
+use crate::config::args::InterPodAffinityArgs;
+use crate::framework::memo::{Count, Memo};
+use crate::framework::{
+    Action, ClusterEvent, Filter, Interest, MAX_SCORE, Plugin, PreFilter, Rejection, Resource, Score,
+};
+use crate::node_info::NodeInfo;
+use crate::pod_info::{
+    AffinityTerms, Namespaces, PodInfo, Term, matches_all, node_name, nominated_node, uid,
+};
 use crate::snapshot::Snapshot;
 
+const NAME: &str = "InterPodAffinity";
+
 /// The plugin.
-pub struct InterPodAffinity;
-
-/// Topology key and value.
-type Domain = (String, String);
-
-#[derive(Default)]
-struct Counts {
-    /// Domains that hold pods which refuse the incoming one.
-    refused: BTreeMap<Domain, i64>,
-    /// Domains that hold pods matching *all* the terms the incoming pod requires.
-    affinity: BTreeMap<Domain, i64>,
-    /// Domains that hold pods matching a term the incoming pod refuses.
-    anti: BTreeMap<Domain, i64>,
-    /// Whether the incoming pod matches its own terms, so that the first of a group can start it.
-    matches_itself: bool,
+pub struct InterPodAffinity {
+    args: InterPodAffinityArgs,
+    required: Memo<Arc<PodInfo>, Required>,
+    preferred: Memo<Arc<PodInfo>, Preferred>,
 }
 
-struct Scores(BTreeMap<Domain, i64>);
-
-/// A term, ready to be matched.
-struct Term {
-    selector: LabelSelector,
-    namespaces: Vec<String>,
-    by_namespace_labels: Option<LabelSelector>,
-    key: String,
-}
-
-impl Term {
-    fn new(owner: &PodInfo, term: &PodAffinityTerm) -> Self {
-        let mut selector = LabelSelector::from_meta(term.label_selector.as_ref())
-            .unwrap_or_else(|_| LabelSelector::nothing());
-        let value = |key: &String| Some((key.clone(), owner.labels().get(key)?.clone()));
-        let also: BTreeMap<_, _> = term.match_label_keys.iter().flatten().filter_map(value).collect();
-        if !also.is_empty() {
-            let mut requirements = selector.requirements().to_vec();
-            requirements.extend(LabelSelector::from_set(&also).requirements().to_vec());
-            selector = LabelSelector::from_requirements(requirements);
-        }
-        let named = term.namespaces.clone().unwrap_or_default();
-        let by_labels = term.namespace_selector.as_ref();
-        let own_only = named.is_empty() && by_labels.is_none();
-        Self {
-            selector,
-            namespaces: if own_only { vec![owner.namespace().to_owned()] } else { named },
-            by_namespace_labels: by_labels
-                .map(|s| LabelSelector::from_meta(Some(s)).unwrap_or_else(|_| LabelSelector::nothing())),
-            key: term.topology_key.clone(),
-        }
-    }
-
-    fn matches(&self, pod: &PodInfo, snapshot: &Snapshot) -> bool {
-        let namespace = pod.namespace();
-        let by_labels = || {
-            let selector = self.by_namespace_labels.as_ref()?;
-            Some(selector.matches(snapshot.namespaces.get(namespace)?))
-        };
-        let here = self.namespaces.iter().any(|n| n == namespace) || by_labels().unwrap_or(false);
-        here && self.selector.matches(pod.labels())
-    }
-
-    fn domain(&self, node: &NodeInfo) -> Option<Domain> {
-        Some((self.key.clone(), node.label(&self.key)?.to_owned()))
+impl InterPodAffinity {
+    /// With these arguments.
+    #[must_use]
+    pub fn new(args: &InterPodAffinityArgs) -> Self {
+        Self { args: args.clone(), required: Memo::new(are_alike), preferred: Memo::new(are_alike) }
     }
 }
 
-fn terms(owner: &PodInfo, terms: &[PodAffinityTerm]) -> Vec<Term> {
-    terms.iter().map(|term| Term::new(owner, term)).collect()
-}
-
-/// The preferences of a pod, those to be away with negative weights.
-fn preferences(owner: &PodInfo) -> Vec<(Term, i64)> {
-    let affinity = owner.pod.spec.as_ref().and_then(|s| s.affinity.as_ref());
-    let near = affinity
-        .and_then(|a| a.pod_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_ref());
-    let away = affinity.and_then(|a| {
-        a.pod_anti_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_ref()
-    });
-    let make = |term: &WeightedPodAffinityTerm, sign: i64| {
-        (Term::new(owner, &term.pod_affinity_term), sign * i64::from(term.weight))
+/// Whether the two pods are the same to all terms, and have the same terms.
+fn are_alike(one: &Arc<PodInfo>, other: &Arc<PodInfo>) -> bool {
+    let terms = |pod: &'_ PodInfo| {
+        let affinity = pod.pod.spec.as_ref().and_then(|s| s.affinity.as_ref());
+        affinity.map(|a| (a.pod_affinity.clone(), a.pod_anti_affinity.clone()))
     };
-    let near = near.into_iter().flatten().map(|t| make(t, 1));
-    near.chain(away.into_iter().flatten().map(|t| make(t, -1))).collect()
+    one.namespace() == other.namespace()
+        && one.labels() == other.labels()
+        && one.affinity.is_some() == other.affinity.is_some()
+        && (one.affinity.is_none() || terms(one) == terms(other))
+}
+
+/// Numbers by topology key and domain.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Domains(Vec<(String, HashMap<String, i64>)>);
+
+impl Domains {
+    fn add(&mut self, key: &str, node: &NodeInfo, amount: i64) {
+        let Some(domain) = node.label(key) else { return };
+        let at = self.0.iter().position(|(k, _)| k == key).unwrap_or_else(|| {
+            self.0.push((key.to_owned(), HashMap::default()));
+            self.0.len() - 1
+        });
+        let counts = &mut self.0[at].1;
+        match counts.get_mut(domain) {
+            Some(count) => {
+                *count += amount;
+                if *count == 0 {
+                    counts.remove(domain);
+                }
+            }
+            None => drop(counts.insert(domain.to_owned(), amount)),
+        }
+    }
+
+    fn get(&self, key: &str, node: &NodeInfo) -> i64 {
+        let counts = self.0.iter().find(|(k, _)| k == key).map(|(_, counts)| counts);
+        counts.and_then(|counts| counts.get(node.label(key)?).copied()).unwrap_or(0)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|(_, counts)| counts.is_empty())
+    }
+
+    /// The numbers of all domains that the node is in.
+    fn of_node<'a>(&'a self, node: &'a NodeInfo) -> impl Iterator<Item = i64> + 'a {
+        self.0.iter().filter_map(|(key, counts)| counts.get(node.label(key)?).copied())
+    }
+}
+
+/// What required terms say, counted over all pods.
+#[derive(Clone)]
+struct Required {
+    pod: Arc<PodInfo>,
+    namespaces: Arc<Namespaces>,
+    /// Pods that refuse the incoming one.
+    refusing: Domains,
+    /// Pods matching *all* the terms the incoming pod requires.
+    wanted: Domains,
+    /// Pods matching a term the incoming pod refuses.
+    unwanted: Domains,
+}
+
+impl Required {
+    fn count(pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Self {
+        let mut count = Self {
+            pod: pod.clone(),
+            namespaces: snapshot.namespaces.clone(),
+            refusing: Domains::default(),
+            wanted: Domains::default(),
+            unwanted: Domains::default(),
+        };
+        let wants = !pod.terms(|t| &t.required).is_empty() || !pod.terms(|t| &t.required_anti).is_empty();
+        if wants {
+            snapshot.nodes.iter().for_each(|node| count.all_of(node));
+        } else {
+            let refusing = snapshot.with_anti_affinity.iter().map(|at| &snapshot.nodes[*at]);
+            refusing.for_each(|node| count.all_of(node));
+        }
+        count
+    }
+
+    fn all_of(&mut self, node: &NodeInfo) {
+        node.pods.iter().for_each(|other| self.change(other, node, 1));
+    }
+
+    /// Whether there is nothing to check.
+    fn is_idle(&self) -> bool {
+        let pod = &self.pod;
+        let wants = !pod.terms(|t| &t.required).is_empty() || !pod.terms(|t| &t.required_anti).is_empty();
+        !wants && self.refusing.is_empty()
+    }
+
+    fn near_enough(&self, node: &NodeInfo) -> bool {
+        let terms = self.pod.terms(|t| &t.required);
+        if terms.iter().any(|term| node.label(&term.key).is_none()) {
+            return false;
+        }
+        // The first of a group that wants to be together may start it.
+        terms.iter().all(|term| self.wanted.get(&term.key, node) > 0)
+            || (self.wanted.is_empty() && matches_all(terms, &self.pod.pod, &self.namespaces))
+    }
+}
+
+impl Count for Required {
+    fn change(&mut self, other: &PodInfo, node: &NodeInfo, sign: i64) {
+        for term in other.terms(|t| &t.required_anti) {
+            if term.matches(&self.pod.pod, &self.namespaces) {
+                self.refusing.add(&term.key, node, sign);
+            }
+        }
+        if self.pod.affinity.is_none() {
+            return;
+        }
+        let pod = self.pod.clone();
+        let wanted = pod.terms(|t| &t.required);
+        if matches_all(wanted, &other.pod, &self.namespaces) {
+            wanted.iter().for_each(|term| self.wanted.add(&term.key, node, sign));
+        }
+        for term in pod.terms(|t| &t.required_anti) {
+            if term.matches(&other.pod, &self.namespaces) {
+                self.unwanted.add(&term.key, node, sign);
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Check(Arc<Required>);
+
+impl Filter for Check {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        let counts = &*self.0;
+        if !counts.near_enough(node) {
+            return Err(Rejection::unresolvable(NAME, "node(s) didn't match pod affinity rules"));
+        }
+        let away = counts.pod.terms(|t| &t.required_anti);
+        if away.iter().any(|term| counts.unwanted.get(&term.key, node) > 0) {
+            return Err(Rejection::new(NAME, "node(s) didn't match pod anti-affinity rules"));
+        }
+        if counts.refusing.of_node(node).any(|count| count > 0) {
+            return Err(Rejection::new(NAME, "node(s) didn't satisfy existing pods anti-affinity rules"));
+        }
+        Ok(())
+    }
+
+    fn add_pod(&mut self, pod: &PodInfo, node: &NodeInfo) {
+        Arc::make_mut(&mut self.0).change(pod, node, 1);
+    }
+
+    fn remove_pod(&mut self, pod: &PodInfo, node: &NodeInfo) {
+        Arc::make_mut(&mut self.0).change(pod, node, -1);
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Filter> {
+        Box::new(self.clone())
+    }
+}
+
+/// What preferred terms say, of the incoming pod and of those that are there; weights summed over all pods.
+#[derive(Clone)]
+struct Preferred {
+    pod: Arc<PodInfo>,
+    namespaces: Arc<Namespaces>,
+    hard_weight: i64,
+    scores: Domains,
+}
+
+impl Preferred {
+    fn count(pod: &Arc<PodInfo>, snapshot: &Snapshot, args: &InterPodAffinityArgs) -> Self {
+        let mut count = Self {
+            pod: pod.clone(),
+            namespaces: snapshot.namespaces.clone(),
+            hard_weight: args.hard_pod_affinity_weight.into(),
+            scores: Domains::default(),
+        };
+        if pod.terms(|t| &t.preferred).is_empty() {
+            let opinionated = snapshot.with_affinity.iter().map(|at| &snapshot.nodes[*at]);
+            opinionated.for_each(|node| count.all_of(node));
+        } else {
+            snapshot.nodes.iter().for_each(|node| count.all_of(node));
+        }
+        count
+    }
+
+    fn all_of(&mut self, node: &NodeInfo) {
+        node.pods.iter().for_each(|other| self.change(other, node, 1));
+    }
+}
+
+impl Count for Preferred {
+    fn change(&mut self, other: &PodInfo, node: &NodeInfo, sign: i64) {
+        let pod = self.pod.clone();
+        let mut score = |term: &Term, about: &Pod, weight: i64| {
+            if term.matches(about, &self.namespaces) {
+                self.scores.add(&term.key, node, sign * weight);
+            }
+        };
+        for (term, weight) in pod.terms(|t| &t.preferred) {
+            score(term, &other.pod, *weight);
+        }
+        let Some(theirs) = other.affinity.as_deref() else { return };
+        if self.hard_weight > 0 {
+            theirs.required.iter().for_each(|term| score(term, &pod.pod, self.hard_weight));
+        }
+        theirs.preferred.iter().for_each(|(term, weight)| score(term, &pod.pod, *weight));
+    }
+}
+
+impl Score for Arc<Preferred> {
+    fn score(&self, node: &NodeInfo) -> i64 {
+        self.scores.of_node(node).sum()
+    }
+
+    fn normalize(&self, _: &[Arc<NodeInfo>], scores: &mut [i64]) {
+        let least = scores.iter().copied().min().unwrap_or(0);
+        let most = scores.iter().copied().max().unwrap_or(0);
+        for score in scores {
+            let share = (*score - least) as f64 / (most - least).max(1) as f64;
+            *score = if most == least { 0 } else { (MAX_SCORE as f64 * share) as i64 };
+        }
+    }
 }
 
 impl Plugin for InterPodAffinity {
     fn name(&self) -> &'static str {
-        "InterPodAffinity"
+        NAME
     }
 
-    fn events(&self) -> &'static [ClusterEvent] {
-        &[
-            ClusterEvent::NodeAdded,
-            ClusterEvent::NodeLabels,
-            ClusterEvent::PodAssigned,
-            ClusterEvent::PodRemoved,
-            ClusterEvent::PodLabels,
-            ClusterEvent::PodItself,
-            ClusterEvent::Namespace,
+    fn events(&self) -> Vec<Interest> {
+        vec![
+            Interest::pods(Action::ADD.or(Action::POD_LABEL).or(Action::DELETE)),
+            Interest::of(Resource::Node, Action::ADD.or(Action::NODE_LABEL)),
+            Interest::of(Resource::Namespace, Action::ALL),
         ]
     }
 
-    fn pre_filter(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        snapshot: &Snapshot,
-    ) -> Result<(), Rejection> {
-        let (near, away) = (terms(pod, pod.required_affinity()), terms(pod, pod.required_anti_affinity()));
-        let mut counts = Counts {
-            matches_itself: !near.is_empty() && near.iter().all(|term| term.matches(pod, snapshot)),
-            ..Counts::default()
-        };
-        for node in &snapshot.nodes {
-            if near.is_empty() && away.is_empty() && node.with_anti_affinity == 0 {
-                continue;
+    fn is_worth_retrying(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        match (event.pods(), event.nodes()) {
+            ((None, None), (old, Some(new))) => {
+                let near = pod.terms(|t| &t.required).iter();
+                let away = pod.terms(|t| &t.required_anti).iter();
+                let value = |term: &Term| (old.and_then(|n| label(n, &term.key)), label(new, &term.key));
+                let comes_near = |term: &Term| matches!(value(term), (old, Some(new)) if old != Some(new));
+                let gets_away = |term: &Term| match (old, value(term)) {
+                    (None, _) => true,
+                    (_, (Some(before), now)) => now != Some(before),
+                    _ => false,
+                };
+                near.into_iter().any(comes_near) || away.into_iter().any(gets_away)
             }
-            for other in node.pods.values() {
-                count_refusals(&mut counts, other, pod, node, snapshot);
-                if !near.is_empty() && near.iter().all(|term| term.matches(other, snapshot)) {
-                    near.iter()
-                        .filter_map(|t| t.domain(node))
-                        .for_each(|d| *counts.affinity.entry(d).or_insert(0) += 1);
-                }
-                let refused = away.iter().filter(|term| term.matches(other, snapshot));
-                refused.filter_map(|t| t.domain(node)).for_each(|d| *counts.anti.entry(d).or_insert(0) += 1);
-            }
+            ((None, None), _) => true,
+            ((old, new), _) => pod_event_helps(pod, old.map(|p| &**p), new.map(|p| &**p)),
         }
-        state.set(self.name(), counts);
-        Ok(())
     }
 
-    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-        let Some(counts) = state.get::<Counts>(self.name()) else { return Ok(()) };
-        let domain = |key: &str| Some((key.to_owned(), node.label(key)?.to_owned()));
-        let near = pod.required_affinity();
-        let labelled = near.iter().all(|term| node.label(&term.topology_key).is_some());
-        let together =
-            near.iter().all(|t| domain(&t.topology_key).is_some_and(|d| counts.affinity.contains_key(&d)));
-        let first_of_group = counts.affinity.is_empty() && counts.matches_itself;
-        if !(labelled && (together || first_of_group)) {
-            return Err(Rejection::unresolvable(self.name(), "node(s) didn't match pod affinity rules"));
+    fn pre_filter(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Result<PreFilter, Rejection> {
+        if pod.affinity.is_none() && snapshot.with_anti_affinity.is_empty() {
+            return Ok(PreFilter::skip());
         }
-        let away = pod.required_anti_affinity();
-        if away.iter().any(|t| domain(&t.topology_key).is_some_and(|d| counts.anti.contains_key(&d))) {
-            return Err(Rejection::new(self.name(), "node(s) didn't match pod anti-affinity rules"));
-        }
-        if counts.refused.keys().any(|(key, value)| node.label(key) == Some(value)) {
-            return Err(Rejection::new(
-                self.name(),
-                "node(s) didn't satisfy existing pods anti-affinity rules",
-            ));
-        }
-        Ok(())
+        let counts = self.required.get(pod, snapshot, || Required::count(pod, snapshot));
+        Ok(if counts.is_idle() { PreFilter::skip() } else { PreFilter::with(Check(counts)) })
     }
 
     fn pre_score(
         &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
+        pod: &Arc<PodInfo>,
         _: &[Arc<NodeInfo>],
         snapshot: &Snapshot,
-    ) -> bool {
-        let own = preferences(pod);
-        let mut scores = BTreeMap::new();
-        for node in &snapshot.nodes {
-            for other in node.pods.values() {
-                for (term, weight) in own.iter().filter(|(term, _)| term.matches(other, snapshot)) {
-                    term.domain(node).into_iter().for_each(|d| *scores.entry(d).or_insert(0) += weight);
-                }
-                // What those already there prefer counts too, and what they require counts once.
-                let has_affinity = other.pod.spec.as_ref().is_some_and(|s| s.affinity.is_some());
-                if !has_affinity {
-                    continue;
-                }
-                let required = terms(other, other.required_affinity()).into_iter().map(|term| (term, 1));
-                let theirs = preferences(other).into_iter().chain(required);
-                for (term, weight) in theirs.filter(|(term, _)| term.matches(pod, snapshot)) {
-                    term.domain(node).into_iter().for_each(|d| *scores.entry(d).or_insert(0) += weight);
-                }
-            }
+    ) -> Option<Box<dyn Score>> {
+        let has_own = !pod.terms(|t| &t.preferred).is_empty();
+        let theirs = !snapshot.with_affinity.is_empty() && !self.args.ignore_preferred_terms_of_existing_pods;
+        if !has_own && !theirs {
+            return None;
         }
-        let any = !scores.is_empty();
-        state.set("InterPodAffinity/score", Scores(scores));
-        any
-    }
-
-    fn score(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let Some(Scores(scores)) = state.get::<Scores>("InterPodAffinity/score") else { return 0 };
-        let here = scores.iter().filter(|((key, value), _)| node.label(key) == Some(value));
-        here.map(|(_, score)| score).sum()
-    }
-
-    fn normalize(&self, _: &CycleState, _: &[Arc<NodeInfo>], scores: &mut [i64]) {
-        let (least, most) =
-            (scores.iter().copied().min().unwrap_or(0), scores.iter().copied().max().unwrap_or(0));
-        for score in scores {
-            *score = if most == least { 0 } else { MAX_SCORE * (*score - least) / (most - least) };
-        }
-    }
-
-    fn weight(&self) -> i64 {
-        2
+        let counts = self.preferred.get(pod, snapshot, || Preferred::count(pod, snapshot, &self.args));
+        (!counts.scores.is_empty()).then(|| Box::new(counts) as Box<dyn Score>)
     }
 }
 
-fn count_refusals(counts: &mut Counts, other: &PodInfo, pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) {
-    let refusing = terms(other, other.required_anti_affinity());
-    for term in refusing.iter().filter(|term| term.matches(pod, snapshot)) {
-        term.domain(node).into_iter().for_each(|d| *counts.refused.entry(d).or_insert(0) += 1);
+/// Whether a pod that came, went or changed its labels may resolve the refusal. Namespaces chosen by labels are not
+/// looked up here: such terms count as being about the pod.
+fn pod_event_helps(pod: &PodInfo, old: Option<&Pod>, new: Option<&Pod>) -> bool {
+    if new.is_some_and(|new| old.is_some() && uid(new) == pod.uid()) {
+        return true;
+    }
+    let waits = |pod: &Pod| node_name(pod).is_empty() && nominated_node(pod).is_empty();
+    if new.is_some_and(waits) || old.is_some_and(waits) {
+        return false;
+    }
+    let (near, away) = (pod.terms(|t| &t.required), pod.terms(|t| &t.required_anti));
+    let all = |terms: &[Term], pod: &Pod| !terms.is_empty() && terms.iter().all(|t| t.may_match(pod));
+    match (old, new) {
+        (Some(old), Some(new)) => (!all(near, old) && all(near, new)) || (all(away, old) && !all(away, new)),
+        (None, Some(new)) => all(near, new),
+        (Some(old), None) => {
+            let refused_us = AffinityTerms::of(old).is_some_and(|terms| all(&terms.required_anti, &pod.pod));
+            is_placed(old) && (all(away, old) || refused_us)
+        }
+        (None, None) => true,
     }
 }

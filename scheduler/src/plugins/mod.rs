@@ -1,35 +1,32 @@
-//! The default plugins, one file each, in upstream's order.
+//! The plugins, one file each.
 
-mod image_locality;
-mod inter_pod_affinity;
-mod node_affinity;
-mod node_name;
-mod node_ports;
-mod node_resources;
-mod node_unschedulable;
-mod pod_topology_spread;
-mod scheduling_gates;
-mod selector;
-mod taint_toleration;
+pub mod default_binder;
+pub mod image_locality;
+pub mod inter_pod_affinity;
+pub mod node_affinity;
+pub mod node_name;
+pub mod node_ports;
+pub mod node_resources;
+pub mod node_unschedulable;
+pub mod node_volume_limits;
+#[cfg(test)]
+mod oracle_tests;
+pub mod pod_topology_spread;
+pub mod registry;
+pub mod scheduling_gates;
+pub(crate) mod selector;
+pub(crate) mod taint_toleration;
 #[cfg(test)]
 mod tests;
+pub mod volume_binding;
+pub mod volume_restrictions;
+pub mod volume_zone;
 
-use crate::framework::Plugin;
+use k8s_openapi::api::core::v1::Pod;
 
-/// The plugins of the default profile.
-#[must_use]
-pub fn default_plugins() -> Vec<Box<dyn Plugin>> {
-    vec![
-        Box::new(scheduling_gates::SchedulingGates),
-        Box::new(node_unschedulable::NodeUnschedulable),
-        Box::new(node_name::NodeName),
-        Box::new(taint_toleration::TaintToleration),
-        Box::new(node_affinity::NodeAffinity),
-        Box::new(node_ports::NodePorts),
-        Box::new(node_resources::Fit),
-        Box::new(pod_topology_spread::PodTopologySpread),
-        Box::new(inter_pod_affinity::InterPodAffinity),
-        Box::new(node_resources::BalancedAllocation),
-        Box::new(image_locality::ImageLocality),
-    ]
+use crate::pod_info::{node_name, nominated_node};
+
+/// Whether the pod counts on some node: it is there, or is to come there.
+fn is_placed(pod: &Pod) -> bool {
+    !node_name(pod).is_empty() || !nominated_node(pod).is_empty()
 }

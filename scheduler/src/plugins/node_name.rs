@@ -1,7 +1,10 @@
 //! A pod that names its node goes there or nowhere.
 
-use crate::framework::{ClusterEvent, CycleState, Plugin, Rejection};
-use crate::node_info::{NodeInfo, PodInfo};
+use std::sync::Arc;
+
+use crate::framework::{Action, Interest, Plugin, PreFilter, Rejection, Resource};
+use crate::pod_info::{PodInfo, node_name};
+use crate::snapshot::Snapshot;
 
 /// The plugin.
 pub struct NodeName;
@@ -11,15 +14,20 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
-    fn events(&self) -> &'static [ClusterEvent] {
-        &[ClusterEvent::NodeAdded]
+    fn events(&self) -> Vec<Interest> {
+        vec![Interest::of(Resource::Node, Action::ADD)]
     }
 
-    fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-        let wanted = pod.pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default();
-        if wanted.is_empty() || wanted == node.name() {
-            return Ok(());
+    fn pre_filter(&self, pod: &Arc<PodInfo>, _: &Snapshot) -> Result<PreFilter, Rejection> {
+        let wanted = node_name(&pod.pod).to_owned();
+        if wanted.is_empty() {
+            return Ok(PreFilter::skip());
         }
-        Err(Rejection::unresolvable(self.name(), "node(s) didn't match the requested node name"))
+        Ok(PreFilter::check(move |node| {
+            if wanted == node.name() {
+                return Ok(());
+            }
+            Err(Rejection::unresolvable("NodeName", "node(s) didn't match the requested node name"))
+        }))
     }
 }

@@ -1,7 +1,12 @@
 //! Host ports are used once per node.
 
-use crate::framework::{ClusterEvent, CycleState, Plugin, Rejection};
-use crate::node_info::{NodeInfo, PodInfo};
+use std::sync::Arc;
+
+use super::is_placed;
+use crate::framework::{Action, ClusterEvent, Interest, Plugin, PreFilter, Rejection, Resource};
+use crate::node_info::ports_conflict;
+use crate::pod_info::{PodInfo, host_ports};
+use crate::snapshot::Snapshot;
 
 /// The plugin.
 pub struct NodePorts;
@@ -11,17 +16,28 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn events(&self) -> &'static [ClusterEvent] {
-        &[ClusterEvent::NodeAdded, ClusterEvent::PodRemoved]
+    fn events(&self) -> Vec<Interest> {
+        vec![Interest::pods(Action::DELETE), Interest::of(Resource::Node, Action::ADD)]
     }
 
-    fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-        if pod.ports.iter().any(|port| node.conflicts(port)) {
-            return Err(Rejection::new(
-                self.name(),
-                "node(s) didn't have free ports for the requested pod ports",
-            ));
+    fn is_worth_retrying(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        let (Some(gone), _) = event.pods() else { return true };
+        let freed = host_ports(gone);
+        is_placed(gone)
+            && freed.iter().any(|port| pod.ports.iter().any(|wanted| ports_conflict(port, wanted)))
+    }
+
+    fn pre_filter(&self, pod: &Arc<PodInfo>, _: &Snapshot) -> Result<PreFilter, Rejection> {
+        if pod.ports.is_empty() {
+            return Ok(PreFilter::skip());
         }
-        Ok(())
+        let pod = pod.clone();
+        Ok(PreFilter::check(move |node| {
+            if pod.ports.iter().any(|port| node.conflicts(port)) {
+                let reason = "node(s) didn't have free ports for the requested pod ports";
+                return Err(Rejection::new("NodePorts", reason));
+            }
+            Ok(())
+        }))
     }
 }

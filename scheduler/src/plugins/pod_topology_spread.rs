@@ -1,240 +1,110 @@
 //! Pods spread over zones, hosts or any other domain (KEP-895).
+//!
+//! For each constraint, matching pods are counted by domain over the nodes that count. The counts for one pod serve
+//! the next one like it ([`Memo`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod constraints;
+mod tally;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::selector::LabelSelector;
-use k8s_openapi::api::core::v1::{Pod, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::Node;
 
-use super::selector::required_matches;
-use super::taint_toleration::TaintToleration;
-use crate::framework::{ClusterEvent, CycleState, MAX_SCORE, Plugin, Rejection};
-use crate::node_info::{NodeInfo, PodInfo};
+use self::constraints::{Constraint, Defaults};
+use self::tally::{Key, Tally};
+use super::selector::label;
+use crate::config::args::PodTopologySpreadArgs;
+use crate::framework::memo::{Count, Memo};
+use crate::framework::{
+    Action, ClusterEvent, Filter, Interest, MAX_SCORE, Plugin, PreFilter, Rejection, Resource, Score,
+};
+use crate::listers::Listers;
+use crate::node_info::NodeInfo;
+use crate::pod_info::{PodInfo, labels, namespace, node_name, nominated_node, uid};
 use crate::snapshot::Snapshot;
 
+const NAME: &str = "PodTopologySpread";
 const HOSTNAME: &str = "kubernetes.io/hostname";
-const ZONE: &str = "topology.kubernetes.io/zone";
 const MISMATCH: &str = "node(s) didn't match pod topology spread constraints";
+const NO_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
 
 /// The plugin.
-pub struct PodTopologySpread;
-
-/// A constraint, ready to be counted with.
-struct Constraint {
-    max_skew: i64,
-    key: String,
-    selector: LabelSelector,
-    min_domains: Option<usize>,
-    by_affinity: bool,
-    by_taints: bool,
-    /// Whether the incoming pod itself matches the selector.
-    itself: bool,
-    /// Matching pods by domain, over the nodes that count.
-    counts: BTreeMap<String, i64>,
+pub struct PodTopologySpread {
+    defaults: Defaults,
+    hard: Memo<Key, Tally>,
+    soft: Memo<Key, Tally>,
 }
 
-struct Hard(Vec<Constraint>);
+impl PodTopologySpread {
+    /// With these arguments; `listers` know what selects a pod.
+    #[must_use]
+    pub fn new(args: &PodTopologySpreadArgs, listers: &Listers) -> Self {
+        let alike = |one: &Key, other: &Key| one == other;
+        Self { defaults: Defaults::new(args, listers), hard: Memo::new(alike), soft: Memo::new(alike) }
+    }
 
-struct Soft {
-    constraints: Vec<Constraint>,
+    fn hard(&self, pod: &PodInfo) -> Vec<Constraint> {
+        self.defaults.constraints(&pod.pod, "DoNotSchedule")
+    }
+}
+
+#[derive(Clone)]
+struct Check {
+    pod: Arc<PodInfo>,
+    tally: Arc<Tally>,
+}
+
+impl Filter for Check {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        for (constraint, counts) in self.tally.counted() {
+            let Some(domain) = node.label(&constraint.key) else {
+                return Err(Rejection::unresolvable(NAME, NO_LABEL));
+            };
+            let itself = i64::from(constraint.selector.matches(self.pod.labels()));
+            if counts.get(domain) + itself - counts.least(constraint.min_domains) > constraint.max_skew {
+                return Err(Rejection::new(NAME, MISMATCH));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_pod(&mut self, pod: &PodInfo, node: &NodeInfo) {
+        Arc::make_mut(&mut self.tally).change(pod, node, 1);
+    }
+
+    fn remove_pod(&mut self, pod: &PodInfo, node: &NodeInfo) {
+        Arc::make_mut(&mut self.tally).change(pod, node, -1);
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Filter> {
+        Box::new(self.clone())
+    }
+}
+
+struct Crowding {
+    tally: Arc<Tally>,
     weights: Vec<f64>,
     /// Nodes without all the topology labels; they get the least score.
     ignored: BTreeSet<String>,
 }
 
-fn constraints(pod: &PodInfo, action: &str) -> Vec<Constraint> {
-    let spread = pod.pod.spec.as_ref().and_then(|s| s.topology_spread_constraints.as_ref());
-    let wanted = spread.into_iter().flatten().filter(|c| c.when_unsatisfiable == action);
-    wanted.map(|constraint| prepare(pod, constraint)).collect()
-}
-
-fn prepare(pod: &PodInfo, constraint: &TopologySpreadConstraint) -> Constraint {
-    let mut selector = LabelSelector::from_meta(constraint.label_selector.as_ref())
-        .unwrap_or_else(|_| LabelSelector::nothing());
-    let keys = constraint.match_label_keys.iter().flatten();
-    let also: Vec<_> = keys.filter_map(|key| Some((key, pod.labels().get(key)?))).collect();
-    if !also.is_empty() {
-        let mut requirements = selector.requirements().to_vec();
-        requirements.extend(LabelSelector::from_set(also).requirements().to_vec());
-        selector = LabelSelector::from_requirements(requirements);
-    }
-    Constraint {
-        max_skew: constraint.max_skew.into(),
-        key: constraint.topology_key.clone(),
-        itself: selector.matches(pod.labels()),
-        selector,
-        min_domains: constraint.min_domains.and_then(|n| usize::try_from(n).ok()),
-        by_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
-        by_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
-        counts: BTreeMap::new(),
-    }
-}
-
-/// Upstream's defaults for pods without constraints: spread those that one service or workload selects. The
-/// selector is that of the pod's own labels, without the hash of its template's revision.
-fn default_constraints(pod: &PodInfo) -> Vec<Constraint> {
-    let owned = pod.pod.metadata.owner_references.as_ref().is_some_and(|o| !o.is_empty());
-    if !owned || pod.labels().is_empty() {
-        return vec![];
-    }
-    let own = pod.labels().iter().filter(|(key, _)| !key.contains("-hash") && !key.ends_with("/pod-index"));
-    let selector = LabelSelector::from_set(own);
-    if selector.is_empty() {
-        return vec![];
-    }
-    let make = |key: &str, max_skew| Constraint {
-        max_skew,
-        key: key.to_owned(),
-        selector: selector.clone(),
-        min_domains: None,
-        by_affinity: true,
-        by_taints: false,
-        itself: true,
-        counts: BTreeMap::new(),
-    };
-    vec![make(HOSTNAME, 3), make(ZONE, 5)]
-}
-
-impl Constraint {
-    fn counts_node(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
-        (!self.by_affinity || required_matches(&pod.pod, node))
-            && (!self.by_taints || TaintToleration.filter(&CycleState::default(), pod, node).is_ok())
-    }
-
-    fn matching(&self, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let alike = node.pods.values().filter(|other| {
-            other.namespace() == pod.namespace()
-                && other.pod.metadata.deletion_timestamp.is_none()
-                && self.selector.matches(other.labels())
-        });
-        i64::try_from(alike.count()).unwrap_or(i64::MAX)
-    }
-
-    /// The least count of any domain; 0 if there are fewer domains than wanted.
-    fn least(&self) -> i64 {
-        if self.min_domains.is_some_and(|wanted| self.counts.len() < wanted) {
-            return 0;
-        }
-        self.counts.values().copied().min().unwrap_or(0)
-    }
-}
-
-fn has_all(node: &NodeInfo, constraints: &[Constraint]) -> bool {
-    constraints.iter().all(|c| node.label(&c.key).is_some())
-}
-
-fn count(constraints: &mut [Constraint], pod: &PodInfo, snapshot: &Snapshot, need_all: bool) {
-    for node in &snapshot.nodes {
-        if need_all && !has_all(node, constraints) {
-            continue;
-        }
-        for constraint in constraints.iter_mut() {
-            let Some(domain) = node.label(&constraint.key).map(str::to_owned) else { continue };
-            if constraint.counts_node(pod, node) {
-                let more = constraint.matching(pod, node);
-                *constraint.counts.entry(domain).or_insert(0) += more;
-            }
-        }
-    }
-}
-
-fn has_own_constraints(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|s| s.topology_spread_constraints.as_ref()).is_some_and(|c| !c.is_empty())
-}
-
-impl Plugin for PodTopologySpread {
-    fn name(&self) -> &'static str {
-        "PodTopologySpread"
-    }
-
-    fn events(&self) -> &'static [ClusterEvent] {
-        &[
-            ClusterEvent::NodeAdded,
-            ClusterEvent::NodeLabels,
-            ClusterEvent::NodeTaints,
-            ClusterEvent::PodAssigned,
-            ClusterEvent::PodRemoved,
-            ClusterEvent::PodLabels,
-            ClusterEvent::PodItself,
-        ]
-    }
-
-    fn pre_filter(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        snapshot: &Snapshot,
-    ) -> Result<(), Rejection> {
-        let mut hard = constraints(pod, "DoNotSchedule");
-        if !hard.is_empty() {
-            count(&mut hard, pod, snapshot, true);
-            state.set(self.name(), Hard(hard));
-        }
-        Ok(())
-    }
-
-    fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-        let Some(Hard(constraints)) = state.get::<Hard>(self.name()) else { return Ok(()) };
-        for constraint in constraints {
-            let Some(domain) = node.label(&constraint.key) else {
-                let reason = format!("{MISMATCH} (missing required label)");
-                return Err(Rejection::unresolvable(self.name(), reason));
-            };
-            let there = constraint.counts.get(domain).copied().unwrap_or(0);
-            if there + i64::from(constraint.itself) - constraint.least() > constraint.max_skew {
-                return Err(Rejection::new(self.name(), MISMATCH));
-            }
-        }
-        Ok(())
-    }
-
-    fn pre_score(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        nodes: &[Arc<NodeInfo>],
-        snapshot: &Snapshot,
-    ) -> bool {
-        let own = has_own_constraints(&pod.pod);
-        let mut soft = if own { constraints(pod, "ScheduleAnyway") } else { default_constraints(pod) };
-        if soft.is_empty() {
-            return false;
-        }
-        let lacking = nodes.iter().filter(|node| own && !has_all(node, &soft));
-        let ignored: BTreeSet<_> = lacking.map(|node| node.name().to_owned()).collect();
-        count(&mut soft, pod, snapshot, own);
-        let weights = soft.iter().map(|constraint| {
-            let candidates = nodes.iter().filter(|n| !ignored.contains(n.name()));
-            let domains: BTreeSet<_> = candidates.filter_map(|n| n.label(&constraint.key)).collect();
-            (domains.len() as f64 + 2.0).ln()
-        });
-        let weights = weights.collect();
-        state.set("PodTopologySpread/score", Soft { constraints: soft, weights, ignored });
-        true
-    }
-
-    /// How crowded the node's domains are; [`Plugin::normalize`] turns it round.
-    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let Some(soft) = state.get::<Soft>("PodTopologySpread/score") else { return 0 };
+impl Score for Crowding {
+    /// How crowded the node's domains are; [`Score::normalize`] turns it round.
+    fn score(&self, node: &NodeInfo) -> i64 {
         let mut score = 0.0;
-        for (constraint, weight) in soft.constraints.iter().zip(&soft.weights) {
+        for ((constraint, counts), weight) in self.tally.counted().zip(&self.weights) {
             let Some(domain) = node.label(&constraint.key) else { continue };
-            let there = if constraint.key == HOSTNAME {
-                constraint.matching(pod, node)
-            } else {
-                constraint.counts.get(domain).copied().unwrap_or(0)
-            };
-            score += there as f64 * weight + (constraint.max_skew - 1) as f64;
+            let domain = if constraint.key == HOSTNAME { node.name() } else { domain };
+            score += counts.get(domain) as f64 * weight + (constraint.max_skew - 1) as f64;
         }
         score.round() as i64
     }
 
-    fn normalize(&self, state: &CycleState, nodes: &[Arc<NodeInfo>], scores: &mut [i64]) {
-        let Some(soft) = state.get::<Soft>("PodTopologySpread/score") else { return };
-        let counted = |i: usize| !soft.ignored.contains(nodes[i].name());
-        let known: Vec<_> = (0..scores.len()).filter(|i| counted(*i)).map(|i| scores[i]).collect();
-        let (least, most) =
-            (known.iter().copied().min().unwrap_or(0), known.iter().copied().max().unwrap_or(0));
+    fn normalize(&self, nodes: &[Arc<NodeInfo>], scores: &mut [i64]) {
+        let counted = |i: usize| self.ignored.is_empty() || !self.ignored.contains(nodes[i].name());
+        let known = || (0..scores.len()).filter(|i| counted(*i)).map(|i| scores[i]);
+        let (least, most) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
         for (i, score) in scores.iter_mut().enumerate() {
             *score = if !counted(i) {
                 0
@@ -245,8 +115,102 @@ impl Plugin for PodTopologySpread {
             };
         }
     }
+}
 
-    fn weight(&self) -> i64 {
-        2
+impl Plugin for PodTopologySpread {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn events(&self) -> Vec<Interest> {
+        let pods = Action::ADD.or(Action::DELETE).or(Action::POD_LABEL).or(Action::POD_TOLERATION);
+        let nodes = Action::ADD.or(Action::DELETE).or(Action::NODE_LABEL).or(Action::NODE_TAINT);
+        vec![Interest::pods(pods), Interest::of(Resource::Node, nodes)]
+    }
+
+    fn is_worth_retrying(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        let constraints = self.hard(pod);
+        match (event.pods(), event.nodes()) {
+            ((None, None), (old, new)) => {
+                node_event_helps(&constraints, old.map(|n| &**n), new.map(|n| &**n))
+            }
+            (pods, _) => pod_event_helps(pod, &constraints, pods),
+        }
+    }
+
+    fn pre_filter(&self, pod: &Arc<PodInfo>, snapshot: &Snapshot) -> Result<PreFilter, Rejection> {
+        let hard = self.hard(pod);
+        if hard.is_empty() {
+            return Ok(PreFilter::skip());
+        }
+        let key = Key::new(pod, hard, true);
+        let tally = self.hard.get(&key, snapshot, || Tally::hard(&key, snapshot));
+        Ok(PreFilter::with(Check { pod: pod.clone(), tally }))
+    }
+
+    fn pre_score(
+        &self,
+        pod: &Arc<PodInfo>,
+        nodes: &[Arc<NodeInfo>],
+        snapshot: &Snapshot,
+    ) -> Option<Box<dyn Score>> {
+        let soft = self.defaults.constraints(&pod.pod, "ScheduleAnyway");
+        if soft.is_empty() {
+            return None;
+        }
+        let need_all = self.defaults.need_all_labels(&pod.pod);
+        let lacking = nodes.iter().filter(|node| need_all && !constraints::has_all(&node.node, &soft));
+        let ignored: BTreeSet<_> = lacking.map(|node| node.name().to_owned()).collect();
+        let weights = soft.iter().map(|constraint| {
+            let candidates = nodes.iter().filter(|n| ignored.is_empty() || !ignored.contains(n.name()));
+            let count = if constraint.key == HOSTNAME {
+                candidates.count()
+            } else {
+                candidates.map(|n| n.label(&constraint.key)).collect::<BTreeSet<_>>().len()
+            };
+            (count as f64 + 2.0).ln()
+        });
+        let weights = weights.collect();
+        let key = Key::new(pod, soft, need_all);
+        let tally = self.soft.get(&key, snapshot, || Tally::soft(&key, snapshot));
+        Some(Box::new(Crowding { tally, weights, ignored }))
+    }
+}
+
+fn node_event_helps(constraints: &[Constraint], old: Option<&Node>, new: Option<&Node>) -> bool {
+    let matches = |node: Option<&Node>| node.is_some_and(|node| constraints::has_all(node, constraints));
+    let (Some(before), Some(now)) = (old, new) else { return matches(old.or(new)) };
+    let taints = |node: &'_ Node| node.spec.as_ref().and_then(|s| s.taints.clone());
+    let moved = || constraints.iter().any(|c| label(before, &c.key) != label(now, &c.key));
+    matches(old) != matches(new) || (matches(new) && (moved() || taints(before) != taints(now)))
+}
+
+fn pod_event_helps(
+    pod: &PodInfo,
+    constraints: &[Constraint],
+    (old, new): (
+        Option<&Arc<k8s_openapi::api::core::v1::Pod>>,
+        Option<&Arc<k8s_openapi::api::core::v1::Pod>>,
+    ),
+) -> bool {
+    let involved = |other: &Arc<_>| {
+        let placed = !node_name(other).is_empty() || !nominated_node(other).is_empty();
+        uid(other) == pod.uid() || (placed && namespace(other) == pod.namespace())
+    };
+    if !old.is_none_or(involved) || !new.is_none_or(involved) {
+        return false;
+    }
+    let tolerations =
+        |pod: &'_ Arc<k8s_openapi::api::core::v1::Pod>| super::taint_toleration::tolerations(pod).len();
+    match (old, new) {
+        (Some(old), Some(new)) => {
+            let tolerates_more = uid(new) == pod.uid() && tolerations(old) != tolerations(new);
+            let changes = |c: &Constraint| c.selector.matches(labels(old)) != c.selector.matches(labels(new));
+            (tolerates_more && constraints.iter().any(|c| c.by_taints)) || constraints.iter().any(changes)
+        }
+        (None, Some(other)) | (Some(other), None) => {
+            constraints.iter().any(|c| c.selector.matches(labels(other)))
+        }
+        (None, None) => true,
     }
 }

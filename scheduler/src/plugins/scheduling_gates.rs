@@ -1,7 +1,7 @@
 //! Pods with scheduling gates wait until the gates are removed (KEP-3521).
 
-use crate::framework::{ClusterEvent, Plugin, Rejection};
-use crate::node_info::PodInfo;
+use crate::framework::{Action, ClusterEvent, Interest, Plugin, Rejection, Resource};
+use crate::pod_info::{PodInfo, uid};
 
 /// The plugin.
 pub struct SchedulingGates;
@@ -11,8 +11,12 @@ impl Plugin for SchedulingGates {
         "SchedulingGates"
     }
 
-    fn events(&self) -> &'static [ClusterEvent] {
-        &[ClusterEvent::PodItself]
+    fn events(&self) -> Vec<Interest> {
+        vec![Interest::of(Resource::UnscheduledPod, Action::POD_GATES_GONE)]
+    }
+
+    fn is_worth_retrying(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        event.pods().1.is_none_or(|changed| uid(changed) == pod.uid())
     }
 
     fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), Rejection> {

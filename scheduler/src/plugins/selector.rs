@@ -1,24 +1,41 @@
 //! Node selector terms: `nodeSelector` and required node affinity.
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{
+    Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+};
 
-use crate::node_info::NodeInfo;
+/// The node affinity of a pod.
+pub fn node_affinity(pod: &Pod) -> Option<&NodeAffinity> {
+    pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()
+}
+
+/// Whether the pod requires anything of its node.
+pub fn requires_node(pod: &Pod) -> bool {
+    let selector = pod.spec.as_ref().and_then(|s| s.node_selector.as_ref());
+    let required =
+        node_affinity(pod).and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    selector.is_some() || required.is_some()
+}
 
 /// Whether the node is one the pod requires: its `nodeSelector`, and one of its required affinity terms.
-pub fn required_matches(pod: &Pod, node: &NodeInfo) -> bool {
+pub fn required_matches(pod: &Pod, node: &Node) -> bool {
     let Some(spec) = &pod.spec else { return true };
-    if spec.node_selector.iter().flatten().any(|(key, value)| node.label(key) != Some(value)) {
+    if spec.node_selector.iter().flatten().any(|(key, value)| label(node, key) != Some(value)) {
         return false;
     }
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    match affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()) {
+    match node_affinity(pod).and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()) {
         None => true,
-        Some(selector) => selector.node_selector_terms.iter().any(|term| term_matches(term, node)),
+        Some(selector) => selector_matches(selector, node),
     }
 }
 
+/// Whether one of the terms matches.
+pub fn selector_matches(selector: &NodeSelector, node: &Node) -> bool {
+    selector.node_selector_terms.iter().any(|term| term_matches(term, node))
+}
+
 /// Whether all of the term holds; a term that says nothing matches nothing.
-pub fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
+pub fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let (labels, fields) = (
         term.match_expressions.as_deref().unwrap_or_default(),
         term.match_fields.as_deref().unwrap_or_default(),
@@ -26,9 +43,15 @@ pub fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
     if labels.is_empty() && fields.is_empty() {
         return false;
     }
-    let field = |key: &str| (key == "metadata.name").then(|| node.name());
-    labels.iter().all(|r| requirement_matches(r, node.label(&r.key)))
+    let name = || Some(node.metadata.name.as_deref().unwrap_or_default());
+    let field = |key: &str| if key == "metadata.name" { name() } else { None };
+    labels.iter().all(|r| requirement_matches(r, label(node, &r.key)))
         && fields.iter().all(|r| requirement_matches(r, field(&r.key)))
+}
+
+/// One label of a node.
+pub fn label<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
+    node.metadata.labels.as_ref()?.get(key).map(String::as_str)
 }
 
 fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {

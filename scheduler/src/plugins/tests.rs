@@ -1,59 +1,24 @@
 //! Pods and clusters as short text, and where each pod goes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::framework::Framework;
-use crate::node_info::{NodeInfo, PodInfo};
+use super::registry::Parts;
+use crate::cycle::Decision;
+use crate::pod_info::PodInfo;
 use crate::snapshot::Snapshot;
+use crate::testing::{self, cluster, cpu, node, pod};
 
-fn node(name: &str, zone: &str, extra: Value) -> NodeInfo {
-    let mut object = json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone}},
-        "spec": {}, "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}}});
-    merge(&mut object, extra);
-    NodeInfo::new(Arc::new(serde_json::from_value(object).expect("a node")))
-}
-
-fn pod(name: &str, app: &str, spec: Value) -> Arc<PodInfo> {
-    let mut object = json!({"metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": app}},
-                            "spec": {"containers": [{"name": "c"}]}});
-    merge(&mut object, json!({"spec": spec}));
-    Arc::new(PodInfo::new(Arc::new(serde_json::from_value(object).expect("a pod"))))
-}
-
-fn merge(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
+fn choice(pod: &Arc<PodInfo>, snapshot: &Snapshot) -> String {
+    match testing::decide(&testing::framework(&Parts::default()), pod, snapshot) {
+        Decision::Place { node, .. } => node.name().to_owned(),
+        Decision::Refuse { mut diagnosis, .. } => {
+            diagnosis.after.clear();
+            diagnosis.to_string()
         }
-        (into, from) => *into = from,
+        Decision::Fail(error) => error,
     }
-}
-
-fn cluster(nodes: Vec<NodeInfo>) -> Snapshot {
-    let mut images: BTreeMap<String, usize> = BTreeMap::new();
-    nodes.iter().flat_map(|n| n.images.keys()).for_each(|i| *images.entry(i.clone()).or_insert(0) += 1);
-    let namespaces = BTreeMap::from([("ns".to_owned(), BTreeMap::new())]);
-    Snapshot {
-        nodes: nodes.into_iter().map(Arc::new).collect(),
-        images: Arc::new(images),
-        namespaces: Arc::new(namespaces),
-    }
-}
-
-fn choice(pod: &PodInfo, snapshot: &Snapshot) -> String {
-    match Framework::default().find_node(pod, snapshot, 0) {
-        Ok((node, _)) => node,
-        Err(error) => error.to_string(),
-    }
-}
-
-fn cpu(amount: &str) -> Value {
-    json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": amount}}}]})
 }
 
 #[test]
@@ -74,11 +39,11 @@ fn every_refusal_has_upstreams_words() {
         ),
         (
             cpu("3"),
-            "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable.",
+            "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable.",
         ),
         (
             json!({"nodeSelector": {"disk": "ssd"}}),
-            "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable.",
+            "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable.",
         ),
     ] {
         assert_eq!(choice(&pod("p", "a", spec.clone()), &nodes()), expected, "{spec}");

@@ -1,0 +1,217 @@
+//! Clusters too full for a pod, and what is evicted for it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cycle::Decision;
+use crate::node_info::NodeInfo;
+use crate::plugins::registry::Parts;
+use crate::testing::{self, cluster, cpu, merge, node, pod_with};
+
+/// A pod with a priority, requests and a start time in seconds.
+fn prioritized(name: &str, priority: i32, amount: &str, started: i64) -> Arc<PodInfo> {
+    let start = Timestamp::from_second(1_700_000_000 + started).expect("a time").to_string();
+    pod_with(
+        name,
+        json!({"metadata": {"labels": {"app": name.split('-').next()}}, "status": {"startTime": start},
+               "spec": merged(cpu(amount), json!({"priority": priority}))}),
+    )
+}
+
+fn merged(mut into: Value, from: Value) -> Value {
+    merge(&mut into, from);
+    into
+}
+
+fn with(mut node: NodeInfo, pods: &[&Arc<PodInfo>]) -> NodeInfo {
+    pods.iter().for_each(|pod| node.add((*pod).clone()));
+    node
+}
+
+/// `node: victims`, or the message.
+fn outcome(pod: &Arc<PodInfo>, nodes: Vec<NodeInfo>, budgets: &[Arc<PodDisruptionBudget>]) -> String {
+    let framework = testing::framework(&Parts::default());
+    match testing::decide_with(&framework, pod, &cluster(nodes), &Nominated::new(), budgets) {
+        Decision::Refuse { evict: Some(candidate), nomination, .. } => {
+            assert_eq!(nomination, Nomination::Set(candidate.node.clone()));
+            let names: Vec<_> = candidate.victims.iter().map(|pod| pod.name()).collect();
+            format!("{}: {}", candidate.node, names.join(" "))
+        }
+        Decision::Refuse { diagnosis, .. } => diagnosis.after,
+        Decision::Place { node, .. } => format!("fits on {}", node.name()),
+        Decision::Fail(error) => error,
+    }
+}
+
+fn empty(name: &str) -> NodeInfo {
+    node(name, "z", json!({}))
+}
+
+#[test]
+fn the_least_important_pods_go_and_no_more_than_needed() {
+    let low = |name: &str, amount: &str| prioritized(name, 1, amount, 0);
+    let one = with(empty("n"), &[&low("a-small", "500m"), &low("b-large", "1500m")]);
+    assert_eq!(outcome(&prioritized("p", 9, "500m", 0), vec![one.clone()], &[]), "n: b-large");
+    let equal = prioritized("p", 1, "500m", 0);
+    assert_eq!(
+        outcome(&equal, vec![one], &[]),
+        "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    );
+}
+
+#[test]
+fn nodes_that_can_never_take_the_pod_are_not_looked_at() {
+    let full = with(empty("n"), &[&prioritized("a", 1, "2", 0)]);
+    let cordoned =
+        with(node("c", "z", json!({"spec": {"unschedulable": true}})), &[&prioritized("b", 1, "2", 0)]);
+    assert_eq!(outcome(&prioritized("p", 9, "1", 0), vec![cordoned.clone(), full], &[]), "n: a");
+    assert_eq!(
+        outcome(&prioritized("p", 9, "1", 0), vec![cordoned], &[]),
+        "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    );
+}
+
+#[test]
+fn a_pod_that_must_not_preempt_says_so() {
+    let full = with(empty("n"), &[&prioritized("a", 1, "2", 0)]);
+    let shy =
+        pod_with("p", json!({"spec": merged(cpu("1"), json!({"priority": 9, "preemptionPolicy": "Never"}))}));
+    assert_eq!(outcome(&shy, vec![full], &[]), "preemption: not eligible due to preemptionPolicy=Never.");
+}
+
+#[test]
+fn one_eviction_at_a_time_on_the_nominated_node() {
+    let going = |name: &str| {
+        pod_with(
+            name,
+            json!({
+            "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "status": {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]},
+            "spec": merged(cpu("2"), json!({"priority": 1}))}),
+        )
+    };
+    let waiting = |node: &str| {
+        let spec = merged(cpu("1"), json!({"priority": 9}));
+        pod_with("p", json!({"status": {"nominatedNodeName": node}, "spec": spec}))
+    };
+    let nodes = || vec![with(empty("n"), &[&going("a")]), with(empty("m"), &[&prioritized("b", 1, "2", 0)])];
+    assert_eq!(
+        outcome(&waiting("n"), nodes(), &[]),
+        "preemption: not eligible due to a terminating pod on the nominated node."
+    );
+    assert_ne!(
+        outcome(&waiting("m"), nodes(), &[]),
+        "preemption: not eligible due to a terminating pod on the nominated node."
+    );
+}
+
+#[test]
+fn budgets_are_respected_where_that_is_possible() {
+    let budget = |allowed: i32| -> Arc<PodDisruptionBudget> {
+        let object = json!({"metadata": {"name": "b", "namespace": "ns"}, "status": {"disruptionsAllowed": allowed,
+            "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
+            "spec": {"selector": {"matchLabels": {"app": "kept"}}}});
+        Arc::new(serde_json::from_value(object).expect("a budget"))
+    };
+    let nodes = || {
+        vec![
+            with(empty("n"), &[&prioritized("kept-1", 1, "2", 0)]),
+            with(empty("m"), &[&prioritized("free-1", 5, "2", 0)]),
+        ]
+    };
+    let important = prioritized("p", 9, "2", 0);
+    assert_eq!(outcome(&important, nodes(), &[budget(0)]), "m: free-1");
+    assert_eq!(outcome(&important, nodes(), &[budget(1)]), "n: kept-1");
+    // On one node, those that the budget keeps are put back first.
+    let both = with(empty("n"), &[&prioritized("kept-1", 1, "1", 0), &prioritized("free-1", 5, "1", 0)]);
+    assert_eq!(outcome(&prioritized("p", 9, "1", 0), vec![both], &[budget(0)]), "n: free-1");
+}
+
+#[test]
+fn the_node_where_the_least_harm_is_done_is_picked() {
+    let candidate = |node: &str, violations: usize, victims: &[(i32, i64)]| Candidate {
+        node: node.to_owned(),
+        violations,
+        victims: victims.iter().map(|(p, started)| prioritized(node, *p, "1", *started)).collect(),
+    };
+    for (what, a, b, expected) in [
+        ("violations", candidate("a", 1, &[(1, 0)]), candidate("b", 0, &[(5, 0)]), "b"),
+        ("highest priority", candidate("a", 0, &[(5, 0)]), candidate("b", 0, &[(1, 0), (1, 0)]), "b"),
+        ("sum", candidate("a", 0, &[(5, 0), (4, 0)]), candidate("b", 0, &[(5, 0), (3, 0)]), "b"),
+        ("sum of negative ones", candidate("a", 0, &[(-5, 0), (-5, 0)]), candidate("b", 0, &[(-5, 0)]), "b"),
+        ("latest start", candidate("a", 0, &[(5, 10)]), candidate("b", 0, &[(5, 20)]), "b"),
+        ("first", candidate("a", 0, &[(5, 0)]), candidate("b", 0, &[(5, 0)]), "a"),
+    ] {
+        let best = pick(vec![a, b], Timestamp::now()).expect("a candidate");
+        assert_eq!(best.node, expected, "{what}");
+    }
+}
+
+#[test]
+fn pods_nominated_to_a_node_keep_their_place_there() {
+    let framework = testing::framework(&Parts::default());
+    let (first, second) = (prioritized("first", 9, "2", 0), prioritized("second", 9, "2", 0));
+    let nominated: Nominated = [("n".to_owned(), vec![first.clone()])].into();
+    let nodes = || cluster(vec![empty("n")]);
+    let fits = |pod: &Arc<PodInfo>| {
+        let decision = testing::decide_with(&framework, pod, &nodes(), &nominated, &[]);
+        matches!(decision, Decision::Place { .. })
+    };
+    assert!(fits(&first), "its own nomination does not count");
+    assert!(!fits(&second));
+    assert!(fits(&prioritized("third", 10, "2", 0)), "a more important one does not care");
+    assert_eq!(outranked(&nominated, "n", 10).len(), 1);
+    assert!(outranked(&nominated, "n", 9).is_empty());
+}
+
+#[test]
+fn anti_affinity_is_resolved_by_evicting_the_pods_it_is_against() {
+    let term = json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "noisy"}}}]);
+    let away = json!({"priority": 9, "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
+    let picky = pod_with("p", json!({"spec": away}));
+    let shared =
+        with(empty("n"), &[&prioritized("noisy-1", 1, "100m", 0), &prioritized("quiet-1", 1, "100m", 0)]);
+    assert_eq!(outcome(&picky, vec![shared], &[]), "n: noisy-1");
+}
+
+/// On random clusters: the pod fits without the victims, and no victim could stay.
+#[test]
+fn no_pod_is_evicted_that_could_stay() {
+    let framework = testing::framework(&Parts::default());
+    for seed in 0..300 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let count = random.random_range(1..5);
+        let nodes = (0..count).map(|n| {
+            let mut node = empty(&format!("n{n}"));
+            for p in 0..random.random_range(0..9) {
+                let (priority, size) = (random.random_range(0..6), random.random_range(1..10) * 100);
+                node.add(prioritized(&format!("p{n}-{p}"), priority, &format!("{size}m"), p));
+            }
+            node
+        });
+        let snapshot = cluster(nodes.collect());
+        let amount = format!("{}m", random.random_range(1..21) * 100);
+        let pod = prioritized("new", random.random_range(0..8), &amount, 0);
+        let Decision::Refuse { evict: Some(candidate), .. } = testing::decide(&framework, &pod, &snapshot)
+        else {
+            continue;
+        };
+        let fits_without = |gone: &[Arc<PodInfo>]| {
+            let mut node = NodeInfo::clone(snapshot.node(&candidate.node).expect("the node"));
+            gone.iter().for_each(|victim| drop(node.remove(victim.uid())));
+            matches!(testing::decide(&framework, &pod, &cluster(vec![node])), Decision::Place { .. })
+        };
+        assert!(fits_without(&candidate.victims), "seed {seed}");
+        for at in 0..candidate.victims.len() {
+            assert!(candidate.victims[at].priority < pod.priority, "seed {seed}");
+            let mut fewer = candidate.victims.clone();
+            fewer.remove(at);
+            assert!(!fits_without(&fewer), "seed {seed}: {} could stay", candidate.victims[at].name());
+        }
+    }
+}
