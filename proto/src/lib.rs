@@ -22,3 +22,15 @@ pub mod etcd {
         tonic::include_proto!("etcdserverpb");
     }
 }
+
+/// Container storage interface `v1`: what a kubelet asks of a driver of volumes.
+#[allow(missing_docs, clippy::all, reason = "generated from proto/csi.proto")]
+pub mod csi {
+    tonic::include_proto!("csi.v1");
+}
+
+/// How plugins make themselves known to a kubelet.
+#[allow(missing_docs, clippy::all, reason = "generated from proto/pluginregistration.proto")]
+pub mod plugin_registration {
+    tonic::include_proto!("pluginregistration");
+}
