@@ -2,6 +2,8 @@
 //!
 //! Read from `--config`, then overridden by flags, then validated as a whole before anything binds.
 
+mod drop_in;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -381,14 +383,19 @@ impl KubeletConfiguration {
             config.kind,
             config.api_version
         );
-        for field in config.other.keys() {
+        config.check_fields()?;
+        Ok(config)
+    }
+
+    fn check_fields(&self) -> anyhow::Result<()> {
+        for field in self.other.keys() {
             anyhow::ensure!(
                 WITHOUT_EFFECT.contains(&field.as_str()),
                 "strict decoding error: unknown field {field:?}"
             );
             tracing::warn!(field, "configuration field has no effect");
         }
-        Ok(config)
+        Ok(())
     }
 
     /// Whether the whole can work; the text names every fault, as upstream's validation does.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::agent::NetworkFault;
 use crate::config::KubeletConfiguration;
+use crate::csi::Csi;
 use crate::node_status::machine::{Machine, file_system};
 use crate::node_status::{FactSource, Facts, Pressure};
 use crate::pleg::Pleg;
@@ -67,6 +68,8 @@ pub struct Sources {
     pub poke: Arc<Notify>,
     /// Pressure on resources.
     pub pressure: Arc<RwLock<Pressure>>,
+    /// Volumes of drivers.
+    pub csi: Csi,
 }
 
 struct Inner {
@@ -161,6 +164,9 @@ impl FactSource for NodeFacts {
         let disk = tokio::task::spawn_blocking(move || file_system(&root)).await;
         let ephemeral_storage = disk.ok().and_then(Result::ok).map(|f| f.capacity).unwrap_or_default();
         let faults = [self.runtime_fault(), sources.network.read().clone()].into_iter().flatten().collect();
+        let csi = sources.csi.clone();
+        let volumes_in_use =
+            tokio::task::spawn_blocking(move || csi.volumes_in_use()).await.unwrap_or_default();
         let state = self.inner.state.read().clone();
         Facts {
             machine: sources.machine.clone(),
@@ -177,6 +183,7 @@ impl FactSource for NodeFacts {
             handlers: state.handlers,
             pressure: *sources.pressure.read(),
             faults,
+            volumes_in_use,
         }
     }
 }

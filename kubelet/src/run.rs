@@ -3,6 +3,8 @@
 //! Order matters: statuses and the node's registration first, then the runtime watch, then pods, and clearing up only
 //! when every pod that should be here has been heard of.
 
+mod prerequisites;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +25,14 @@ use crate::certificates::{self, ServingConfig};
 use crate::cgroups::{self, Cgroups};
 use crate::config::KubeletConfiguration;
 use crate::containers::resources::LimitSettings;
+use crate::csi::{self, Csi};
 use crate::dns::DnsSettings;
 use crate::events::{EventSink, Events};
 use crate::eviction::{Eviction, image_policy, threshold};
 use crate::facts::{NodeFacts, Sources};
 use crate::flags::Config;
 use crate::images::Images;
+use crate::images::providers::Providers;
 use crate::layout::Layout;
 use crate::logs::LogRotator;
 use crate::node_status::machine::{Machine, machine, node_addresses};
@@ -48,6 +52,9 @@ use crate::sync::backoff::Backoff;
 use crate::sync::reasons::WaitingReasons;
 use crate::sync::runner::Inner as RuntimeParts;
 use crate::volumes::{self, VolumeManager};
+
+pub use prerequisites::threshold_bytes;
+use prerequisites::{adjust_oom_score, check_swap, connect_runtime, make_cgroups, reserved};
 
 /// Events that go nowhere but the log: there is no API.
 struct LogEvents;
@@ -98,11 +105,14 @@ struct Kubelet {
     objects: Arc<Objects>,
     status: StatusManager,
     pods: PodRegistry,
+    allocated: Record,
     pleg: Pleg,
     network: NetworkFault,
     pressure: Arc<RwLock<Pressure>>,
     poke: Arc<Notify>,
     addresses: Vec<std::net::IpAddr>,
+    node: NodeCell,
+    csi: Csi,
 }
 
 impl Kubelet {
@@ -124,15 +134,25 @@ impl Kubelet {
         let objects = Objects::new(client.clone(), factory.as_ref(), tasks);
         let addresses = node_addresses(&config.node_ips, &config.node_name, &config.hostname)
             .map_err(anyhow::Error::msg)?;
+        let (node, poke) = (NodeCell::default(), Arc::new(Notify::new()));
+        let seen = node.clone();
+        let csi = Csi::new(csi::Deps {
+            client: client.clone(),
+            node_name: config.node_name.clone(),
+            layout: layout.clone(),
+            node: Arc::new(move || seen.read().clone()),
+            poke: poke.clone(),
+        });
         Ok(Self {
             status: StatusManager::new(client.clone()),
             pods: PodRegistry::default(),
+            allocated: Record::open(layout.root().join(allocation::ALLOCATED_FILE)),
             pleg: Pleg::new(runtime.clone()),
             network: Arc::new(RwLock::new(Some(
                 "container runtime status check may not have completed yet".to_owned(),
             ))),
             pressure: Arc::default(),
-            poke: Arc::new(Notify::new()),
+            poke,
             config,
             client,
             settings,
@@ -145,6 +165,8 @@ impl Kubelet {
             factory,
             objects,
             addresses,
+            node,
+            csi,
         })
     }
 
@@ -159,6 +181,7 @@ impl Kubelet {
         );
         let node = self.report_node(&facts, tasks);
         self.status.run(tasks);
+        self.take_in_plugins(tasks);
         let environment = self.environment(tasks);
         let probes = ProbeManager::new(probes::Deps {
             exec: Arc::new(self.runtime.clone()),
@@ -166,7 +189,7 @@ impl Kubelet {
             events: self.events.clone(),
             tasks: tasks.clone(),
         });
-        let agent = self.agent(environment.clone(), probes.clone()).await;
+        let agent = self.agent(environment.clone(), probes.clone()).await?;
         let intervals = Intervals { resync: self.settings.sync_frequency.0, ..Intervals::default() };
         let workers = agent.start_workers(intervals, tasks);
         self.follow_node(node, &environment, tasks);
@@ -208,7 +231,26 @@ impl Kubelet {
             network: self.network.clone(),
             poke: self.poke.clone(),
             pressure: self.pressure.clone(),
+            csi: self.csi.clone(),
         })
+    }
+
+    /// Takes in drivers of volumes, and tells the API that there may be some.
+    fn take_in_plugins(&self, tasks: &Tasks) {
+        if self.client.is_none() {
+            return;
+        }
+        crate::plugins::run(self.layout.root().join("plugins_registry"), self.csi.clone(), tasks);
+        let csi = self.csi.clone();
+        tasks.spawn("csi-node", |token| async move {
+            while let Err(error) = csi.introduce().await {
+                tracing::debug!(error, "cannot tell of drivers yet");
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                }
+            }
+        });
     }
 
     /// Registers and reports the node, and follows it; `None` without an API.
@@ -242,13 +284,14 @@ impl Kubelet {
             ..Default::default()
         };
         crate::node_status::setters::set_status(&mut initial, &facts, jiff::Timestamp::now());
-        let node: NodeCell = Arc::new(RwLock::new(Some(Arc::new(initial))));
-        let seen = node.clone();
+        *self.node.write() = Some(Arc::new(initial));
+        let (node, seen) = (self.node.clone(), self.node.clone());
         let manager = VolumeManager::new(volumes::Deps {
             client: self.client.clone(),
             objects: self.objects.clone(),
             layout: self.layout.clone(),
             recorder: self.recorder.clone(),
+            csi: self.csi.clone(),
             node: Arc::new(move || seen.read().clone()),
         });
         manager.clone().run(tasks);
@@ -271,17 +314,24 @@ impl Kubelet {
         })
     }
 
-    async fn agent(&self, environment: Arc<Environment>, probes: Arc<ProbeManager>) -> Agent {
+    async fn agent(&self, environment: Arc<Environment>, probes: Arc<ProbeManager>) -> anyhow::Result<Agent> {
         let name = self.runtime.version().await.map_or_else(|_| "containerd".to_owned(), |v| v.name);
         let parallel = match (self.settings.serialize_image_pulls, self.settings.max_parallel_image_pulls) {
             (true, _) => Some(1),
             (false, most) => most.and_then(|m| usize::try_from(m).ok()),
         };
+        let providers = match &self.config.credential_providers {
+            Some((config, directory)) => {
+                let read = Providers::read(config, directory);
+                Some(read.context("failed to register CRI auth plugins")?)
+            }
+            None => None,
+        };
         let longest = self.settings.crash_loop_back_off.max_container_restart_period;
         let runtime = PodRuntime::new(RuntimeParts {
             runtime: self.runtime.clone(),
             runtime_name: name,
-            images: Images::new(self.runtime.clone(), self.events.clone(), parallel),
+            images: Images::with_providers(self.runtime.clone(), self.events.clone(), parallel, providers),
             events: self.events.clone(),
             layout: self.layout.clone(),
             limits: self.limits(),
@@ -295,7 +345,7 @@ impl Kubelet {
             actuated: Record::open(self.layout.root().join(allocation::ACTUATED_FILE)),
             environment: environment.clone(),
         });
-        Agent::new(Parts {
+        Ok(Agent::new(Parts {
             config: self.settings.clone(),
             node_name: self.config.node_name.clone(),
             layout: self.layout.clone(),
@@ -311,10 +361,10 @@ impl Kubelet {
             pleg: self.pleg.clone(),
             network: self.network.clone(),
             mirrors: self.client.clone().map(|c| Mirrors::new(c, self.config.node_name.clone())),
-            allocated: Record::open(self.layout.root().join(allocation::ALLOCATED_FILE)),
+            allocated: self.allocated.clone(),
             resizes: Conditions::default(),
             manifests: self.settings.static_pods(),
-        })
+        }))
     }
 
     /// Serves the kubelet's own API, keeps its certificate, and rotates logs.
@@ -332,6 +382,7 @@ impl Kubelet {
         let deps = ServerDeps {
             runtime: self.runtime.clone(),
             pods: self.pods.clone(),
+            allocated: self.allocated.clone(),
             status: self.status.clone(),
             client: self.client.clone(),
             config: settings.clone(),
@@ -374,6 +425,7 @@ impl Kubelet {
             images: image_policy(settings),
             runtime: self.runtime.clone(),
             pods: self.pods.clone(),
+            allocated: self.allocated.clone(),
             workers: workers.clone(),
             cgroups: self.cgroups.clone(),
             events: self.events.clone(),
@@ -462,100 +514,5 @@ fn tell_pod_cidr(runtime: Runtime, mut cidr: tokio::sync::watch::Receiver<String
 fn wake_all(workers: &PodWorkers) {
     for uid in workers.uids() {
         workers.wake(&uid);
-    }
-}
-
-fn check_swap(settings: &KubeletConfiguration, machine: &Machine) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        machine.swap == 0 || !settings.fail_swap_on,
-        "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false"
-    );
-    Ok(())
-}
-
-/// The kubelet itself should outlive what it runs. Not every machine allows that.
-fn adjust_oom_score(score: i32) {
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
-        tracing::warn!(score, %error, "failed to adjust the OOM score of the kubelet, going on without");
-    }
-}
-
-/// Waits for the runtime to answer: it may start after the kubelet.
-async fn connect_runtime(
-    settings: &KubeletConfiguration,
-    token: &CancellationToken,
-) -> anyhow::Result<Runtime> {
-    let (socket, images) = (settings.runtime_socket(), settings.image_socket());
-    let timeout = settings.runtime_request_timeout.0;
-    let mut warned = false;
-    loop {
-        match Runtime::connect(&socket, &images, timeout).await {
-            Ok(runtime) => return Ok(runtime),
-            Err(error) if !warned => {
-                tracing::warn!(
-                    error = client::chain(&error),
-                    "container runtime is not there yet, waiting for it"
-                );
-                warned = true;
-            }
-            Err(_) => {}
-        }
-        tokio::select! {
-            () = token.cancelled() => anyhow::bail!("stopped while waiting for the container runtime"),
-            () = tokio::time::sleep(Duration::from_millis(500)) => {}
-        }
-    }
-}
-
-fn make_cgroups(settings: &KubeletConfiguration, machine: &Machine) -> anyhow::Result<Cgroups> {
-    let driver = match settings.cgroup_driver.as_str() {
-        "systemd" => cgroups::Driver::Systemd,
-        _ => cgroups::Driver::Cgroupfs,
-    };
-    let cgroups = Cgroups::new(cgroups::Settings {
-        driver,
-        root: if settings.cgroup_root.is_empty() { "/".to_owned() } else { settings.cgroup_root.clone() },
-        cgroups_per_qos: settings.cgroups_per_qos,
-        enforce_node_allocatable: settings.enforce_node_allocatable.clone(),
-        reserved: cgroups::reserved(&settings.system_reserved, &settings.kube_reserved),
-        pod_pids_limit: settings.pod_pids_limit,
-        cpu_cfs_quota: settings.cpu_cfs_quota,
-        cpu_cfs_period_micros: u64::try_from(settings.cpu_cfs_quota_period.0.as_micros()).unwrap_or(100_000),
-    })?;
-    cgroups.ensure_node(&machine.capacity()).context("failed to start the container manager")?;
-    Ok(cgroups)
-}
-
-/// What is kept back from pods: reservations, and memory and disk below which pods are evicted.
-fn reserved(
-    settings: &KubeletConfiguration,
-    machine: &Machine,
-    root: &std::path::Path,
-) -> std::collections::BTreeMap<String, Quantity> {
-    let mut all = cgroups::reserved(&settings.system_reserved, &settings.kube_reserved);
-    let disk = crate::node_status::machine::file_system(root).map(|f| f.capacity).unwrap_or_default();
-    let disk = i64::try_from(disk).unwrap_or(i64::MAX);
-    for (resource, signal, capacity) in
-        [("memory", "memory.available", machine.memory), ("ephemeral-storage", "nodefs.available", disk)]
-    {
-        let Some(threshold) = settings.eviction_hard.get(signal) else { continue };
-        let kept = threshold_bytes(threshold, capacity);
-        let before = all.get(resource).map(quantity::value).unwrap_or_default();
-        all.insert(resource.to_owned(), quantity::from_bytes(before.saturating_add(kept)));
-    }
-    all
-}
-
-/// A threshold in bytes: an amount, or a share of the capacity.
-#[must_use]
-pub fn threshold_bytes(threshold: &str, capacity: i64) -> i64 {
-    match threshold.strip_suffix('%').and_then(|p| p.parse::<f64>().ok()) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_precision_loss,
-            reason = "a share needs no more precision"
-        )]
-        Some(percent) => (capacity as f64 * percent / 100.0) as i64,
-        None => quantity::value(&Quantity(threshold.to_owned())),
     }
 }

@@ -16,7 +16,7 @@ use crate::dns::{self, DnsSettings};
 use crate::events::Events;
 use crate::layout::Layout;
 use crate::objects::Objects;
-use crate::sync::runner::{ContainerOptions, PodEnvironment};
+use crate::sync::runner::{ContainerOptions, ImageVolumes, PodEnvironment};
 use crate::{env, hosts, types};
 
 /// This node, shared by those who look at it; the newest the API showed.
@@ -120,6 +120,7 @@ impl PodEnvironment for Environment {
         pod: &Pod,
         container: &Container,
         pod_ips: &[String],
+        images: &ImageVolumes,
     ) -> Result<ContainerOptions, String> {
         let host_ips: Vec<String> = self.host_ips().iter().map(ToString::to_string).collect();
         let pod_ips = if types::host_network(pod) { &host_ips } else { pod_ips };
@@ -134,12 +135,14 @@ impl PodEnvironment for Environment {
             services: &services,
             services_synced: self.objects.services_synced(),
             objects: &*self.objects,
+            volume: &|name| self.volumes.path(types::uid(pod), name),
         })
         .await
         .map_err(|e| client::chain(&e))?;
-        let mut mounts = self.volumes.container_mounts(pod, container, &env).await?;
+        let mut mounts = self.volumes.container_mounts(pod, container, &env, images).await?;
         mounts.extend(self.hosts_file(pod, container, pod_ips).await?);
-        Ok(ContainerOptions { env, mounts, devices: Vec::new() })
+        let devices = self.volumes.container_devices(pod, container)?;
+        Ok(ContainerOptions { env, mounts, devices })
     }
 
     async fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>> {

@@ -39,8 +39,19 @@ impl PodVolumes for Always {
         _: &Pod,
         _: &k8s_openapi::api::core::v1::Container,
         _: &[(String, String)],
+        _: &crate::sync::runner::ImageVolumes,
     ) -> Result<Vec<proto::cri::Mount>, String> {
         Ok(Vec::new())
+    }
+    fn container_devices(
+        &self,
+        _: &Pod,
+        _: &k8s_openapi::api::core::v1::Container,
+    ) -> Result<Vec<proto::cri::Device>, String> {
+        Ok(Vec::new())
+    }
+    fn path(&self, _: &str, _: &str) -> Option<PathBuf> {
+        None
     }
 }
 
@@ -74,6 +85,7 @@ impl PodProbes for Unprobed {
     fn cleanup(&self, _: &HashSet<String>) {}
 }
 
+mod kills;
 mod resizes;
 
 struct House {
@@ -83,6 +95,8 @@ struct House {
     events: Recorded,
     tasks: client::Tasks,
     root: PathBuf,
+    /// Its files go with it.
+    own: bool,
 }
 
 /// An agent over `fake`; a second one is the first after a restart.
@@ -92,7 +106,18 @@ fn house(fake: &FakeRuntime) -> House {
 }
 
 fn house_with(fake: &FakeRuntime, cgroups: Cgroups, allocated: Record) -> House {
-    let root = std::env::temp_dir().join(format!("agent-{}", uuid::Uuid::new_v4()));
+    house_at(fake, cgroups, (allocated, Record::in_memory()), None)
+}
+
+/// With its files at `place`, or in a directory that goes with it.
+fn house_at(
+    fake: &FakeRuntime,
+    cgroups: Cgroups,
+    (allocated, actuated): (Record, Record),
+    place: Option<PathBuf>,
+) -> House {
+    let own = place.is_none();
+    let root = place.unwrap_or_else(|| std::env::temp_dir().join(format!("agent-{}", uuid::Uuid::new_v4())));
     let layout = Layout::new(root.join("lib"), root.join("logs"), root.join("links"));
     let (events, tasks) = (Recorded::default(), client::Tasks::new());
     let sink = Events::new(events.clone());
@@ -131,7 +156,7 @@ fn house_with(fake: &FakeRuntime, cgroups: Cgroups, allocated: Record) -> House 
         seccomp_default: false,
         backoff: Backoff::new(std::time::Duration::from_secs(10), std::time::Duration::from_secs(300)),
         reasons: WaitingReasons::default(),
-        actuated: Record::in_memory(),
+        actuated,
         environment: environment.clone(),
     });
     let agent = Agent::new(Parts {
@@ -154,7 +179,7 @@ fn house_with(fake: &FakeRuntime, cgroups: Cgroups, allocated: Record) -> House 
         resizes: Conditions::default(),
         manifests: None,
     });
-    House { agent, volumes, probes, events, tasks, root }
+    House { agent, volumes, probes, events, tasks, root, own }
 }
 
 impl House {
@@ -177,7 +202,9 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.root));
+        if self.own {
+            drop(std::fs::remove_dir_all(&self.root));
+        }
     }
 }
 

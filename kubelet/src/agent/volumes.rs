@@ -1,6 +1,7 @@
 //! What the agent asks of volumes.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use proto::cri;
 
 use crate::layout::Layout;
+use crate::sync::runner::ImageVolumes;
 use crate::types;
 use crate::volumes::{self, MountInfo, VolumeManager};
 
@@ -27,7 +29,12 @@ pub trait PodVolumes: Send + Sync {
         pod: &Pod,
         container: &Container,
         env: &[(String, String)],
+        images: &ImageVolumes,
     ) -> Result<Vec<cri::Mount>, String>;
+    /// Volumes that one container uses as devices.
+    fn container_devices(&self, pod: &Pod, container: &Container) -> Result<Vec<cri::Device>, String>;
+    /// Where a volume of the pod is, once it is mounted.
+    fn path(&self, uid: &str, volume: &str) -> Option<PathBuf>;
 }
 
 /// Volumes of this node, with what was mounted for each pod kept for its containers.
@@ -67,9 +74,19 @@ impl PodVolumes for NodeVolumes {
         pod: &Pod,
         container: &Container,
         env: &[(String, String)],
+        images: &ImageVolumes,
     ) -> Result<Vec<cri::Mount>, String> {
         let mounts = self.mounted.lock().get(types::uid(pod)).cloned().unwrap_or_default();
-        let made = volumes::container_mounts(pod, container, &mounts, env, &self.layout).await;
+        let made = volumes::container_mounts(pod, container, &mounts, env, images, &self.layout).await;
         made.map_err(|e| client::chain(&e))
+    }
+
+    fn container_devices(&self, pod: &Pod, container: &Container) -> Result<Vec<cri::Device>, String> {
+        let mounts = self.mounted.lock().get(types::uid(pod)).cloned().unwrap_or_default();
+        volumes::container_devices(container, &mounts).map_err(|e| client::chain(&e))
+    }
+
+    fn path(&self, uid: &str, volume: &str) -> Option<PathBuf> {
+        self.mounted.lock().get(uid)?.get(volume).map(|info| info.host_path.clone())
     }
 }

@@ -6,13 +6,17 @@
 
 mod expand;
 mod field;
+mod file;
 mod resource;
 mod service;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    Container, EnvFromSource, EnvVarSource, FileKeySelector, Node, Pod, Service,
+};
 
 pub use expand::{expand, expand_strict};
 pub use field::{ObjectField, format_map, object_field};
@@ -95,6 +99,8 @@ pub struct Input<'a> {
     pub services_synced: bool,
     /// ConfigMaps and Secrets.
     pub objects: &'a dyn Source,
+    /// Where a volume of the pod is on the node, once it is mounted.
+    pub volume: &'a (dyn Fn(&str) -> Option<PathBuf> + Sync),
 }
 
 /// The environment of `input.container`, sorted by name.
@@ -190,7 +196,36 @@ async fn resolve(input: &Input<'_>, namespace: &str, source: &EnvVarSource) -> R
             key(data, "Secret", namespace, &reference.name, &reference.key, reference.optional)?.map(text)
         );
     }
+    if let Some(reference) = &source.file_key_ref {
+        return from_file(input, reference);
+    }
     Ok(Some(String::new()))
+}
+
+/// A variable from a file of variables that another container has left in a volume.
+fn from_file(input: &Input<'_>, reference: &FileKeySelector) -> Result<Option<String>, Error> {
+    let FileKeySelector { key, optional, path, volume_name } = reference;
+    let Some(volume) = (input.volume)(volume_name) else {
+        let text = format!("cannot find the volume {volume_name:?} referenced by FileKeyRef");
+        return Err(Error::Field(text));
+    };
+    let value = file::read(&volume, path, key).map_err(|error| {
+        // What is wrong with the file stays in the log: it could tell of what lies in it.
+        tracing::warn!(volume = volume_name, path, %error, "file of variables");
+        Error::Field("couldn't parse env file".to_owned())
+    })?;
+    match value {
+        value if !value.is_empty() => Ok(Some(value)),
+        _ if *optional == Some(true) => Ok(None),
+        _ => {
+            let file = volume.join(path);
+            let text = format!(
+                "environment variable key {key:?} not found in file {:?}",
+                file.display().to_string()
+            );
+            Err(Error::Field(text))
+        }
+    }
 }
 
 fn key<T>(

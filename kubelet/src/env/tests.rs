@@ -71,6 +71,7 @@ async fn env_of(container: serde_json::Value, links: bool) -> Result<String, Str
         services: &services,
         services_synced: true,
         objects: &Fixed,
+        volume: &|_| None,
     };
     let env = build(input).await.map_err(|error| error.to_string())?;
     let own =

@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::allocation::Record;
 use crate::cgroups::Cgroups;
 use crate::events::Events;
 use crate::images::gc::{self, GcPolicy, ImageGc, Usage};
@@ -45,6 +46,8 @@ pub struct Eviction {
     pub runtime: Runtime,
     /// Pods of this node.
     pub pods: PodRegistry,
+    /// What they were allocated.
+    pub allocated: Record,
     /// Their workers.
     pub workers: PodWorkers,
     /// Control groups, for what pods use.
@@ -176,7 +179,14 @@ impl Eviction {
     async fn candidates(&self, resource: &str) -> Vec<Candidate> {
         let active =
             |pod: &Arc<Pod>| self.workers.view(types::uid(pod)).is_some_and(|v| v.stage == Stage::Syncing);
-        let pods: Vec<Arc<Pod>> = self.pods.pods().into_iter().filter(active).collect();
+        // By what they were given, not by what they wish.
+        let pods: Vec<Arc<Pod>> = self
+            .pods
+            .pods()
+            .iter()
+            .filter(|pod| active(pod))
+            .map(|pod| self.allocated.applied(pod))
+            .collect();
         let (cgroups, resource) = (self.cgroups.clone(), resource.to_owned());
         let measured = move || {
             let used = |pod: &Pod| {

@@ -58,10 +58,6 @@ pub struct Ignored {
     #[arg(long, hide = true)]
     volume_stats_agg_period: Option<String>,
     #[arg(long, hide = true)]
-    image_credential_provider_config: Option<String>,
-    #[arg(long, hide = true)]
-    image_credential_provider_bin_dir: Option<String>,
-    #[arg(long, hide = true)]
     eviction_minimum_reclaim: Option<String>,
     #[arg(long, hide = true)]
     http_check_frequency: Option<String>,
@@ -77,8 +73,6 @@ pub struct Ignored {
     log_flush_frequency: Option<String>,
     #[arg(long, hide = true)]
     vmodule: Option<String>,
-    #[arg(long, hide = true)]
-    config_dir: Option<String>,
     #[arg(long, hide = true)]
     lock_file: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -30,6 +30,15 @@ pub struct Flags {
     /// The kubelet will load its initial configuration from this file.
     #[arg(long)]
     pub config: Option<PathBuf>,
+    /// Directory of files that are merged into the configuration, in the order of their names.
+    #[arg(long)]
+    pub config_dir: Option<PathBuf>,
+    /// File that says which programs provide credentials for images.
+    #[arg(long)]
+    pub image_credential_provider_config: Option<PathBuf>,
+    /// Directory of the programs that provide credentials for images.
+    #[arg(long)]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
     /// Directory path for managing kubelet files (volume mounts, etc).
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
@@ -256,6 +265,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// Kubeconfig to bootstrap from.
     pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Programs that provide credentials for images: their configuration and their directory.
+    pub credential_providers: Option<(PathBuf, PathBuf)>,
 }
 
 fn pairs(list: &[String], what: &str) -> anyhow::Result<BTreeMap<String, String>> {
@@ -315,6 +326,9 @@ impl Flags {
             Some(path) => KubeletConfiguration::read(path)?,
             None => KubeletConfiguration::default(),
         };
+        if let Some(directory) = &self.config_dir {
+            kubelet = kubelet.with_drop_ins(directory)?;
+        }
         self.apply_names(&mut kubelet)?;
         self.apply_limits(&mut kubelet)?;
         self.apply_serving(&mut kubelet);
@@ -327,6 +341,16 @@ impl Flags {
             _ => crate::node_status::machine::machine().hostname,
         };
         ensure!(!hostname.is_empty(), "the hostname is empty and --hostname-override is not set");
+        let credential_providers = match (
+            self.image_credential_provider_config,
+            self.image_credential_provider_bin_dir,
+        ) {
+            (Some(config), Some(directory)) => Some((config, directory)),
+            (None, None) => None,
+            _ => anyhow::bail!(
+                "--image-credential-provider-config and --image-credential-provider-bin-dir need each other"
+            ),
+        };
         // Relative to the root directory unless given.
         let moved = self.root_dir.as_path() != Path::new("/var/lib/kubelet");
         let default_certs = self.cert_dir.as_path() == Path::new("/var/lib/kubelet/pki");
@@ -341,6 +365,7 @@ impl Flags {
             container_logs_dir: PathBuf::from("/var/log/containers"),
             kubeconfig: self.kubeconfig,
             bootstrap_kubeconfig: self.bootstrap_kubeconfig,
+            credential_providers,
         })
     }
 

@@ -34,8 +34,7 @@ pub fn for_image(image: &str, secrets: &[Arc<Secret>]) -> Vec<cri::AuthConfig> {
         .iter()
         .flat_map(|secret| entries(secret))
         .filter_map(|(registry, auth)| {
-            let pattern = normalize(&registry);
-            matches(&pattern, &repository).then(|| (pattern.len(), auth_config(auth)))
+            is_for(&registry, &repository).then(|| (normalize(&registry).len(), auth_config(auth)))
         })
         .collect();
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
@@ -65,6 +64,11 @@ fn auth_config(auth: DockerAuth) -> cri::AuthConfig {
         password = pass.trim_end_matches('\0').to_owned();
     }
     cri::AuthConfig { username, password, identity_token: auth.identitytoken, ..Default::default() }
+}
+
+/// Whether credentials for `registry` are meant for a repository.
+pub(super) fn is_for(registry: &str, repository: &str) -> bool {
+    matches(&normalize(registry), repository)
 }
 
 /// Without scheme, version path and trailing slash; Docker's old index is `docker.io`.

@@ -113,6 +113,11 @@ pub async fn collect(
     let containers = runtime.list_containers(None).await?;
     let mut in_use: HashSet<String> = sandbox_images.iter().cloned().collect();
     for container in containers {
+        // Images that are volumes show only in what is mounted.
+        if container.state == cri::ContainerState::ContainerRunning as i32 {
+            let status = runtime.container_status(&container.id).await;
+            in_use.extend(status.into_iter().flat_map(|s| s.mounts).filter_map(|m| m.image).map(|i| i.image));
+        }
         in_use.insert(container.image_ref);
         in_use.insert(container.image_id);
         in_use.extend(container.image.map(|i| i.image));

@@ -3,6 +3,7 @@
 pub mod credentials;
 pub mod gc;
 pub mod name;
+pub mod providers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use parking_lot::Mutex;
 use proto::cri;
 use tokio::sync::Semaphore;
+
+use providers::Providers;
 
 use crate::containers::security::ImageUser;
 use crate::duration::GoDuration;
@@ -77,6 +80,46 @@ pub struct Present {
     pub user: ImageUser,
 }
 
+/// An image that is asked for, and by what.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// Its container; none for an image that is a volume.
+    pub container: Option<&'a str>,
+    /// The image as it is named.
+    pub image: &'a str,
+    /// When it is pulled.
+    pub policy: Option<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    /// The image of a container.
+    #[must_use]
+    pub fn by(pod: &'a Pod, container: &'a Container) -> Self {
+        Self {
+            pod,
+            container: Some(&container.name),
+            image: container.image.as_deref().unwrap_or_default(),
+            policy: container.image_pull_policy.as_deref(),
+        }
+    }
+
+    fn normal(&self, events: &Events, reason: &str, message: String) {
+        match self.container {
+            Some(container) => events.container_normal(self.pod, container, reason, message),
+            None => events.normal(self.pod, reason, message),
+        }
+    }
+
+    fn warning(&self, events: &Events, reason: &str, message: String) {
+        match self.container {
+            Some(container) => events.container_warning(self.pod, container, reason, message),
+            None => events.warning(self.pod, reason, message),
+        }
+    }
+}
+
 /// Gets images; clones share the queue and the backoff.
 #[derive(Clone)]
 pub struct Images {
@@ -89,40 +132,52 @@ struct Inner {
     backoff: Backoff,
     previous: Mutex<HashMap<String, String>>,
     pulls: Semaphore,
+    providers: Option<Providers>,
 }
 
 impl Images {
     /// Pulls at most `parallel` images at a time (one for serial pulls; `None` for no limit).
     #[must_use]
     pub fn new(runtime: Runtime, events: Events, parallel: Option<usize>) -> Self {
+        Self::with_providers(runtime, events, parallel, None)
+    }
+
+    /// With programs that provide credentials.
+    #[must_use]
+    pub fn with_providers(
+        runtime: Runtime,
+        events: Events,
+        parallel: Option<usize>,
+        providers: Option<Providers>,
+    ) -> Self {
         let inner = Inner {
             runtime,
             events,
             backoff: Backoff::new(Duration::from_secs(10), Duration::from_secs(300)),
             previous: Mutex::default(),
             pulls: Semaphore::new(parallel.unwrap_or(Semaphore::MAX_PERMITS)),
+            providers,
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Makes sure that the image of `container` is on this node, as its policy says.
+    /// Makes sure that an image is on this node, as its policy says.
     pub async fn ensure(
         &self,
-        pod: &Pod,
-        container: &Container,
+        wanted: Wanted<'_>,
         secrets: &[Arc<Secret>],
         sandbox: &cri::PodSandboxConfig,
     ) -> Result<Present, Error> {
-        let requested = container.image.as_deref().unwrap_or_default();
+        let requested = wanted.image;
         let fail = |reason, message: String, event: &str| {
-            self.inner.events.container_warning(pod, &container.name, event, message.clone());
+            wanted.warning(&self.inner.events, event, message.clone());
             Error { reason, message, retry: None }
         };
         let image = name::with_default_tag(requested).map_err(|error| {
             let message = format!("Failed to apply default image tag {requested:?}: {error}");
             fail(Reason::InvalidImageName, message, "InspectFailed")
         })?;
-        let policy = pull_policy(container, &image);
+        let policy = pull_policy(wanted.policy, &image);
         if policy != "Always" {
             let found = self.find(&image).await.map_err(|error| {
                 let message = format!("Failed to inspect image \"\": {error}");
@@ -133,7 +188,7 @@ impl Images {
                 let message = format!(
                     "Container image {requested:?} already present on machine and can be accessed by the pod"
                 );
-                self.inner.events.container_normal(pod, &container.name, "Pulled", message);
+                wanted.normal(&self.inner.events, "Pulled", message);
                 return Ok(present);
             }
             if policy == "Never" {
@@ -142,7 +197,7 @@ impl Images {
                 return Err(fail(Reason::ErrImageNeverPull, message, "ErrImageNeverPull"));
             }
         }
-        self.pull(pod, container, requested, &image, secrets, sandbox).await
+        self.pull(wanted, &image, secrets, sandbox).await
     }
 
     async fn find(&self, image: &str) -> Result<Option<Present>, runtime::Error> {
@@ -152,24 +207,17 @@ impl Images {
 
     async fn pull(
         &self,
-        pod: &Pod,
-        container: &Container,
-        requested: &str,
+        wanted: Wanted<'_>,
         image: &str,
         secrets: &[Arc<Secret>],
         sandbox: &cri::PodSandboxConfig,
     ) -> Result<Present, Error> {
-        let inner = &self.inner;
-        let key = format!("{}_{requested}", types::uid(pod));
-        if let Some(error) = self.backing_off(pod, container, requested, &key) {
+        let (inner, requested) = (&self.inner, wanted.image);
+        let key = format!("{}_{requested}", types::uid(wanted.pod));
+        if let Some(error) = self.backing_off(wanted, &key) {
             return Err(error);
         }
-        inner.events.container_normal(
-            pod,
-            &container.name,
-            "Pulling",
-            format!("Pulling image {requested:?}"),
-        );
+        wanted.normal(&inner.events, "Pulling", format!("Pulling image {requested:?}"));
         let asked = Instant::now();
         let _turn = inner.pulls.acquire().await;
         let started = Instant::now();
@@ -183,41 +231,34 @@ impl Images {
                     millis(asked.elapsed()),
                     found.as_ref().map(|i| i.size).unwrap_or_default()
                 );
-                inner.events.container_normal(pod, &container.name, "Pulled", message);
+                wanted.normal(&inner.events, "Pulled", message);
                 inner.backoff.collect(Timestamp::now());
                 let user = found.as_ref().map(user).unwrap_or_default();
                 Ok(Present { image_ref, user })
             }
-            Err(error) => Err(self.pull_failed(pod, container, requested, &key, &error)),
+            Err(error) => Err(self.pull_failed(wanted, &key, &error)),
         }
     }
 
-    fn backing_off(&self, pod: &Pod, container: &Container, requested: &str, key: &str) -> Option<Error> {
+    fn backing_off(&self, wanted: Wanted<'_>, key: &str) -> Option<Error> {
         let now = Timestamp::now();
         let updated = self.inner.backoff.updated(key)?;
         let retry = self.inner.backoff.remaining(key, updated, now)?;
-        let mut message = format!("Back-off pulling image {requested:?}");
-        self.inner.events.container_normal(pod, &container.name, "BackOff", message.clone());
+        let mut message = format!("Back-off pulling image {:?}", wanted.image);
+        wanted.normal(&self.inner.events, "BackOff", message.clone());
         if let Some(previous) = self.inner.previous.lock().get(key) {
             message = format!("{message}: {previous}");
         }
         Some(Error { reason: Reason::ImagePullBackOff, message, retry: Some(retry) })
     }
 
-    fn pull_failed(
-        &self,
-        pod: &Pod,
-        container: &Container,
-        requested: &str,
-        key: &str,
-        error: &runtime::Error,
-    ) -> Error {
+    fn pull_failed(&self, wanted: Wanted<'_>, key: &str, error: &runtime::Error) -> Error {
         let inner = &self.inner;
-        let message = format!("Failed to pull image {requested:?}: {error}");
-        inner.events.container_warning(pod, &container.name, "Failed", message);
+        let message = format!("Failed to pull image {:?}: {error}", wanted.image);
+        wanted.warning(&inner.events, "Failed", message);
         let now = Timestamp::now();
         inner.backoff.next(key, now, now);
-        let (reason, message) = explain(requested, &error.to_string(), error.status.message());
+        let (reason, message) = explain(wanted.image, &error.to_string(), error.status.message());
         inner.previous.lock().insert(key.to_owned(), format!("{}: {message}", reason.as_str()));
         Error { reason, message, retry: inner.backoff.remaining(key, now, now) }
     }
@@ -231,7 +272,11 @@ impl Images {
     ) -> Result<String, runtime::Error> {
         let runtime = &self.inner.runtime;
         let mut result = None;
-        for auth in credentials::for_image(image, secrets) {
+        let mut all = credentials::for_image(image, secrets);
+        if let Some(providers) = &self.inner.providers {
+            all.extend(providers.for_image(image).await);
+        }
+        for auth in all {
             match runtime.pull_image(spec(image), Some(auth), Some(sandbox.clone())).await {
                 Ok(image_ref) => return Ok(image_ref),
                 Err(error) => result = Some(error),
@@ -257,9 +302,9 @@ fn user(image: &cri::Image) -> ImageUser {
     }
 }
 
-/// The container's policy; without one (static pods) the default: always for `:latest`, else if not present.
-fn pull_policy<'a>(container: &'a Container, image: &str) -> &'a str {
-    match container.image_pull_policy.as_deref() {
+/// The policy asked for; without one (static pods) the default: always for `:latest`, else if not present.
+fn pull_policy<'a>(asked: Option<&'a str>, image: &str) -> &'a str {
+    match asked {
         Some(policy) if !policy.is_empty() => policy,
         _ if image.ends_with(":latest") => "Always",
         _ => "IfNotPresent",

@@ -250,6 +250,10 @@ fn status_patch(status: &NodeStatus) -> Value {
         // Merged by type upstream, though two may have the same: replaced as a whole.
         addresses.push(json!({ "$patch": "replace" }));
     }
+    if let Value::Object(map) = &mut value {
+        // What is empty is left out, and what is left out would stay.
+        map.entry("volumesInUse").or_insert(Value::Null);
+    }
     json!({ "status": value })
 }
 

@@ -62,6 +62,8 @@ pub struct Facts {
     pub pressure: Pressure,
     /// Why the node is not ready.
     pub faults: Vec<String>,
+    /// Attached volumes that pods use.
+    pub volumes_in_use: Vec<String>,
 }
 
 /// An event about the node: reason and whether it is a warning, with its message.
@@ -87,6 +89,8 @@ pub fn set_status(node: &mut Node, facts: &Facts, now: Timestamp) -> Vec<NodeEve
         Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(facts.port) }) });
     status.images = Some(images(facts));
     status.runtime_handlers = handlers(facts);
+    let in_use = &facts.volumes_in_use;
+    status.volumes_in_use = (!in_use.is_empty()).then(|| in_use.clone());
     set_conditions(&mut status, facts, &name, now, &mut events);
     node.status = Some(status);
     events

@@ -32,8 +32,8 @@ impl Runtime {
     /// call connects, and so does the first call after a connection broke.
     #[must_use]
     pub fn lazy(socket: &Path, image_socket: &Path, timeout: Duration) -> Self {
-        let runtime = channel(socket);
-        let images = if socket == image_socket { runtime.clone() } else { channel(image_socket) };
+        let runtime = unix_channel(socket);
+        let images = if socket == image_socket { runtime.clone() } else { unix_channel(image_socket) };
         Self {
             runtime: RuntimeServiceClient::new(runtime).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(images).max_decoding_message_size(MAX_MESSAGE),
@@ -55,7 +55,9 @@ impl Runtime {
     }
 }
 
-fn channel(socket: &Path) -> Channel {
+/// A channel over the unix socket at this path; the first call opens it.
+#[must_use]
+pub fn unix_channel(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     // The address is never looked at: the connector below always opens the socket.
     Endpoint::from_static("http://localhost")

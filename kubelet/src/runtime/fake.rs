@@ -43,6 +43,8 @@ pub struct State {
     pub exec: HashMap<String, ExecSyncResponse>,
     /// Bytes of memory that containers use, by name.
     pub memory: HashMap<String, u64>,
+    /// After so many calls more, the client is dead: nothing it asks for is done.
+    pub dies_after: Option<usize>,
     /// Containers that end with this code as soon as they start, by name.
     pub ends_at_once: HashMap<String, i32>,
     clock: i64,
@@ -57,6 +59,9 @@ impl State {
     }
 
     fn call(&mut self, op: &str, what: &str) -> Result<(), Status> {
+        if let Some(left) = &mut self.dies_after {
+            *left = left.checked_sub(1).ok_or_else(|| Status::unavailable("nobody is there"))?;
+        }
         self.calls.push(format!("{op} {what}"));
         for key in [format!("{op} {what}"), op.to_owned()] {
             if let Some(failures) = self.failures.get_mut(&key)

@@ -16,19 +16,25 @@ use proto::cri::image_service_client::ImageServiceClient;
 use proto::cri::runtime_service_client::RuntimeServiceClient;
 use tonic::transport::Channel;
 
-pub use connect::ConnectError;
+pub use connect::{ConnectError, unix_channel};
 pub use convert::{container_state, pod_status, timestamp};
 pub use observe::Look;
 pub use version::RuntimeVersion;
 
 /// A call to the runtime failed.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("rpc error: code = {code} desc = {message}", code = code_name(status.code()), message = status.message())]
+#[error("{}", rpc_message(status))]
 pub struct Error {
     /// The call, for example `RunPodSandbox`.
     pub op: &'static str,
     /// What the runtime answered.
     pub status: tonic::Status,
+}
+
+/// A failure as Go prints it.
+#[must_use]
+pub fn rpc_message(status: &tonic::Status) -> String {
+    format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message())
 }
 
 /// gRPC codes as Go prints them, which is how people know these messages.

@@ -28,7 +28,8 @@ pub fn pods(server: &Server) -> Response<Body> {
         }
         pod
     };
-    let pods: Vec<Pod> = server.deps.pods.pods().into_iter().map(with_status).collect();
+    let allocated = server.deps.pods.pods().into_iter().map(|pod| server.deps.allocated.applied(&pod));
+    let pods: Vec<Pod> = allocated.map(with_status).collect();
     list(&pods)
 }
 

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::allocation::Record;
 use crate::certificates::ServingConfig;
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfiguration;
@@ -44,6 +45,8 @@ pub struct ServerDeps {
     pub runtime: Runtime,
     /// The pods of this node.
     pub pods: PodRegistry,
+    /// What they were allocated.
+    pub allocated: Record,
     /// Their statuses.
     pub status: StatusManager,
     /// The API, for authentication and authorization.

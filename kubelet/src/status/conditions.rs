@@ -1,12 +1,17 @@
 //! Conditions of a pod that the kubelet owns. Pure; as upstream's `status/generate.go`.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 
 use crate::allocation::{IN_PROGRESS, PENDING};
+use crate::sync::restart::{may_restart_all, to_reset};
 use crate::types;
 
+/// Condition of a pod that starts over.
+const ALL_RESTARTING: &str = "AllContainersRestarting";
+
 /// Conditions only the kubelet writes.
-pub const OWNED: [&str; 7] = [
+pub const OWNED: [&str; 8] = [
+    ALL_RESTARTING,
     "PodScheduled",
     "Ready",
     "Initialized",
@@ -152,6 +157,29 @@ fn has_started(status: &ContainerStatus) -> bool {
 #[must_use]
 pub fn ready_to_start(pod: &Pod, sandbox_is_good: bool) -> PodCondition {
     condition(pod, "PodReadyToStartContainers", sandbox_is_good, "", String::new())
+}
+
+/// Whether the pod starts over: some container wants it, or others have gone for it already.
+#[must_use]
+pub fn starts_over(pod: &Pod, observed: &types::PodStatus, old: &PodStatus) -> bool {
+    let told = |c: &PodCondition| c.type_ == ALL_RESTARTING && c.status == "True";
+    may_restart_all(types::spec(pod))
+        && (old.conditions.iter().flatten().any(told) || !to_reset(pod, observed).is_empty())
+}
+
+/// `AllContainersRestarting`: containers are removed, and not all have gone.
+#[must_use]
+pub fn all_restarting(pod: &Pod, observed: &types::PodStatus, old: &PodStatus, phase: &str) -> PodCondition {
+    let no = |reason: &str| condition(pod, ALL_RESTARTING, false, reason, String::new());
+    match phase {
+        "Succeeded" => no("PodCompleted"),
+        "Failed" => no("PodFailed"),
+        _ if observed.containers.is_empty() || !starts_over(pod, observed, old) => no(""),
+        _ => {
+            let message = "container exited with restart policy rule".to_owned();
+            condition(pod, ALL_RESTARTING, true, "RestartAllContainersStarted", message)
+        }
+    }
 }
 
 /// `PodScheduled`: always true of a pod that is here.

@@ -18,6 +18,8 @@ use crate::types::{self, ContainerKind, ContainerState as Observed, PodStatus};
 const CREATING: &str = "ContainerCreating";
 const INITIALIZING: &str = "PodInitializing";
 const UNKNOWN: &str = "ContainerStatusUnknown";
+/// Reason of containers that were removed because their pod starts over.
+pub const STARTED_OVER: &str = "RestartingAllContainers";
 
 /// Builds the statuses of one list of the pod's spec.
 #[must_use]
@@ -27,6 +29,7 @@ pub fn container_statuses(
     previous: &[ContainerStatus],
     kind: ContainerKind,
     reasons: &WaitingReasons,
+    starts_over: bool,
 ) -> Vec<ContainerStatus> {
     let spec = types::spec(pod);
     let containers: Vec<Container> = match kind {
@@ -40,8 +43,13 @@ pub fn container_statuses(
         .iter()
         .map(|container| {
             let old = previous.iter().find(|s| s.name == container.name);
-            let mut status =
-                from_observed(pod, container, observed, old).unwrap_or_else(|| unseen(pod, container, old));
+            let mut status = from_observed(pod, container, observed, old).unwrap_or_else(|| {
+                let old_state = old.and_then(|o| o.state.as_ref());
+                match old.filter(|_| starts_over && old_state.is_some_and(|s| s.waiting.is_none())) {
+                    Some(old) => removed(pod, container, old),
+                    None => unseen(pod, container, old),
+                }
+            });
             explain_waiting(pod, container, observed, kind, reasons, &mut status);
             status
         })
@@ -92,6 +100,21 @@ fn unseen(pod: &Pod, container: &Container, old: Option<&ContainerStatus>) -> Co
         }
     }
     status
+}
+
+/// The status of a container that was removed because its pod starts over.
+fn removed(pod: &Pod, container: &Container, old: &ContainerStatus) -> ContainerStatus {
+    const MESSAGE: &str = "The container is removed because RestartAllContainers in place";
+    let mut last = lost(MESSAGE);
+    if let Some(terminated) = &mut last.terminated {
+        terminated.reason = Some(STARTED_OVER.to_owned());
+    }
+    ContainerStatus {
+        state: Some(waiting(STARTED_OVER, MESSAGE)),
+        last_state: Some(last),
+        restart_count: old.restart_count + 1,
+        ..unseen(pod, container, None)
+    }
 }
 
 fn lost(message: &str) -> ContainerState {
@@ -154,7 +177,8 @@ fn convert(
     let id = record.id.to_string();
     let mut status = ContainerStatus {
         name: record.name.clone(),
-        restart_count: record.restart_count,
+        // A runtime whose records were removed counts anew.
+        restart_count: old.map_or(0, |o| o.restart_count).max(record.restart_count),
         image: record.image.clone(),
         image_id: record.image_id.clone(),
         container_id: Some(id.clone()),

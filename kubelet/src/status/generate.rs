@@ -11,6 +11,7 @@ use super::phase::phase;
 use crate::cgroups::Limits;
 use crate::qos;
 use crate::sync::reasons::WaitingReasons;
+use crate::sync::restart::may_restart_all;
 use crate::types::{self, ContainerKind};
 
 /// What a status is made from, beside the pod and what the runtime shows.
@@ -56,9 +57,11 @@ pub fn generate(
     let (pod, observed) = (input.pod, input.observed);
     let api = pod.status.clone().unwrap_or_default();
     let old = input.previous.unwrap_or(&api);
+    let starts_over = conditions::starts_over(pod, observed, old);
     let empty = Vec::new();
     let convert = |previous: &Option<Vec<ContainerStatus>>, kind| {
-        container_statuses(pod, observed, previous.as_ref().unwrap_or(&empty), kind, input.reasons)
+        let previous = previous.as_ref().unwrap_or(&empty);
+        container_statuses(pod, observed, previous, kind, input.reasons, starts_over)
     };
     let apps = convert(&old.container_statuses, ContainerKind::App);
     let init = convert(&old.init_container_statuses, ContainerKind::Init);
@@ -168,6 +171,9 @@ fn set_conditions(
         conditions::containers_ready(pod, &statuses, &phase),
         conditions::scheduled(pod),
     ];
+    if may_restart_all(types::spec(pod)) {
+        owned.push(conditions::all_restarting(pod, input.observed, old, &phase));
+    }
     for condition in &mut owned {
         let find = |from: &PodStatus| {
             let same = from

@@ -138,6 +138,52 @@ fn conditions(status: &PodStatus) -> String {
 }
 
 #[test]
+fn a_pod_that_starts_over_says_so() {
+    let pod: Pod = serde_saphyr::from_str(
+        "metadata: {name: p, uid: u}\nspec: {restartPolicy: Never, containers: [{name: a, restartPolicy: Never, \
+         restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}, {name: b}]}",
+    )
+    .expect("valid");
+    let ran: PodStatus = serde_saphyr::from_str(
+        "phase: Running\ncontainerStatuses:\n\
+         - {name: a, image: i, imageID: i, ready: true, restartCount: 2, state: {running: {}}}\n\
+         - {name: b, image: i, imageID: i, ready: true, restartCount: 0, state: {running: {}}}\n",
+    )
+    .expect("valid");
+    let ended = types::ContainerStatus {
+        name: "a".into(),
+        state: types::ContainerState::Exited,
+        exit_code: 42,
+        restart_count: 2,
+        ..types::ContainerStatus::default()
+    };
+    let observed = types::PodStatus { containers: vec![ended], ..types::PodStatus::default() };
+    let reasons = WaitingReasons::default();
+    let input = StatusInput {
+        pod: &pod,
+        observed: &observed,
+        previous: Some(&ran),
+        reasons: &reasons,
+        terminal: false,
+        verdict: None,
+        host_ips: &[],
+        sandbox_is_good: true,
+        resizes: &[],
+        group: None,
+    };
+    let status = generate(&input, |_, _| {}, Timestamp::UNIX_EPOCH);
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    let condition = status.conditions.iter().flatten().find(|c| c.type_ == "AllContainersRestarting");
+    assert_eq!(condition.map(|c| c.status.as_str()), Some("True"));
+    let b = &status.container_statuses.as_ref().expect("set")[1];
+    assert_eq!(b.restart_count, 1);
+    assert_eq!(
+        b.state.as_ref().and_then(|s| s.waiting.as_ref()?.reason.as_deref()),
+        Some("RestartingAllContainers")
+    );
+}
+
+#[test]
 fn phases() {
     let cases = [
         ("Always", TWO, "", "Pending"),

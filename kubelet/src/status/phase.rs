@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 
-use super::containers::by_name;
+use super::containers::{STARTED_OVER, by_name};
 use crate::sync::restart::restarts_after;
 use crate::types;
 
@@ -55,6 +55,13 @@ pub fn phase(
     if count.stopped != count.stopped_for_good { "Running" } else { ended }
 }
 
+/// The container was removed because its pod starts over.
+fn started_over(status: &ContainerStatus) -> bool {
+    let of =
+        |state: &Option<ContainerState>| state.as_ref().and_then(|s| s.terminated.as_ref()?.reason.clone());
+    of(&status.state).or_else(|| of(&status.last_state)).as_deref() == Some(STARTED_OVER)
+}
+
 type Statuses<'a> = BTreeMap<&'a str, &'a ContainerStatus>;
 
 fn count(pod: &Pod, init: &Statuses<'_>, apps: &Statuses<'_>) -> Count {
@@ -68,7 +75,7 @@ fn count(pod: &Pod, init: &Statuses<'_>, apps: &Statuses<'_>) -> Count {
         }
         match status.map(ended_code) {
             Some(Ended::Now(code) | Ended::Before(code)) => {
-                if code != 0 && !restarts_after(container, spec, code) {
+                if code != 0 && !status.is_some_and(started_over) && !restarts_after(container, spec, code) {
                     count.init_failed_for_good += 1;
                 }
             }
@@ -86,12 +93,14 @@ fn count(pod: &Pod, init: &Statuses<'_>, apps: &Statuses<'_>) -> Count {
             Ended::Unknown => count.unknown += 1,
             Ended::Now(code) => {
                 count.stopped += 1;
-                count.stopped_for_good += u32::from(!restarts_after(container, spec, code));
+                let again = started_over(status) || restarts_after(container, spec, code);
+                count.stopped_for_good += u32::from(!again);
                 count.succeeded += u32::from(code == 0);
             }
             Ended::Before(code) => {
                 count.stopped += 1;
-                count.stopped_for_good += u32::from(!restarts_after(container, spec, code));
+                let again = started_over(status) || restarts_after(container, spec, code);
+                count.stopped_for_good += u32::from(!again);
             }
         }
     }

@@ -3,6 +3,7 @@
 pub mod backoff;
 mod hook_tls;
 pub mod hooks;
+mod image_volumes;
 mod kill;
 pub mod plan;
 pub mod reasons;

@@ -7,7 +7,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::resize::{self, ResizePlan, Verdict};
-use super::restart::{comes_back, pod_restarts_on_failure, restarts_after, should_start};
+use super::restart::{comes_back, pod_restarts_on_failure, restarts_after, should_start, to_reset};
 use crate::containers::hash::container_hash;
 use crate::types::{self, ContainerState, ContainerStatus, PodStatus};
 
@@ -55,6 +55,8 @@ pub struct PodPlan {
     pub start_init: Vec<usize>,
     /// App containers to start.
     pub start: Vec<usize>,
+    /// Containers to stop, where they run, and to remove: the pod starts over.
+    pub reset: Vec<Kill>,
     /// Containers to stop first.
     pub kill: Vec<Kill>,
     /// What changes for containers that go on running.
@@ -69,6 +71,7 @@ impl PodPlan {
             && !self.create_sandbox
             && !self.starts_something()
             && self.kill.is_empty()
+            && self.reset.is_empty()
             && self.resize.is_empty()
     }
 
@@ -89,6 +92,7 @@ impl fmt::Display for PodPlan {
         if self.create_sandbox {
             words.push(format!("create-sandbox#{}", self.attempt));
         }
+        words.extend(self.reset.iter().map(|k| format!("reset {}", k.name)));
         words.extend(self.kill.iter().map(|k| format!("kill {}", k.name)));
         words.extend(self.resize.memory.iter().map(|u| format!("memory {}", u.name)));
         words.extend(self.resize.cpu.iter().map(|u| format!("cpu {}", u.name)));
@@ -118,6 +122,18 @@ pub fn plan_pod(pod: &Pod, observed: &PodStatus, probes: &dyn ProbeResults) -> P
         PodPlan { kill_pod: changed, create_sandbox: changed, attempt, sandbox_id, ..PodPlan::default() };
     if changed {
         plan_new_sandbox(pod, observed, &mut plan);
+        return plan;
+    }
+    plan.reset = to_reset(pod, observed)
+        .into_iter()
+        .map(|status| Kill {
+            id: status.id.id.clone(),
+            name: status.name.clone(),
+            message: "killing".to_owned(),
+            reason: KillReason::Other,
+        })
+        .collect();
+    if !plan.reset.is_empty() {
         return plan;
     }
     for (index, container) in types::ephemeral_containers(types::spec(pod)).iter().enumerate() {

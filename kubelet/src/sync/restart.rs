@@ -2,13 +2,17 @@
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, PodSpec};
 
-use crate::types::{self, ContainerState, PodStatus};
+use crate::types::{self, ContainerState, ContainerStatus, PodStatus};
+
+/// The action of a rule that starts the whole pod over, in its sandbox.
+pub const RESTART_ALL: &str = "RestartAllContainers";
 
 /// Whether a container that ended with `exit_code` is to run again, by its own rules, its own policy, the pod's policy.
 #[must_use]
 pub fn restarts_after(container: &Container, spec: &PodSpec, exit_code: i32) -> bool {
     if container.restart_policy.is_some() {
-        if matching_rule(container, exit_code).is_some_and(|rule| rule.action == "Restart") {
+        let starts = |rule: &ContainerRestartRule| matches!(rule.action.as_str(), "Restart" | RESTART_ALL);
+        if matching_rule(container, exit_code).is_some_and(starts) {
             return true;
         }
         match container.restart_policy.as_deref() {
@@ -36,6 +40,43 @@ fn matching_rule(container: &Container, exit_code: i32) -> Option<&ContainerRest
             }
         })
     })
+}
+
+/// Whether some container of the pod may start the whole pod over.
+#[must_use]
+pub fn may_restart_all(spec: &PodSpec) -> bool {
+    let all = types::init_containers(spec).iter().chain(&spec.containers);
+    all.flat_map(|c| c.restart_policy_rules.iter().flatten()).any(|rule| rule.action == RESTART_ALL)
+}
+
+/// Whether this container has ended in a way that starts the whole pod over.
+fn restarts_all(container: &Container, status: &ContainerStatus) -> bool {
+    status.state == ContainerState::Exited
+        && matching_rule(container, status.exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
+}
+
+/// Every container that has to go because one of them starts the whole pod over; those that do so last, so that one
+/// that is interrupted goes on. Nothing when none does.
+#[must_use]
+pub fn to_reset<'a>(pod: &Pod, status: &'a PodStatus) -> Vec<&'a ContainerStatus> {
+    let spec = types::spec(pod);
+    if pod.metadata.deletion_timestamp.is_some() || !may_restart_all(spec) {
+        return Vec::new();
+    }
+    let of = |containers: &[Container]| -> (Vec<&'a ContainerStatus>, Vec<&'a ContainerStatus>) {
+        let records = containers.iter().flat_map(|c| {
+            status.containers.iter().filter(move |s| s.name == c.name).map(move |s| (restarts_all(c, s), s))
+        });
+        let (sources, others): (Vec<_>, Vec<_>) = records.partition(|(source, _)| *source);
+        (sources.into_iter().map(|(_, s)| s).collect(), others.into_iter().map(|(_, s)| s).collect())
+    };
+    let newest = |c: &Container| status.container(&c.name).is_some_and(|s| restarts_all(c, s));
+    if !types::init_containers(spec).iter().chain(&spec.containers).any(newest) {
+        return Vec::new();
+    }
+    let (sources, others) = of(&spec.containers);
+    let (init_sources, init_others) = of(types::init_containers(spec));
+    [others, init_others, sources, init_sources].concat()
 }
 
 /// Whether a container that does not run is to be started.

@@ -12,6 +12,7 @@ use proto::cri;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::image_volumes::PulledVolumes;
 use super::plan::PodPlan;
 use super::reasons::WaitingReasons;
 use crate::allocation::Record;
@@ -23,6 +24,9 @@ use crate::images::Images;
 use crate::layout::Layout;
 use crate::runtime::{Look, Runtime};
 use crate::types::{self, ContainerKind, PodStatus};
+
+/// Images that are volumes of a pod, by the volume's name, as the runtime mounts them.
+pub type ImageVolumes = HashMap<String, cri::ImageSpec>;
 
 /// What one container gets from volumes, API objects and the node.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +56,7 @@ pub trait PodEnvironment: Send + Sync {
         pod: &Pod,
         container: &Container,
         pod_ips: &[String],
+        images: &ImageVolumes,
     ) -> Result<ContainerOptions, String>;
     /// Credentials for pulling the pod's images.
     async fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>>;
@@ -204,7 +209,9 @@ impl PodRuntime {
             if plan.create_sandbox {
                 self.remove_init_containers(pod, observed).await;
             }
-        } else if !self.kill_listed(pod, plan, &mut outcome).await {
+        } else if !self.reset_listed(pod, observed, plan, &mut outcome).await
+            || !self.kill_listed(pod, plan, &mut outcome).await
+        {
             return outcome;
         }
         if !plan.kill_pod && !plan.resize.is_empty() {
@@ -214,6 +221,35 @@ impl PodRuntime {
             self.start_all(pod, observed, plan, stop, &mut outcome).await;
         }
         outcome
+    }
+
+    /// Removes what has to go before the pod starts over. Its logs stay.
+    async fn reset_listed(
+        &self,
+        pod: &Pod,
+        observed: &PodStatus,
+        plan: &PodPlan,
+        outcome: &mut Outcome,
+    ) -> bool {
+        for reset in &plan.reset {
+            outcome.changed = true;
+            let ended =
+                observed.container_by_id(&reset.id).map(|s| s.state) == Some(types::ContainerState::Exited);
+            let stopped = if ended {
+                Ok(())
+            } else {
+                self.kill_container(Some(pod), reset, Some(Duration::ZERO), None).await
+            };
+            let removed = match stopped {
+                Ok(()) => self.inner.runtime.remove_container(&reset.id).await.map_err(|e| e.to_string()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
+                outcome.fail(format!("failed to \"RemoveContainer\" for {:?}: {error}", reset.name), None);
+                return false;
+            }
+        }
+        true
     }
 
     async fn kill_listed(&self, pod: &Pod, plan: &PodPlan, outcome: &mut Outcome) -> bool {
@@ -269,7 +305,13 @@ impl PodRuntime {
         };
         outcome.changed |= plan.create_sandbox;
         let secrets = self.inner.environment.pull_secrets(pod).await;
-        let place = Place { sandbox: &sandbox, config: &config, ips: &ips, secrets: &secrets, stop };
+        let images = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            images = self.image_volumes(pod, &config, &secrets) => images,
+        };
+        let place =
+            Place { sandbox: &sandbox, config: &config, ips: &ips, secrets: &secrets, images: &images, stop };
         self.start_containers(pod, observed, plan, &place, outcome).await;
     }
 
@@ -451,6 +493,7 @@ pub(super) struct Place<'a> {
     pub config: &'a cri::PodSandboxConfig,
     pub ips: &'a [String],
     pub secrets: &'a [Arc<Secret>],
+    pub images: &'a PulledVolumes,
     pub stop: &'a CancellationToken,
 }
 

@@ -27,12 +27,14 @@ impl PodEnvironment for Nothing {
         _: &Pod,
         container: &Container,
         ips: &[String],
+        images: &ImageVolumes,
     ) -> Result<ContainerOptions, String> {
         if container.name == "unconfigurable" {
             return Err("configmap \"nope\" not found".to_owned());
         }
         let env = vec![("POD_IP".to_owned(), ips.first().cloned().unwrap_or_default())];
-        Ok(ContainerOptions { env, ..ContainerOptions::default() })
+        let mounts = images.values().map(|i| cri::Mount { image: Some(i.clone()), ..Default::default() });
+        Ok(ContainerOptions { env, mounts: mounts.collect(), ..ContainerOptions::default() })
     }
     async fn pull_secrets(&self, _: &Pod) -> Vec<Arc<Secret>> {
         Vec::new()
@@ -188,6 +190,53 @@ async fn images_are_pulled_and_failures_remembered() {
     assert!(outcome.retry.is_some());
     let pulls = story.fake.calls().into_iter().filter(|c| c.starts_with("Pull")).collect::<Vec<_>>();
     assert_eq!(pulls, ["PullImage away:latest"], "not again while backing off");
+}
+
+#[tokio::test]
+async fn a_rule_starts_the_whole_pod_over() {
+    let spec = "  restartPolicy: Never\n  initContainers: [{name: i, image: 'here:1'}]\n  containers:\n\
+                \x20 - name: a\n    image: 'here:1'\n    restartPolicy: Never\n    restartPolicyRules: [{action: \
+                RestartAllContainers, exitCodes: {operator: In, values: [42]}}]\n\
+                \x20 - {name: b, image: 'here:1'}\n";
+    let story = Story::of(spec).await;
+    story.fake.state.lock().ends_at_once.insert("i".into(), 0);
+    story.round().await;
+    story.round().await;
+    story.fake.calls();
+    story.fake.state.lock().end("a", 42);
+    assert!(story.round().await.failures.is_empty());
+    let removed = ["StopContainer b 2", "RemoveContainer b", "RemoveContainer i", "RemoveContainer a"];
+    assert_eq!(story.fake.calls(), removed, "what caused it goes last");
+    story.round().await;
+    story.round().await;
+    let calls = story.fake.calls();
+    let started: Vec<_> = calls.iter().filter(|c| c.starts_with("StartContainer")).collect();
+    assert_eq!(started, ["StartContainer i", "StartContainer a", "StartContainer b"]);
+    assert!(!calls.iter().any(|c| c.starts_with("RunPodSandbox")), "in its sandbox");
+    story.fake.state.lock().end("a", 1);
+    story.round().await;
+    assert!(story.fake.calls().is_empty(), "another code starts nothing");
+}
+
+#[tokio::test]
+async fn images_are_volumes() {
+    let spec = "  volumes: [{name: v, image: {reference: 'data:1'}}]\n  containers:\n\
+                \x20 - {name: a, image: 'here:1', volumeMounts: [{name: v, mountPath: /d}]}\n\
+                \x20 - {name: b, image: 'here:1'}\n";
+    let story = Story::of(spec).await;
+    let down = tonic::Status::unknown("no route to registry");
+    story.fake.state.lock().failures.insert("PullImage".into(), vec![down]);
+    assert!(!story.round().await.failures.is_empty());
+    assert_eq!(story.reason("a").map(|r| r.0).as_deref(), Some("ErrImagePull"));
+    assert_eq!(story.reason("b"), None, "who does not mount it runs");
+    story.round().await;
+    assert_eq!(story.reason("a").map(|r| r.0).as_deref(), Some("ImagePullBackOff"));
+    let story = Story::of(spec).await;
+    assert!(story.round().await.failures.is_empty());
+    let configs = story.fake.state.lock().configs.clone();
+    let a = configs.values().find(|c| c.metadata.as_ref().is_some_and(|m| m.name == "a")).expect("created");
+    let image = a.mounts.iter().find_map(|m| m.image.clone()).expect("mounted");
+    assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:data:1", "data:1"));
 }
 
 #[tokio::test]

@@ -9,9 +9,9 @@ use proto::cri;
 
 use super::hooks;
 use super::plan::{Kill, KillReason};
-use super::runner::{ContainerOptions, Place, PodRuntime, StartFailure};
+use super::runner::{ContainerOptions, ImageVolumes, Place, PodRuntime, StartFailure};
 use crate::containers::container_config::{ContainerInput, container_config};
-use crate::images::Present;
+use crate::images::{Present, Wanted};
 use crate::types::{self, PodStatus};
 
 /// From here on, an image takes long enough for somebody to look.
@@ -32,7 +32,10 @@ impl PodRuntime {
     ) -> Result<(), StartFailure> {
         let inner = &self.inner;
         let warn = |message: String| inner.events.container_warning(pod, &container.name, "Failed", message);
-        let pull = inner.images.ensure(pod, container, place.secrets, place.config);
+        let volumes = super::image_volumes::of_container(container, place.images)
+            .inspect_err(|error| warn(format!("Error: {}", error.message)))?;
+        let wanted = Wanted::by(pod, container);
+        let pull = inner.images.ensure(wanted, place.secrets, place.config);
         tokio::pin!(pull);
         let mut told = false;
         let image = loop {
@@ -54,11 +57,12 @@ impl PodRuntime {
                 retry: error.retry,
             }
         })?;
-        let config =
-            self.config(pod, container, observed, target, place, image).await.map_err(|message| {
+        let config = self.config(pod, container, observed, target, place, (image, volumes)).await.map_err(
+            |message| {
                 warn(format!("Error: {message}"));
                 failure("CreateContainerConfigError", message)
-            })?;
+            },
+        )?;
         self.note_actuated(pod, container);
         let log = Path::new(&place.config.log_directory).join(&config.log_path);
         let created = inner.runtime.create_container(place.sandbox, config, place.config.clone()).await;
@@ -83,7 +87,7 @@ impl PodRuntime {
         observed: &PodStatus,
         target: Option<&str>,
         place: &Place<'_>,
-        image: Present,
+        (image, volumes): (Present, ImageVolumes),
     ) -> Result<cri::ContainerConfig, String> {
         let inner = &self.inner;
         let (namespace, name, uid) = (types::namespace(pod), types::name(pod), types::uid(pod));
@@ -102,7 +106,7 @@ impl PodRuntime {
             ),
         };
         let ContainerOptions { env, mut mounts, devices } =
-            inner.environment.container(pod, container, place.ips).await?;
+            inner.environment.container(pod, container, place.ips, &volumes).await?;
         mounts.extend(self.termination_log(uid, container).await?);
         tokio::fs::create_dir_all(&logs).await.map_err(|e| {
             format!("create container log directory for container {} failed: {e}", container.name)

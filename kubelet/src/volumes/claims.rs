@@ -1,9 +1,7 @@
 //! From a claim to the volume bound to it.
 
 use client::{Api, Client};
-use k8s_openapi::api::core::v1::{
-    PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume,
-};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 
 use super::Reason;
 
@@ -21,7 +19,7 @@ pub fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
 }
 
 /// The volume bound to a claim.
-pub async fn bound_volume(client: &Client, pod: &Pod, claim: &str) -> Result<PersistentVolumeSpec, Reason> {
+pub async fn bound_volume(client: &Client, pod: &Pod, claim: &str) -> Result<PersistentVolume, Reason> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let api = |error: client::kube::Error| {
         Reason::Text(format!("failed to fetch PVC from API server: {}", client::chain(&error)))
@@ -33,14 +31,14 @@ pub async fn bound_volume(client: &Client, pod: &Pod, claim: &str) -> Result<Per
     let volume = volumes.get(&name).await.map_err(|error| {
         Reason::Text(format!("failed to get PV {name} from api server: {}", client::chain(&error)))
     })?;
-    let spec = volume.spec.ok_or_else(|| Reason::Text(format!("PV {name} has no spec")))?;
-    let held = spec.claim_ref.as_ref().and_then(|claim| claim.uid.clone());
+    let claim_ref = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    let held = claim_ref.and_then(|claim| claim.uid.clone());
     if held != found.metadata.uid {
         return Err(Reason::Text(format!(
             "found PV object {name} with an unexpected or missing claimRef UID"
         )));
     }
-    Ok(spec)
+    Ok(volume)
 }
 
 fn bound_name(namespace: &str, name: &str, claim: &PersistentVolumeClaim) -> Result<String, Reason> {

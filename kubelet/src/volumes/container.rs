@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use proto::cri;
 
 use super::{Error, MountInfo, subpath};
@@ -15,17 +15,22 @@ pub async fn container_mounts(
     container: &Container,
     mounts: &HashMap<String, MountInfo>,
     env: &[(String, String)],
+    images: &HashMap<String, cri::ImageSpec>,
     layout: &Layout,
 ) -> Result<Vec<cri::Mount>, Error> {
-    let images = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten())
-        .filter(|volume| volume.image.is_some());
-    let images: Vec<&str> = images.map(|volume| volume.name.as_str()).collect();
     let mut result = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        if images.contains(&mount.name.as_str()) {
+        if let Some(image) = images.get(&mount.name) {
+            result.push(cri::Mount {
+                container_path: absolute(&mount.mount_path),
+                image: Some(image.clone()),
+                image_sub_path: sub_path(mount, env)?.unwrap_or_default(),
+                // Nobody writes to an image.
+                readonly: true,
+                propagation: propagation(mount)? as i32,
+                recursive_read_only: recursive_read_only(mount)?,
+                ..cri::Mount::default()
+            });
             continue;
         }
         let Some(volume) = mounts.get(&mount.name) else {
@@ -67,6 +72,29 @@ pub async fn container_mounts(
         });
     }
     Ok(result)
+}
+
+/// What `container` uses of its pod's volumes as devices.
+pub fn container_devices(
+    container: &Container,
+    mounts: &HashMap<String, MountInfo>,
+) -> Result<Vec<cri::Device>, Error> {
+    let device = |wanted: &VolumeDevice| {
+        let Some(volume) = mounts.get(&wanted.name).filter(|volume| volume.block) else {
+            return Err(Error::Container(format!(
+                "cannot find volume {:?} to pass into container {:?}",
+                wanted.name, container.name
+            )));
+        };
+        // The runtime wants the device itself, not what leads to it.
+        let path = std::fs::canonicalize(&volume.host_path).unwrap_or_else(|_| volume.host_path.clone());
+        Ok(cri::Device {
+            container_path: wanted.device_path.clone(),
+            host_path: path.to_string_lossy().into_owned(),
+            permissions: if volume.read_only { "r" } else { "mrw" }.to_owned(),
+        })
+    };
+    container.volume_devices.iter().flatten().map(device).collect()
 }
 
 fn absolute(path: &str) -> String {
@@ -115,10 +143,38 @@ fn recursive_read_only(mount: &VolumeMount) -> Result<bool, Error> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn devices_are_block_volumes() {
+        let mounts = HashMap::from([
+            (
+                "disk".to_owned(),
+                MountInfo { host_path: "/nowhere/disk".into(), read_only: false, block: true },
+            ),
+            ("files".to_owned(), MountInfo { host_path: "/v".into(), read_only: false, block: false }),
+        ]);
+        let of = |name: &str| {
+            let container: Container = serde_json::from_value(
+                serde_json::json!({"name": "c", "volumeDevices": [{"name": name, "devicePath": "/dev/x"}]}),
+            )
+            .expect("valid");
+            container_devices(&container, &mounts).map_err(|e| e.to_string())
+        };
+        let device = of("disk").expect("a device").remove(0);
+        assert_eq!(
+            (device.container_path.as_str(), device.host_path.as_str(), device.permissions.as_str()),
+            ("/dev/x", "/nowhere/disk", "mrw")
+        );
+        for name in ["files", "none"] {
+            assert_eq!(of(name), Err(format!("cannot find volume {name:?} to pass into container \"c\"")));
+        }
+    }
+
     #[tokio::test]
     async fn mounts_carry_paths_flags_and_propagation() {
         let pod = Pod::default();
         let layout = Layout::new("/k", "/l", "/c");
+        let image = cri::ImageSpec { image: "sha256:x".to_owned(), ..cri::ImageSpec::default() };
+        let images = HashMap::from([("img".to_owned(), image)]);
         let mounts = HashMap::from([
             ("rw".to_owned(), MountInfo { host_path: "/v/rw".into(), read_only: false, block: false }),
             ("ro".to_owned(), MountInfo { host_path: "/v/ro".into(), read_only: true, block: false }),
@@ -132,6 +188,10 @@ mod tests {
             (
                 serde_json::json!({"name": "ro", "mountPath": "/d", "mountPropagation": "HostToContainer"}),
                 Ok("/d=/v/ro ro=true 1"),
+            ),
+            (
+                serde_json::json!({"name": "img", "mountPath": "/d", "subPath": "a"}),
+                Ok("/d=sha256:x:a ro=true 0"),
             ),
             (
                 serde_json::json!({"name": "no", "mountPath": "/d"}),
@@ -148,12 +208,11 @@ mod tests {
         ] {
             let container: Container =
                 serde_json::from_value(serde_json::json!({"name": "c", "volumeMounts": [mount]})).unwrap();
-            let got = container_mounts(&pod, &container, &mounts, &[], &layout).await;
+            let got = container_mounts(&pod, &container, &mounts, &[], &images, &layout).await;
             let got = got.map(|m| {
-                format!(
-                    "{}={} ro={} {}",
-                    m[0].container_path, m[0].host_path, m[0].readonly, m[0].propagation
-                )
+                let image = m[0].image.as_ref().map(|i| format!("{}:{}", i.image, m[0].image_sub_path));
+                let source = image.unwrap_or_else(|| m[0].host_path.clone());
+                format!("{}={source} ro={} {}", m[0].container_path, m[0].readonly, m[0].propagation)
             });
             assert_eq!(
                 got.map_err(|error| error.to_string()),

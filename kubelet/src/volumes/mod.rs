@@ -10,7 +10,7 @@ mod complaints;
 mod container;
 mod host_path;
 pub mod mounts;
-mod ownership;
+pub(crate) mod ownership;
 pub mod payload;
 mod setup;
 mod subpath;
@@ -30,8 +30,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
 use complaints::Complaints;
-pub use container::container_mounts;
+pub use container::{container_devices, container_mounts};
 
+use crate::csi::Csi;
 use crate::layout::Layout;
 use crate::objects::{self, Change, Objects, references};
 
@@ -43,6 +44,9 @@ pub enum Reason {
     /// In upstream's words.
     #[error("{0}")]
     Text(String),
+    /// Something has to come first, and nothing is wrong as yet.
+    #[error("{0}")]
+    NotYet(String),
     /// A ConfigMap, Secret or token is missing.
     #[error(transparent)]
     Object(#[from] objects::Error),
@@ -65,6 +69,9 @@ pub enum Error {
     /// A container cannot mount what it names.
     #[error("{0}")]
     Container(String),
+    /// A driver could not take a volume down.
+    #[error("{0}")]
+    Driver(String),
     /// Something is left of a pod's volumes.
     #[error("take down {}", .path.display())]
     TearDown {
@@ -97,6 +104,8 @@ pub struct Deps {
     pub layout: Layout,
     /// For events.
     pub recorder: Option<EventRecorder>,
+    /// Volumes of drivers.
+    pub csi: Csi,
     /// The node as last seen, for limits that default to its resources.
     pub node: Arc<dyn Fn() -> Option<Arc<Node>> + Send + Sync>,
 }
@@ -108,8 +117,8 @@ type Slot = Arc<tokio::sync::Mutex<Held>>;
 struct Held {
     /// The pod as last seen; none once its volumes are taken down.
     pod: Option<Arc<Pod>>,
-    /// Volumes that are set up, and so have contents to keep current.
-    ready: HashSet<String>,
+    /// Volumes that are set up. Those with contents made here are kept current; the others stay as they are.
+    ready: HashMap<String, MountInfo>,
     complaints: Complaints,
 }
 
@@ -144,16 +153,23 @@ impl VolumeManager {
         let mut ready = HashMap::new();
         let mut failed = None;
         for volume in volumes.filter(|volume| used.contains(volume.name.as_str()) && volume.image.is_none()) {
+            if let Some(info) = held.ready.get(&volume.name)
+                && self.stays(volume).await
+            {
+                ready.insert(volume.name.clone(), info.clone());
+                continue;
+            }
             match setup::set_up(&self.deps, pod, volume).await {
                 Ok(info) => {
-                    ready.insert(volume.name.clone(), info);
-                    held.ready.insert(volume.name.clone());
+                    ready.insert(volume.name.clone(), info.clone());
+                    held.ready.insert(volume.name.clone(), info);
                     held.complaints.settle(&volume.name);
                 }
                 Err(reason) => {
                     let error = Error::SetUp { volume: volume.name.clone(), reason };
                     let message = error.to_string();
-                    if held.complaints.is_due(&volume.name, &message, Instant::now()) {
+                    let wrong = !matches!(&error, Error::SetUp { reason: Reason::NotYet(_), .. });
+                    if wrong && held.complaints.is_due(&volume.name, &message, Instant::now()) {
                         self.warn(pod, "FailedMount", &message);
                     }
                     failed.get_or_insert(error);
@@ -161,6 +177,15 @@ impl VolumeManager {
             }
         }
         failed.map_or(Ok(ready), Err)
+    }
+
+    /// Whether a volume that is set up needs nothing more.
+    async fn stays(&self, volume: &Volume) -> bool {
+        let claimed = volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+        match &volume.csi {
+            Some(source) => !self.deps.csi.republishes(&source.driver).await,
+            None => claimed,
+        }
     }
 
     fn warn(&self, pod: &Pod, reason: &str, message: &str) {
@@ -174,6 +199,7 @@ impl VolumeManager {
         let slot = self.slot(uid);
         let mut held = slot.lock().await;
         *held = Held::default();
+        self.deps.csi.tear_down(uid).await.map_err(Error::Driver)?;
         let (layout, uid_owned) = (self.deps.layout.clone(), uid.to_owned());
         let done = tokio::task::spawn_blocking(move || tear_down(&layout, &uid_owned)).await;
         done.unwrap_or_else(|error| {
@@ -238,7 +264,7 @@ impl VolumeManager {
             };
             for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
                 if payload::is_projected(volume)
-                    && held.ready.contains(&volume.name)
+                    && held.ready.contains_key(&volume.name)
                     && let Err(error) = setup::refresh(&self.deps, pod, volume).await
                 {
                     warn!(object = %client::ObjectKey::of(&**pod), volume = volume.name, %error, "could not refresh a volume, will retry");

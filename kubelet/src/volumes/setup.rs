@@ -5,13 +5,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, NFSVolumeSource, PersistentVolumeSpec, Pod, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, NFSVolumeSource, PersistentVolume, Pod, Volume};
 use tracing::info;
 
 use super::payload::{Sources, is_projected};
 use super::{
     Deps, MountInfo, Reason, atomic_writer, claims, fs_group, host_path, is_empty_dir, mounts, ownership,
 };
+use crate::csi::{Source, Wanted};
 use crate::{qos, quantity};
 
 const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
@@ -32,12 +33,16 @@ pub async fn set_up(deps: &Deps, pod: &Pod, volume: &Volume) -> Result<MountInfo
     if let Some(source) = &volume.nfs {
         return nfs(deps, pod, &volume.name, source, &[]).await;
     }
+    if let Some(source) = &volume.csi {
+        let read_only = source.read_only == Some(true);
+        return deps.csi.set_up(wanted(pod, Source::Inline(&volume.name, source), read_only)).await;
+    }
     if let Some((claim, read_only)) = claims::claim_of(pod, volume) {
         let Some(client) = &deps.client else {
             return Err(Reason::Text(format!("couldn't get PVC {claim}, no kubeClient defined")));
         };
-        let spec = claims::bound_volume(client, pod, &claim).await?;
-        return persistent(deps, pod, &volume.name, &spec, read_only).await;
+        let found = claims::bound_volume(client, pod, &claim).await?;
+        return persistent(deps, pod, &volume.name, &found, read_only).await;
     }
     Err(Reason::Text(format!("no volume plugin matched for volume {:?}", volume.name)))
 }
@@ -152,9 +157,12 @@ async fn persistent(
     deps: &Deps,
     pod: &Pod,
     volume: &str,
-    spec: &PersistentVolumeSpec,
+    found: &PersistentVolume,
     read_only: bool,
 ) -> Result<MountInfo, Reason> {
+    let Some(spec) = &found.spec else {
+        return Err(Reason::Text("the persistent volume has no spec".to_owned()));
+    };
     let block = spec.volume_mode.as_deref() == Some("Block");
     if let Some(source) = &spec.host_path {
         let path = PathBuf::from(&source.path);
@@ -172,7 +180,14 @@ async fn persistent(
         };
         return nfs(deps, pod, volume, &source, spec.mount_options.as_deref().unwrap_or_default()).await;
     }
+    if let Some(source) = &spec.csi {
+        return deps.csi.set_up(wanted(pod, Source::Persistent(found, source), read_only)).await;
+    }
     Err(Reason::Text("no volume plugin matched the persistent volume".to_owned()))
+}
+
+fn wanted<'a>(pod: &'a Pod, source: Source<'a>, read_only: bool) -> Wanted<'a> {
+    Wanted { pod, source, read_only, group: fs_group(pod), on_root_mismatch: on_root_mismatch(pod) }
 }
 
 async fn local(

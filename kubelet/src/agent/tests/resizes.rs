@@ -6,7 +6,7 @@ use super::*;
 use crate::cgroups::Hierarchy;
 
 /// Groups of version 1 below `root`.
-fn groups(root: &Path) -> Cgroups {
+pub(super) fn groups(root: &Path) -> Cgroups {
     let tree = |n: u8, name: &str, options: &str| {
         let dir = root.join(name);
         std::fs::create_dir_all(&dir).expect("create");
