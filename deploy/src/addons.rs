@@ -1,4 +1,4 @@
-//! Objects that make a bare cluster a useful one: the rights of its pod network, and its DNS.
+//! Objects that make a bare cluster a useful one: the rights of its pod network, its storage, and its DNS.
 
 use anyhow::{Context, Result};
 use client::kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -6,26 +6,37 @@ use client::kube::core::{ApiResource, GroupVersionKind};
 use client::{Api, Client};
 use serde_json::Value;
 
+use crate::join;
+use crate::layout::Layout;
 use crate::settings::Settings;
 
 /// In the order they are applied.
-const MANIFESTS: [&str; 2] =
-    [include_str!("../manifests/pod-network.yaml"), include_str!("../manifests/cluster-dns.yaml")];
+const MANIFESTS: [&str; 4] = [
+    include_str!("../manifests/pod-network.yaml"),
+    include_str!("../manifests/nodes.yaml"),
+    include_str!("../manifests/storage.yaml"),
+    include_str!("../manifests/cluster-dns.yaml"),
+];
 
 /// Creates what is missing and brings the rest up to date.
 ///
 /// # Errors
 /// The API server refuses.
-pub async fn apply(client: &Client, settings: &Settings) -> Result<()> {
+pub async fn apply(client: &Client, layout: &Layout, settings: &Settings) -> Result<()> {
     for manifest in MANIFESTS {
         let text = manifest
             .replace("${CLUSTER_DNS}", &settings.cluster_dns()?.to_string())
+            .replace("${POD_NETWORK_BACKEND}", &settings.pod_network_backend)
+            .replace("${CLUSTER_CIDR}", &settings.cluster_cidr)
+            .replace("${SERVICE_CLUSTER_IP_RANGE}", &settings.service_cluster_ip_range)
+            .replace("${LOCAL_VOLUMES}", &layout.local_volumes().to_string_lossy())
             .replace("${CLUSTER_DOMAIN}", &settings.cluster_domain);
         for document in serde_saphyr::from_multiple::<Value>(&text).context("read a manifest of ours")? {
             apply_one(client, serde_json::from_value(document)?).await?;
         }
     }
-    Ok(())
+    let info = serde_json::to_value(join::cluster_info(layout, settings)?)?;
+    apply_one(client, serde_json::from_value(info)?).await
 }
 
 async fn apply_one(client: &Client, object: DynamicObject) -> Result<()> {

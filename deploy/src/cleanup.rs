@@ -26,10 +26,10 @@ const SHIM: &str = "containerd-shim-runc-v2";
 /// Files cannot be removed. What cannot be undone otherwise is reported and left.
 pub async fn everything(layout: &Layout, keep_data: bool, progress: &(dyn Fn(&str) + Sync)) -> Result<()> {
     progress("removing pods");
-    let settings = read_settings(layout);
+    let settings = Settings::read(layout).ok();
     node(layout).await?;
     progress("removing packet rules and the pod network");
-    for outcome in [proxy::iptables::cleanup().await, network::apply::cleanup().await] {
+    for outcome in [proxy::kernel::cleanup().await, network::apply::cleanup().await] {
         if let Err(error) = outcome {
             warn!(error = %format!("{error:#}"), "rules could not all be removed");
         }
@@ -58,15 +58,11 @@ pub async fn node(layout: &Layout) -> Result<()> {
         warn!(error = %format!("{error:#}"), "containerd could not be asked to remove pods");
     }
     end_shims(&layout.containerd_socket()).await?;
-    if let Some(settings) = read_settings(layout) {
+    if let Ok(settings) = Settings::read(layout) {
         remove_cgroups(&settings.cgroup_root);
     }
     unmount_below(&[&layout.data, &layout.run]);
     remove_folder(&layout.run)
-}
-
-fn read_settings(layout: &Layout) -> Option<Settings> {
-    serde_json::from_str(&fs::read_to_string(layout.settings()).ok()?).ok()
 }
 
 async fn remove_pods(layout: &Layout) -> Result<()> {

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::components::Component;
 use crate::images::{self, Workshop};
+use crate::join::{self, JoinArgs};
 use crate::layout::Layout;
 use crate::settings::Settings;
-use crate::{prepare, server, up};
+use crate::{prepare, server, token, up};
 
 /// Kubernetes, whole or in parts, from one binary.
 #[derive(Debug, Parser)]
@@ -27,8 +28,13 @@ enum Command {
     Server(ServerArgs),
     /// Start a cluster in the background and wait until it is ready.
     Up(UpArgs),
-    /// Stop the cluster and remove everything it made.
+    /// Make this machine a node of another machine's cluster, and wait until it is ready.
+    Join(Join),
+    /// Stop the cluster, or this machine's node of it, and remove everything it made on this machine.
+    #[command(visible_alias = "leave")]
     Down(DownArgs),
+    /// Make, list and delete the tokens with which machines join.
+    Token(TokenArgs),
     /// Make keys, kubeconfigs and configuration, and show with which flags each component is started.
     Prepare(UpArgs),
     /// Build container images from their descriptions, without a registry and without Docker.
@@ -39,10 +45,10 @@ enum Command {
 #[derive(Clone, Debug, Args)]
 struct Folders {
     /// Folder for what survives a reboot.
-    #[arg(long, default_value = "/var/lib/coxswain")]
+    #[arg(long, global = true, default_value = "/var/lib/coxswain")]
     data_dir: PathBuf,
     /// Folder for sockets and process ids.
-    #[arg(long, default_value = "/run/coxswain")]
+    #[arg(long, global = true, default_value = "/run/coxswain")]
     run_dir: PathBuf,
 }
 
@@ -71,9 +77,44 @@ struct UpArgs {
     folders: Folders,
     #[command(flatten)]
     settings: Settings,
-    /// Folder with the descriptions of images to build and import; none if empty.
-    #[arg(long, default_value = "")]
-    images: PathBuf,
+    /// Folder with the descriptions of images to build and import.
+    #[arg(long)]
+    images: Option<PathBuf>,
+}
+
+/// What `coxswain join` is told.
+#[derive(Debug, Args)]
+struct Join {
+    #[command(flatten)]
+    folders: Folders,
+    #[command(flatten)]
+    join: JoinArgs,
+    /// Folder with the descriptions of images to build and import.
+    #[arg(long)]
+    images: Option<PathBuf>,
+}
+
+/// What `coxswain token` is told.
+#[derive(Debug, Args)]
+struct TokenArgs {
+    #[command(flatten)]
+    folders: Folders,
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token and print it.
+    Create(token::CreateArgs),
+    /// Show all tokens.
+    List,
+    /// Delete tokens.
+    Delete {
+        /// The tokens, whole or up to the point.
+        #[arg(required = true)]
+        tokens: Vec<String>,
+    },
 }
 
 /// What `coxswain down` is told.
@@ -111,6 +152,8 @@ async fn run(command: Command, token: CancellationToken) -> Result<()> {
     match command {
         Command::Server(args) => serve(args, token).await,
         Command::Up(args) => start(args).await,
+        Command::Join(args) => join_cluster(args).await,
+        Command::Token(args) => tokens(args).await,
         Command::Down(args) => up::down(&args.folders.layout(), args.keep_data, &progress).await,
         Command::Prepare(args) => show_flags(&args),
         Command::Images(args) => build_images(&args),
@@ -133,15 +176,47 @@ async fn serve(args: ServerArgs, token: CancellationToken) -> Result<()> {
 
 async fn start(args: UpArgs) -> Result<()> {
     let layout = args.folders.layout();
-    if !args.images.as_os_str().is_empty() {
-        let workshop = Workshop { cache: layout.data.join("cache"), binaries: own_folder() };
-        images::build_all(&args.images, &layout.images(), &workshop, &progress)?;
-    }
+    prepare_images(&layout, args.images.as_deref())?;
     up::up(&layout, &args.settings, &progress).await?;
     println!("The cluster is ready. Next:");
     println!("  kubectl get nodes");
     println!("  kubectl apply -f deploy/samples/deploy.yaml");
     println!("  kubectl get pods -o wide");
+    println!("  coxswain token create --print-join-command   # and run what it prints on another machine");
+    Ok(())
+}
+
+fn prepare_images(layout: &Layout, described: Option<&Path>) -> Result<()> {
+    if let Some(described) = described {
+        let workshop = Workshop { cache: layout.data.join("cache"), binaries: own_folder() };
+        images::build_all(described, &layout.images(), &workshop, &progress)?;
+    }
+    Ok(())
+}
+
+async fn join_cluster(args: Join) -> Result<()> {
+    let layout = args.folders.layout();
+    prepare_images(&layout, args.images.as_deref())?;
+    join::join(&layout, &args.join, &progress).await?;
+    println!("This machine is the node {} of the cluster at {}.", args.join.node_name, args.join.server);
+    Ok(())
+}
+
+async fn tokens(args: TokenArgs) -> Result<()> {
+    let layout = args.folders.layout();
+    let client = server::admin(&layout).await?;
+    match args.command {
+        TokenCommand::Create(create) => {
+            let token = token::create(&client, &create).await?;
+            if create.print_join_command {
+                println!("{}", join::command(&layout, &Settings::read(&layout)?, &token)?);
+            } else {
+                println!("{token}");
+            }
+        }
+        TokenCommand::List => print!("{}", token::list(&client).await?),
+        TokenCommand::Delete { tokens } => token::delete(&client, &tokens).await?,
+    }
     Ok(())
 }
 

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
+use crate::join;
 use crate::layout::Layout;
 use crate::settings::Settings;
 
@@ -66,17 +67,18 @@ impl Component {
             ],
             Self::Kubelet => kubelet(layout, settings)?,
             Self::KubeProxy => vec![
-                flag("kubeconfig", layout.kubeconfig("proxy").display()),
+                flag("kubeconfig", layout.kubeconfig(identity(settings, "proxy")).display()),
                 flag("hostname-override", &settings.node_name),
                 flag("cluster-cidr", &settings.cluster_cidr),
             ],
             Self::PodNetwork => vec![
-                flag("kubeconfig", layout.kubeconfig("network").display()),
+                flag("kubeconfig", layout.kubeconfig(identity(settings, "network")).display()),
                 flag("node-name", &settings.node_name),
                 flag("cluster-cidr", &settings.cluster_cidr),
                 flag("cni-conf-dir", layout.cni_config().display()),
                 flag("ipam-dir", layout.run.join("ipam").display()),
                 flag("bridge", &settings.bridge),
+                flag("backend", &settings.pod_network_backend),
             ],
         };
         flags.push(flag("v", settings.verbosity));
@@ -110,9 +112,7 @@ impl Component {
             }
             Self::Kubelet => {
                 let flags = kubelet::Flags::try_parse_from(arguments())?;
-                let options = flags.connect_options().context("the kubelet has no kubeconfig")?;
-                let client = client::connect(&options).await?;
-                kubelet::run(flags.into_config()?, client, token).await
+                kubelet::credentials::run(flags, token).await
             }
             Self::KubeProxy => {
                 let flags = proxy::Flags::try_parse_from(arguments())?;
@@ -126,6 +126,11 @@ impl Component {
             }
         }
     }
+}
+
+/// Whom a component of a node is: on a node that joined, the node itself.
+fn identity<'a>(settings: &Settings, own: &'a str) -> &'a str {
+    if settings.joined { "kubelet" } else { own }
 }
 
 fn flag(name: &str, value: impl std::fmt::Display) -> String {
@@ -211,14 +216,20 @@ fn kubelet(layout: &Layout, settings: &Settings) -> Result<Vec<String>> {
             "memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi,nodefs.inodesFree<1%",
         ),
         pki(layout, "client-ca-file", "ca.crt"),
-        pki(layout, "tls-cert-file", "kubelet-server.crt"),
-        pki(layout, "tls-private-key-file", "kubelet-server.key"),
         flag("authentication-token-webhook", "true"),
         flag("authorization-mode", "Webhook"),
         flag("anonymous-auth", "false"),
         flag("resolv-conf", resolv_conf().display()),
-        flag("node-labels", "node-role.kubernetes.io/control-plane="),
     ];
+    if settings.joined {
+        flags.push(flag("bootstrap-kubeconfig", layout.kubeconfig(join::BOOTSTRAP).display()));
+        flags.push(flag("rotate-certificates", true));
+        flags.push(flag("rotate-server-certificates", true));
+    } else {
+        flags.push(pki(layout, "tls-cert-file", "kubelet-server.crt"));
+        flags.push(pki(layout, "tls-private-key-file", "kubelet-server.key"));
+        flags.push(flag("node-labels", "node-role.kubernetes.io/control-plane="));
+    }
     if !settings.cgroup_root.is_empty() {
         flags.push(flag("cgroup-root", &settings.cgroup_root));
     }

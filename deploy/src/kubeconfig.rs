@@ -4,7 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use base64::Engine;
-use serde_json::json;
+use client::{Client, ConnectOptions};
+use serde_json::{Value, json};
 
 use crate::layout::Layout;
 use crate::pki::write_secret;
@@ -30,21 +31,44 @@ pub fn prepare(layout: &Layout, server: &str) -> Result<()> {
     Ok(())
 }
 
-/// JSON is YAML; every kubeconfig reader takes it.
 fn render(layout: &Layout, server: &str, identity: &str) -> Result<String> {
-    let data = |file: String| {
+    let read = |file: String| {
         let path = layout.pki(&file);
-        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        anyhow::Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     };
-    let user = json!({"client-certificate-data": data(format!("{identity}.crt"))?,
-                      "client-key-data": data(format!("{identity}.key"))?});
-    let cluster = json!({"server": server, "certificate-authority-data": data("ca.crt".into())?});
+    let user = json!({"client-certificate-data": encode(&read(format!("{identity}.crt"))?),
+                      "client-key-data": encode(&read(format!("{identity}.key"))?)});
+    text(server, &read("ca.crt".into())?, identity, &user)
+}
+
+fn encode(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+/// A kubeconfig for one user of one cluster. JSON is YAML; every reader takes it.
+///
+/// # Errors
+/// None that is known.
+pub fn text(server: &str, authority: &str, name: &str, user: &Value) -> Result<String> {
+    let cluster = json!({"server": server, "certificate-authority-data": encode(authority)});
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "preferences": {}, "current-context": "coxswain",
         "clusters": [{"name": "coxswain", "cluster": cluster}],
-        "users": [{"name": identity, "user": user}],
-        "contexts": [{"name": "coxswain", "context": {"cluster": "coxswain", "user": identity}}],
+        "users": [{"name": name, "user": user}],
+        "contexts": [{"name": "coxswain", "context": {"cluster": "coxswain", "user": name}}],
     });
     Ok(serde_json::to_string_pretty(&config)? + "\n")
+}
+
+/// A client that is `identity`.
+///
+/// # Errors
+/// The kubeconfig cannot be used.
+pub async fn connect(layout: &Layout, identity: &str) -> Result<Client> {
+    let options = ConnectOptions {
+        kubeconfig: Some(layout.kubeconfig(identity)),
+        user_agent: "coxswain".into(),
+        master: None,
+    };
+    Ok(client::connect(&options).await?)
 }

@@ -33,15 +33,12 @@ pub fn prepare(layout: &Layout, settings: &Settings) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
     settings.write(layout)?;
-    pki::prepare(layout, &settings.subjects()?)?;
-    kubeconfig::prepare(layout, &format!("https://{}:{}", url_host(settings)?, settings.secure_port))?;
+    // What a node that joined has of these it has got from its cluster.
+    if !settings.joined {
+        pki::prepare(layout, &settings.subjects()?)?;
+        kubeconfig::prepare(layout, &settings.url()?)?;
+    }
     containerd::write_config(layout)
-}
-
-/// The node's own address, so that the admin's kubeconfig also works from other machines.
-fn url_host(settings: &Settings) -> Result<String> {
-    let address = settings.address()?;
-    Ok(if address.is_ipv6() { format!("[{address}]") } else { address.to_string() })
 }
 
 /// The archives of a folder, ordered by name; none if there is no such folder.

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use client::{Client, ConnectOptions, Tasks};
+use client::{Client, Tasks};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::components::Component;
 use crate::layout::Layout;
 use crate::settings::Settings;
-use crate::{addons, containerd, prepare};
+use crate::{addons, approver, containerd, kubeconfig, node, prepare};
 
 const POLL: Duration = Duration::from_millis(50);
 const RESTART: Duration = Duration::from_secs(1);
@@ -26,6 +26,9 @@ pub async fn run(
     token: CancellationToken,
 ) -> Result<()> {
     prepare::prepare(&layout, &settings)?;
+    if settings.joined {
+        return node::run(layout, settings, token).await;
+    }
     let tasks = Tasks::child_of(&token);
     let with_api = components.contains(&Component::KubeApiserver);
     if with_api {
@@ -45,8 +48,10 @@ pub async fn run(
         spawn(&tasks, component, &layout, &settings);
     }
     if with_api {
+        let approving = client.clone();
+        tasks.spawn_critical("approver", |token| approver::run(approving, token));
         tasks.spawn("addons", |token| async move {
-            tokio::select! { () = token.cancelled() => {} () = install_addons(&client, &settings) => {} }
+            tokio::select! { () = token.cancelled() => {} () = install_addons(&client, &layout, &settings) => {} }
         });
     }
     Ok(tasks.wait().await?)
@@ -64,12 +69,7 @@ fn spawn(tasks: &Tasks, component: Component, layout: &Layout, settings: &Settin
 /// # Errors
 /// The admin's kubeconfig cannot be used.
 pub async fn admin(layout: &Layout) -> Result<Client> {
-    let options = ConnectOptions {
-        kubeconfig: Some(layout.kubeconfig("admin")),
-        user_agent: "coxswain".into(),
-        master: None,
-    };
-    Ok(client::connect(&options).await?)
+    kubeconfig::connect(layout, "admin").await
 }
 
 /// Waits until the API server says that it is ready.
@@ -85,8 +85,8 @@ pub async fn ready(client: &Client) {
     }
 }
 
-async fn install_addons(client: &Client, settings: &Settings) {
-    while let Err(error) = addons::apply(client, settings).await {
+async fn install_addons(client: &Client, layout: &Layout, settings: &Settings) {
+    while let Err(error) = addons::apply(client, layout, settings).await {
         warn!(error = %format!("{error:#}"), "addons could not be installed, will retry");
         tokio::time::sleep(RESTART).await;
     }
@@ -94,7 +94,10 @@ async fn install_addons(client: &Client, settings: &Settings) {
 
 /// Keeps containerd running, imports images at its first start. At the end containerd is stopped; its containers
 /// go on.
-async fn supervise_containerd(layout: Layout, token: CancellationToken) -> Result<()> {
+///
+/// # Errors
+/// containerd cannot be started, or refuses an image.
+pub async fn supervise_containerd(layout: Layout, token: CancellationToken) -> Result<()> {
     loop {
         let mut child = containerd::start(&layout).await?;
         let archives = prepare::archives(&layout.images());

@@ -10,6 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::layout::Layout;
 use crate::pki::Subjects;
 
+/// The way to other nodes is chosen by where they are.
+pub const AUTO: &str = "auto";
+
+fn auto() -> String {
+    AUTO.to_owned()
+}
+
 /// The choices for one cluster on one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(rename_all = "camelCase")]
@@ -18,7 +25,7 @@ pub struct Settings {
     #[arg(long, default_value_t = host_name())]
     pub node_name: String,
     /// Address of this machine that pods and other machines use; that of the default route if not given.
-    #[arg(long)]
+    #[arg(long, visible_alias = "advertise-address")]
     pub node_ip: Option<IpAddr>,
     /// Port of the API server.
     #[arg(long, default_value_t = 6443)]
@@ -38,6 +45,16 @@ pub struct Settings {
     /// Bridge of the pod network.
     #[arg(long, default_value = "coxswain0")]
     pub bridge: String,
+    /// How packets get to pods of other nodes: through them where they share a segment, else in a tunnel; or always one
+    /// of both.
+    #[arg(
+        long,
+        default_value = AUTO,
+        value_parser = [AUTO, "host-gw", "vxlan"],
+        overrides_with = "pod_network_backend"
+    )]
+    #[serde(default = "auto")]
+    pub pod_network_backend: String,
     /// Control group that pods are put below; the root if empty.
     #[arg(long, default_value = "")]
     pub cgroup_root: String,
@@ -47,9 +64,15 @@ pub struct Settings {
     /// Log verbosity of all components.
     #[arg(short = 'v', long = "v", default_value_t = 0)]
     pub verbosity: u8,
+    /// Whether this machine is a node of another machine's cluster.
+    #[arg(long, hide = true)]
+    #[serde(default)]
+    pub joined: bool,
 }
 
-fn host_name() -> String {
+/// The name of this machine, as a Node may have it.
+#[must_use]
+pub fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String =
         name.trim().to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -69,6 +92,23 @@ impl Settings {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
         let routed = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
         Ok(routed.context("this machine has no default route; give --node-ip")?.ip())
+    }
+
+    /// The address as a URL has it.
+    ///
+    /// # Errors
+    /// The address was not given and cannot be told.
+    pub fn url_host(&self) -> Result<String> {
+        let address = self.address()?;
+        Ok(if address.is_ipv6() { format!("[{address}]") } else { address.to_string() })
+    }
+
+    /// The URL of the API server: the node's own address, so that it is good on other machines too.
+    ///
+    /// # Errors
+    /// The address was not given and cannot be told.
+    pub fn url(&self) -> Result<String> {
+        Ok(format!("https://{}:{}", self.url_host()?, self.secure_port))
     }
 
     /// An address of the service range by its place in it.
@@ -102,6 +142,16 @@ impl Settings {
             service_address: self.service_address(1)?,
             cluster_domain: self.cluster_domain.clone(),
         })
+    }
+
+    /// Reads what was remembered.
+    ///
+    /// # Errors
+    /// There is no cluster.
+    pub fn read(layout: &Layout) -> Result<Self> {
+        let path = layout.settings();
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))
     }
 
     /// Remembers them.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use client::Api;
 use k8s_openapi::api::core::v1::Node;
 use rustix::process::{Pid, Signal};
@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::layout::Layout;
 use crate::settings::Settings;
-use crate::{cleanup, prepare, server};
+use crate::{cleanup, kubeconfig, prepare, server};
 
 const UNIT: &str = "/etc/systemd/system/coxswain.service";
 const START_PATIENCE: Duration = Duration::from_secs(120);
@@ -44,7 +44,7 @@ pub async fn up(layout: &Layout, settings: &Settings, progress: &(dyn Fn(&str) +
         fs::write(&marker, wanted)?;
     }
     wait_until_ready(layout, settings, progress).await?;
-    install_kubeconfig(layout, progress)
+    if settings.joined { Ok(()) } else { install_kubeconfig(layout, progress) }
 }
 
 /// Changes with the binary and with the settings.
@@ -97,9 +97,11 @@ pub fn server_flags(settings: &Settings) -> Vec<String> {
         cluster_domain,
         etcd_servers,
         bridge,
+        pod_network_backend,
         cgroup_root,
         max_pods,
         verbosity,
+        joined,
     } = settings;
     let mut flags = vec![
         format!("--node-name={node_name}"),
@@ -109,11 +111,13 @@ pub fn server_flags(settings: &Settings) -> Vec<String> {
         format!("--cluster-domain={cluster_domain}"),
         format!("--etcd-servers={etcd_servers}"),
         format!("--bridge={bridge}"),
+        format!("--pod-network-backend={pod_network_backend}"),
         format!("--cgroup-root={cgroup_root}"),
         format!("--max-pods={max_pods}"),
         format!("--v={verbosity}"),
     ];
     flags.extend(node_ip.map(|ip| format!("--node-ip={ip}")));
+    flags.extend(joined.then(|| "--joined".to_owned()));
     flags
 }
 
@@ -144,14 +148,25 @@ async fn wait_until_ready(
     settings: &Settings,
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<()> {
-    let client = server::admin(layout).await?;
-    let began = Instant::now();
-    progress("waiting for the API server");
-    let patience = tokio::time::timeout(START_PATIENCE, server::ready(&client));
     let log = layout.log("coxswain");
-    patience.await.map_err(|_| anyhow::anyhow!("the API server is not ready; see {}", log.display()))?;
+    let late = |what: String| format!("{what} is not ready after {START_PATIENCE:?}; see {}", log.display());
+    let client = if settings.joined {
+        progress("waiting for the node's certificate");
+        let kubeconfig = layout.kubeconfig("kubelet");
+        tokio::time::timeout(START_PATIENCE, exists(&kubeconfig))
+            .await
+            .map_err(|_| anyhow!(late("the node's certificate".into())))?;
+        kubeconfig::connect(layout, "kubelet").await?
+    } else {
+        progress("waiting for the API server");
+        let client = server::admin(layout).await?;
+        let patience = tokio::time::timeout(START_PATIENCE, server::ready(&client));
+        patience.await.map_err(|_| anyhow!(late("the API server".into())))?;
+        client
+    };
     progress("waiting for the node");
     let nodes: Api<Node> = Api::all(client);
+    let began = Instant::now();
     while began.elapsed() < START_PATIENCE {
         if let Ok(Some(node)) = nodes.get_opt(&settings.node_name).await
             && is_ready(&node)
@@ -160,7 +175,13 @@ async fn wait_until_ready(
         }
         tokio::time::sleep(POLL).await;
     }
-    bail!("the node {} is not ready after {START_PATIENCE:?}; see {}", settings.node_name, log.display())
+    bail!(late(format!("the node {}", settings.node_name)))
+}
+
+async fn exists(path: &Path) {
+    while !path.exists() {
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// Whether the node says that it is ready.

@@ -14,7 +14,7 @@ use deploy::{addons, cleanup, containerd, prepare, server, up};
 use k8s_openapi::api::core::v1::Node;
 use rustix::process::Pid;
 
-use crate::network::Namespace;
+use crate::network::{Namespace, Segment};
 use crate::process::Process;
 use crate::wait;
 
@@ -40,7 +40,7 @@ pub struct Cluster {
     /// From the first process's start to the API server being ready.
     pub ready_after: Duration,
     processes: BTreeMap<&'static str, Process>,
-    namespace: Option<Namespace>,
+    network: Option<(Namespace, Segment)>,
     root: PathBuf,
 }
 
@@ -71,8 +71,9 @@ impl Cluster {
     pub async fn start(form: Form, number: u8) -> Result<Self> {
         let root = std::env::temp_dir().join(format!("coxswain-e2e-{number}"));
         let layout = Layout::new(&root.join("data"), &root.join("run"));
-        remove_leftovers(&layout, &root).await?;
-        let namespace = Namespace::create(number)?;
+        remove_leftovers(&root).await?;
+        let segment = Segment::create(number)?;
+        let namespace = segment.machine(0)?;
         let settings = Settings {
             node_name: format!("node-{number}"),
             node_ip: Some(namespace.address.into()),
@@ -82,9 +83,11 @@ impl Cluster {
             cluster_domain: "cluster.local".into(),
             etcd_servers: if form == Form::Separate { "http://127.0.0.1:2379".into() } else { String::new() },
             bridge: "coxswain0".into(),
+            pod_network_backend: deploy::settings::AUTO.into(),
             cgroup_root: format!("/coxswain-e2e-{number}"),
             max_pods: 60,
             verbosity: 2,
+            joined: false,
         };
         prepare::prepare(&layout, &settings)?;
         let workshop = Workshop { cache: cache(), binaries: binaries()? };
@@ -98,7 +101,7 @@ impl Cluster {
             client,
             ready_after: Duration::ZERO,
             processes: BTreeMap::new(),
-            namespace: Some(namespace),
+            network: Some((namespace, segment)),
             root,
         };
         match cluster.bring_up().await {
@@ -117,7 +120,7 @@ impl Cluster {
         ready.context("the API server is not ready")?;
         self.ready_after = began.elapsed();
         if self.form == Form::Separate {
-            addons::apply(&self.client, &self.settings).await?;
+            addons::apply(&self.client, &self.layout, &self.settings).await?;
         }
         let nodes: Api<Node> = Api::all(self.client.clone());
         let name = self.settings.node_name.clone();
@@ -186,6 +189,14 @@ impl Cluster {
         process.start_again()
     }
 
+    /// Stops a process and starts it with these words after its own.
+    ///
+    /// # Errors
+    /// There is no such process, or it does not start.
+    pub fn restart_with(&mut self, name: &str, more: &[&str]) -> Result<()> {
+        self.processes.get_mut(name).with_context(|| format!("no process {name}"))?.restart_with(more)
+    }
+
     /// The processes, by name.
     pub fn pids(&self) -> impl Iterator<Item = (&'static str, Pid)> {
         self.processes.iter().filter_map(|(name, process)| Some((*name, process.pid()?)))
@@ -194,7 +205,23 @@ impl Cluster {
     /// The words that go before a command to run it in the node's network.
     #[must_use]
     pub fn enter(&self) -> Vec<String> {
-        self.namespace.as_ref().map(Namespace::enter).unwrap_or_default()
+        self.network.as_ref().map(|(machine, _)| machine.enter()).unwrap_or_default()
+    }
+
+    /// Makes another machine beside the cluster's own, which has the number 0.
+    ///
+    /// # Errors
+    /// The number is in use.
+    pub fn machine(&self, number: u8) -> Result<Namespace> {
+        let (_, segment) = self.network.as_ref().context("the cluster has stopped")?;
+        segment.machine(number)
+    }
+
+    /// Where the machine of this number has its files.
+    #[must_use]
+    pub fn layout_of(&self, number: u8) -> Layout {
+        let root = self.root.join(format!("machine-{number}"));
+        Layout::new(&root.join("data"), &root.join("run"))
     }
 
     /// The address of the node.
@@ -222,16 +249,20 @@ impl Cluster {
             self.processes.remove(name);
         }
         self.processes.clear();
-        let (layout, root) = (self.layout.clone(), self.root.clone());
-        self.namespace.take();
-        remove_leftovers(&layout, &root).await
+        self.network.take();
+        remove_leftovers(&self.root).await
     }
 }
 
 /// What an earlier run that was killed may have left.
-async fn remove_leftovers(layout: &Layout, root: &Path) -> Result<()> {
-    if layout.settings().exists() {
-        cleanup::node(layout).await?;
+async fn remove_leftovers(root: &Path) -> Result<()> {
+    let below =
+        std::fs::read_dir(root).into_iter().flatten().filter_map(|entry| entry.ok().map(|e| e.path()));
+    for machine in below.chain([root.to_owned()]) {
+        let layout = Layout::new(&machine.join("data"), &machine.join("run"));
+        if layout.settings().exists() {
+            cleanup::node(&layout).await?;
+        }
     }
     match std::fs::remove_dir_all(root) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

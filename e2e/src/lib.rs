@@ -1,9 +1,10 @@
 //! Whole clusters for tests and benchmarks: real binaries, real containerd, in a network namespace of their own.
 //!
-//! [`cluster`] starts and stops them, [`network`] makes the namespace, [`process`] owns the processes, [`kubectl`]
+//! [`cluster`] starts and stops them, [`joined`] adds nodes, [`network`] makes the namespace, [`process`] owns the processes, [`kubectl`]
 //! runs command-line clients, [`wait`] waits for named conditions.
 
 pub mod cluster;
+pub mod joined;
 pub mod kubectl;
 pub mod network;
 pub mod process;

@@ -1,47 +1,95 @@
-//! A network namespace that stands for a machine, joined to this one by a pair of virtual interfaces.
+//! Network namespaces that stand for machines. Those of one cluster share a segment, a bridge in a namespace of its
+//! own, where no packet rules of this machine reach; a leg of it comes out here.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The namespace; it goes when this is dropped.
+/// How many machines a segment has room for.
+const MACHINES: u8 = 13;
+
+/// What connects the machines of a cluster; it goes when this is dropped.
+#[derive(Debug)]
+pub struct Segment {
+    number: u8,
+}
+
+/// A machine; it goes when this is dropped.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
-    outside: String,
     /// The address of the machine that it stands for.
     pub address: Ipv4Addr,
 }
 
-impl Namespace {
-    /// Makes the namespace with this number (0 to 63): each has a range of four addresses.
+impl Segment {
+    /// Makes the segment with this number (0 to 15): each has a range of sixteen addresses.
     ///
     /// # Errors
     /// Not root, or the number is in use.
     pub fn create(number: u8) -> Result<Self> {
-        ensure!(number < 64, "at most 64 namespaces");
-        let base = Ipv4Addr::new(10, 213, 77, number * 4);
-        let address = |offset: u8| Ipv4Addr::from(u32::from(base) + u32::from(offset));
-        let (here, there) = (address(1), address(2));
-        let namespace = Self {
-            name: format!("coxswain-e2e-{number}"),
-            outside: format!("cxe2e{number}"),
-            address: there,
-        };
-        namespace.remove();
-        let (name, outside) = (&namespace.name, &namespace.outside);
+        ensure!(number < 16, "at most 16 segments");
+        let segment = Self { number };
+        segment.remove();
+        let (name, outside, here) = (segment.name(), segment.outside(), segment.address(1));
         run(&format!("ip netns add {name}"))?;
-        run(&format!("ip link add {outside} type veth peer name eth0 netns {name}"))?;
-        run(&format!("ip addr add {here}/30 dev {outside}"))?;
+        run(&format!("ip -n {name} link add segment type bridge"))?;
+        run(&format!("ip -n {name} link set segment up"))?;
+        run(&format!("ip link add {outside} type veth peer name outside netns {name}"))?;
+        run(&format!("ip -n {name} link set outside master segment up"))?;
+        run(&format!("ip addr add {here}/28 dev {outside}"))?;
         run(&format!("ip link set {outside} up"))?;
-        run(&format!("ip -n {name} link set lo up"))?;
-        run(&format!("ip -n {name} addr add {there}/30 dev eth0"))?;
-        run(&format!("ip -n {name} link set eth0 up"))?;
-        run(&format!("ip -n {name} route add default via {here}"))?;
-        Ok(namespace)
+        Ok(segment)
     }
 
+    /// Makes the machine with this number (from 0).
+    ///
+    /// # Errors
+    /// The segment has no room for it, or the number is in use.
+    pub fn machine(&self, number: u8) -> Result<Namespace> {
+        ensure!(number < MACHINES, "at most {MACHINES} machines");
+        let (segment, gateway) = (self.name(), self.address(1));
+        let machine =
+            Namespace { name: format!("{segment}-machine-{number}"), address: self.address(2 + number) };
+        machine.remove();
+        let (name, address) = (&machine.name, machine.address);
+        run(&format!("ip netns add {name}"))?;
+        run(&format!("ip -n {name} link add eth0 type veth peer name machine{number} netns {segment}"))?;
+        run(&format!("ip -n {segment} link set machine{number} master segment up"))?;
+        run(&format!("ip -n {name} link set lo up"))?;
+        run(&format!("ip -n {name} addr add {address}/28 dev eth0"))?;
+        run(&format!("ip -n {name} link set eth0 up"))?;
+        run(&format!("ip -n {name} route add default via {gateway}"))?;
+        Ok(machine)
+    }
+
+    fn name(&self) -> String {
+        format!("coxswain-e2e-{}", self.number)
+    }
+
+    fn outside(&self) -> String {
+        format!("cxe2e{}", self.number)
+    }
+
+    fn address(&self, place: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 213, 77, self.number * 16 + place)
+    }
+
+    fn remove(&self) {
+        // They may not be there.
+        let _ = run(&format!("ip link delete {}", self.outside()));
+        let _ = run(&format!("ip netns delete {}", self.name()));
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl Namespace {
     /// The words that go before a command to run it inside. Only the network changes: a command run by
     /// `ip netns exec` would also get another /sys, without control groups.
     #[must_use]
@@ -50,11 +98,8 @@ impl Namespace {
     }
 
     fn remove(&self) {
-        // They may not be there.
-        for command in [format!("ip link delete {}", self.outside), format!("ip netns delete {}", self.name)]
-        {
-            let _ = run(&command);
-        }
+        // It may not be there.
+        let _ = run(&format!("ip netns delete {}", self.name));
     }
 }
 

@@ -42,6 +42,19 @@ impl Process {
         Ok(())
     }
 
+    /// Stops it, and starts it once more with these words after its own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn restart_with(&mut self, more: &[&str]) -> Result<()> {
+        self.stop();
+        let own = self.words.clone();
+        self.words.extend(more.iter().map(|word| (*word).to_owned()));
+        let started = self.start_again();
+        self.words = own;
+        started
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))

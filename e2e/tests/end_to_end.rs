@@ -101,7 +101,12 @@ fn trials_of(envs: &[Arc<Env>]) -> Vec<Trial> {
         let clients = if scenario.by_every_client { envs.len() } else { 1 };
         envs.iter().take(clients).map(move |env| trial(scenario, env.clone()))
     };
-    SCENARIOS.iter().flat_map(of).collect()
+    let form = envs[0].runtime.block_on(envs[0].cluster.read()).form;
+    let possible = |scenario: &&Scenario| match form {
+        Form::OneProcess => !scenario.separate,
+        Form::Separate => !scenario.joins,
+    };
+    SCENARIOS.iter().filter(possible).flat_map(of).collect()
 }
 
 fn trial(scenario: &'static Scenario, env: Arc<Env>) -> Trial {

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::{Handle, LinkUnspec, LinkVxlan};
 
@@ -165,7 +165,9 @@ pub async fn apply_entries(handle: &Handle, device: Device, plan: &Plan) -> Resu
         }
     }
     for (address, mac) in wanted {
-        let add = handle.neighbours().add_bridge(index, &mac).destination(address.into()).replace();
+        // The device's own table, not that of a bridge it might belong to.
+        let add = handle.neighbours().add_bridge(index, &mac).flags(NeighbourFlags::Own);
+        let add = add.destination(address.into()).replace();
         add.execute().await.with_context(|| format!("say that a node is behind {address}"))?;
     }
     Ok(())

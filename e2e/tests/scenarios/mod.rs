@@ -1,6 +1,8 @@
 //! What users do with a cluster.
 
 mod failure;
+mod nodes;
+mod policies;
 mod samples;
 mod services;
 mod streams;
@@ -42,6 +44,10 @@ pub struct Scenario {
     pub hurts: bool,
     /// Whether every client must show it; else each cluster's own client does.
     pub by_every_client: bool,
+    /// Whether other machines join: only clusters in one process let them.
+    pub joins: bool,
+    /// Whether components get other flags: only in processes of their own can they.
+    pub separate: bool,
     /// Keeps it, or fails.
     pub run: Run,
 }
@@ -49,7 +55,7 @@ pub struct Scenario {
 macro_rules! scenario {
     ($module:ident::$name:ident $(, $flag:ident)*) => {
         Scenario { $($flag: true,)* ..Scenario {
-            name: stringify!($name), hurts: false, by_every_client: false, run: |env| Box::pin($module::$name(env))
+            name: stringify!($name), hurts: false, by_every_client: false, joins: false, separate: false, run: |env| Box::pin($module::$name(env))
         } }
     };
 }
@@ -59,6 +65,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(samples::deployment_serves_behind_its_service, by_every_client),
     scenario!(services::a_connection_older_than_its_service_gets_through),
     scenario!(services::endpoints_without_a_service_stay),
+    scenario!(policies::policies_decide_who_hears_whom),
     scenario!(samples::string_service_of_replication_controllers_answers, by_every_client),
     scenario!(samples::string_service_of_deployments_answers, by_every_client),
     scenario!(samples::consumer_gets_what_the_producer_makes, by_every_client),
@@ -71,6 +78,8 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(streams::exec_gives_a_terminal, by_every_client),
     scenario!(failure::pods_whose_shim_is_killed_come_back),
     scenario!(failure::killed_components_come_back_and_no_pod_notices, hurts),
+    scenario!(services::services_work_in_nftables_too, hurts, separate),
+    scenario!(nodes::a_machine_joins_and_pods_of_both_nodes_are_one_network, hurts, joins),
 ];
 
 impl Env {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use e2e::wait;
 
+use super::policies::hears;
 use super::streams::pipe;
 use super::{Env, ready_pods, sample};
 
@@ -63,4 +64,49 @@ pub async fn endpoints_without_a_service_stay(env: Arc<Env>) -> Result<()> {
     let address = kubectl.run("get endpoints own -o jsonpath={.subsets[0].addresses[0].ip}").await?;
     ensure!(address.trim() == "192.0.2.7", "{address:?}");
     env.done(&kubectl).await
+}
+
+/// The other way to write rules: it takes over from the first, and gives way to it again.
+pub async fn services_work_in_nftables_too(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("nftables").await?;
+    kubectl.run(&format!("apply -f {}", sample("deploy.yaml"))).await?;
+    let pods = ready_pods(&kubectl, "app=hello", 2).await?;
+    kubectl
+        .run("expose deployment hello --name=outside --type=NodePort --port=80 --target-port=8080")
+        .await?;
+    let port = kubectl.run("get service outside -o jsonpath={.spec.ports[0].nodePort}").await?;
+    let outside = format!("{}:{port}", env.address);
+    let mut cluster = env.cluster.write().await;
+    for mode in ["nftables", "iptables"] {
+        cluster.restart_with("kube-proxy", &[&format!("--proxy-mode={mode}")])?;
+        wait::until(&format!("{mode} alone has the rules"), || async {
+            let (tables, chains) =
+                (printed(&env, "nft list tables").await?, printed(&env, "iptables-save").await?);
+            let (in_tables, in_chains) =
+                (tables.contains("table ip kube-proxy"), chains.contains("KUBE-SVC-"));
+            Ok(((in_tables, in_chains) == (mode == "nftables", mode == "iptables")).then_some(()))
+        })
+        .await?;
+        for to in ["hello", &outside] {
+            hears(&kubectl, &pods[0], to, true).await.with_context(|| format!("in {mode}"))?;
+        }
+        kubectl.run("patch service hello -p {\"spec\":{\"selector\":{\"app\":\"nobody\"}}}").await?;
+        wait::until("a service without endpoints refuses", || async {
+            let output =
+                kubectl.output(&format!("exec {} -- timeout 5 wget -q -O - http://hello", pods[0])).await?;
+            Ok(String::from_utf8_lossy(&output.stderr).contains("refused").then_some(()))
+        })
+        .await
+        .with_context(|| format!("in {mode}"))?;
+        kubectl.run("patch service hello -p {\"spec\":{\"selector\":{\"app\":\"hello\"}}}").await?;
+        hears(&kubectl, &pods[0], "hello", true).await.with_context(|| format!("in {mode}"))?;
+    }
+    drop(cluster);
+    env.done(&kubectl).await
+}
+
+async fn printed(env: &Env, words: &str) -> Result<String> {
+    let output = env.on_node(words).output().await.with_context(|| words.to_owned())?;
+    ensure!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

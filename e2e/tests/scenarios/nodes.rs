@@ -1,0 +1,145 @@
+//! Several machines: one joins with a token, and pods of both are one network.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use e2e::cluster::Cluster;
+use e2e::joined::Joined;
+use e2e::kubectl::Kubectl;
+use e2e::wait;
+
+use super::policies::hears;
+use super::streams::pipe;
+use super::{Env, ready_pods};
+
+/// A pod on each node that serves its name, and all behind one service.
+const WEB: &str = r#"{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"web"},"spec":{
+    "selector":{"matchLabels":{"app":"web"}},"template":{"metadata":{"labels":{"app":"web"}},"spec":{
+    "terminationGracePeriodSeconds":1,"containers":[{"name":"web","image":"docker.io/library/busybox:1.36",
+    "imagePullPolicy":"Never","command":["sh","-c","echo it is $NODE > /var/www/index.html; exec httpd -f -v -h /var/www -p 8080"],
+    "env":[{"name":"NODE","valueFrom":{"fieldRef":{"fieldPath":"spec.nodeName"}}}],
+    "readinessProbe":{"httpGet":{"path":"/","port":8080},"periodSeconds":1}}]}}}}
+---
+{"apiVersion":"v1","kind":"Service","metadata":{"name":"web"},"spec":{"type":"NodePort","selector":{"app":"web"},
+    "ports":[{"port":80,"targetPort":8080}]}}"#;
+
+pub async fn a_machine_joins_and_pods_of_both_nodes_are_one_network(env: Arc<Env>) -> Result<()> {
+    let mut cluster = env.cluster.write().await;
+    let mut joined = Joined::start(&cluster, 1).await?;
+    let kubectl = env.namespace("nodes").await?;
+    let mut outcome = with_two_nodes(&cluster, &mut joined, &kubectl).await;
+    if outcome.is_ok() {
+        outcome = in_a_tunnel(&env, &mut cluster, &mut joined, &kubectl).await;
+    }
+    let name = joined.settings.node_name.clone();
+    let left = joined.leave().await;
+    env.kubectl.run(&format!("delete node {name}")).await?;
+    outcome?;
+    left?;
+    env.done(&kubectl).await
+}
+
+async fn with_two_nodes(cluster: &Cluster, joined: &mut Joined, kubectl: &Kubectl) -> Result<()> {
+    let names = [cluster.settings.node_name.clone(), joined.settings.node_name.clone()];
+    pipe(kubectl, "apply -f -", WEB).await?;
+    let pods = ready_pods(kubectl, "app=web", 2).await?;
+    for pod in &pods {
+        let on = kubectl.run(&format!("get pod {pod} -o jsonpath={{.spec.nodeName}}")).await?;
+        for other in &pods {
+            let there = kubectl.run(&format!("get pod {other} -o jsonpath={{.spec.nodeName}}")).await?;
+            let address = kubectl.run(&format!("get pod {other} -o jsonpath={{.status.podIP}}")).await?;
+            let said = ask(kubectl, pod, &format!("http://{address}:8080")).await?;
+            ensure!(said == format!("it is {there}"), "a pod of {on} heard {said:?} from one of {there}");
+        }
+        // Its name is answered by the DNS of one node, its address leads to both.
+        both_answer(&names, || ask(kubectl, pod, "http://web")).await?;
+        let log = kubectl.run(&format!("logs {pod}")).await?;
+        ensure!(log.contains("response:200"), "the log on {on} is {log:?}");
+    }
+    let port = kubectl.run("get service web -o jsonpath={.spec.ports[0].nodePort}").await?;
+    for address in [cluster.address(), joined.address().into()] {
+        let url = format!("http://{address}:{port}");
+        both_answer(&names, || ask(kubectl, &pods[0], &url)).await?;
+    }
+    policies_reach_across(kubectl, &pods).await?;
+    joined.kill_and_restart()?;
+    let counts =
+        kubectl.run("get pods -l app=web -o jsonpath={.items[*].status.containerStatuses[*].restartCount}");
+    let counts = counts.await?;
+    ensure!(counts.split_whitespace().all(|count| count == "0"), "restarts: {counts}");
+    Ok(())
+}
+
+/// Each pod's node enforces what its pods may hear.
+async fn policies_reach_across(kubectl: &Kubectl, pods: &[String]) -> Result<()> {
+    let deny = r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"deny"},
+        "spec":{"podSelector":{}}}"#;
+    let other = kubectl.run(&format!("get pod {} -o jsonpath={{.status.podIP}}", pods[1])).await?;
+    let (one, other) = (pods[0].as_str(), format!("{other}:8080"));
+    hears(kubectl, one, &other, true).await?;
+    pipe(kubectl, "apply -f -", deny).await?;
+    hears(kubectl, one, &other, false).await?;
+    kubectl.run("delete networkpolicy deny").await?;
+    hears(kubectl, one, &other, true).await
+}
+
+/// The same pods reach each other through a tunnel; the node is emptied at last.
+async fn in_a_tunnel(env: &Env, cluster: &mut Cluster, joined: &mut Joined, kubectl: &Kubectl) -> Result<()> {
+    let tunnel = ["--pod-network-backend=vxlan"];
+    cluster.restart_with("coxswain", &tunnel)?;
+    joined.restart_with(&tunnel)?;
+    wait::until("both nodes have tunnels to the other", || async {
+        let routes = env.on_node("ip route").output().await?;
+        let mut words = joined.enter().into_iter().chain(["ip".to_owned(), "route".to_owned()]);
+        let mut command = tokio::process::Command::new(words.next().unwrap_or_default());
+        let others = command.args(words).output().await?;
+        let has = |output: &[u8]| String::from_utf8_lossy(output).contains("dev flannel.1");
+        Ok((has(&routes.stdout) && has(&others.stdout)).then_some(()))
+    })
+    .await?;
+    let pods = ready_pods(kubectl, "app=web", 2).await?;
+    for (from, to) in [(&pods[0], &pods[1]), (&pods[1], &pods[0])] {
+        let address = kubectl.run(&format!("get pod {to} -o jsonpath={{.status.podIP}}")).await?;
+        hears(kubectl, from, &format!("{address}:8080"), true).await?;
+    }
+    drains(kubectl, &joined.settings.node_name).await?;
+    cluster.restart_with("coxswain", &[])
+}
+
+/// The node takes a pod, and a drain sends it away.
+async fn drains(kubectl: &Kubectl, node: &str) -> Result<()> {
+    let movable = format!(
+        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"movable","labels":{{"app":"movable"}}}},"spec":{{
+        "nodeSelector":{{"kubernetes.io/hostname":"{node}"}},"terminationGracePeriodSeconds":1,
+        "containers":[{{"name":"c","image":"docker.io/library/busybox:1.36","imagePullPolicy":"Never",
+        "command":["sleep","3600"]}}]}}}}"#
+    );
+    pipe(kubectl, "apply -f -", &movable).await?;
+    ready_pods(kubectl, "app=movable", 1).await?;
+    kubectl.run(&format!("drain {node} --ignore-daemonsets --force")).await?;
+    let left = kubectl.run("get pods -l app=movable -o name").await?;
+    ensure!(left.trim().is_empty(), "after the drain there is still {left:?}");
+    Ok(())
+}
+
+/// What a pod is told at a URL.
+async fn ask(kubectl: &Kubectl, pod: &str, url: &str) -> Result<String> {
+    Ok(kubectl.run(&format!("exec {pod} -- timeout 5 wget -q -O - {url}")).await?.trim().to_owned())
+}
+
+/// Asks until every node has answered.
+async fn both_answer<F, Fut>(names: &[String], ask: F) -> Result<()>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<String>>,
+{
+    let missing = std::sync::Mutex::new(names.to_vec());
+    wait::until("both nodes answer", || async {
+        let said = ask().await?;
+        let mut missing = missing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        missing.retain(|name| said != format!("it is {name}"));
+        Ok(missing.is_empty().then_some(()))
+    })
+    .await
+}
