@@ -23,6 +23,12 @@ pub mod etcd {
     }
 }
 
+/// Key management service `v2`: who keeps the key that an apiserver's keys are encrypted with.
+#[allow(missing_docs, clippy::all, reason = "generated from proto/kms.proto")]
+pub mod kms {
+    tonic::include_proto!("v2");
+}
+
 /// Container storage interface `v1`: what a kubelet asks of a driver of volumes.
 #[allow(missing_docs, clippy::all, reason = "generated from proto/csi.proto")]
 pub mod csi {

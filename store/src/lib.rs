@@ -215,6 +215,12 @@ pub trait Store: Send + Sync + 'static {
     /// the revision of the delete; a missing key is [`Error::Conflict`] with no current state.
     async fn delete(&self, key: &str, expect: Option<Revision>) -> Result<(KeyValue, Revision), Error>;
 
+    /// Whether the key's value is stored in another form than it would be if it were written today. A store that has
+    /// but one form never says so.
+    async fn is_outdated(&self, _key: &str) -> Result<bool, Error> {
+        Ok(false)
+    }
+
     /// Streams all changes of keys beginning with `prefix`, from revision `from` on (inclusive). Progress events
     /// arrive when nothing else does, at least every few seconds and after [`Store::request_progress`].
     async fn watch(&self, prefix: &str, from: Revision) -> Result<WatchStream, Error>;
