@@ -243,11 +243,12 @@ impl Kubelet {
         crate::plugins::run(self.layout.root().join("plugins_registry"), self.csi.clone(), tasks);
         let csi = self.csi.clone();
         tasks.spawn("csi-node", |token| async move {
+            let mut wait = Duration::from_secs(1);
             while let Err(error) = csi.introduce().await {
                 tracing::debug!(error, "cannot tell of drivers yet");
                 tokio::select! {
                     () = token.cancelled() => return,
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                    () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(60)),
                 }
             }
         });

@@ -210,6 +210,8 @@ impl Eviction {
             let (limit, left) = (text(threshold.amount.of(seen.capacity)), text(seen.available));
             message.push_str(&format!("Threshold quantity: {limit}, available: {left}. "));
         }
+        let signal = threshold.signal.name();
+        metrics::counter!("kubelet_evictions", "eviction_signal" => signal).increment(1);
         tracing::warn!(pod = types::format_pod(pod), message, "evicting pod");
         self.events.warning(pod, "Evicted", message.clone());
         let grace = if threshold.grace.is_zero() { Duration::from_secs(1) } else { self.max_grace };

@@ -23,19 +23,33 @@ pub enum Signal {
     PidAvailable,
 }
 
+const ALL: [Signal; 6] = [
+    Signal::MemoryAvailable,
+    Signal::NodeFsAvailable,
+    Signal::NodeFsInodesFree,
+    Signal::ImageFsAvailable,
+    Signal::ImageFsInodesFree,
+    Signal::PidAvailable,
+];
+
 impl Signal {
     /// By upstream's name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "memory.available" => Self::MemoryAvailable,
-            "nodefs.available" => Self::NodeFsAvailable,
-            "nodefs.inodesFree" => Self::NodeFsInodesFree,
-            "imagefs.available" => Self::ImageFsAvailable,
-            "imagefs.inodesFree" => Self::ImageFsInodesFree,
-            "pid.available" => Self::PidAvailable,
-            _ => return None,
-        })
+        ALL.into_iter().find(|signal| signal.name() == name)
+    }
+
+    /// Upstream's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MemoryAvailable => "memory.available",
+            Self::NodeFsAvailable => "nodefs.available",
+            Self::NodeFsInodesFree => "nodefs.inodesFree",
+            Self::ImageFsAvailable => "imagefs.available",
+            Self::ImageFsInodesFree => "imagefs.inodesFree",
+            Self::PidAvailable => "pid.available",
+        }
     }
 
     /// The resource that is short when the signal is.

@@ -133,7 +133,10 @@ impl Pleg {
     }
 
     async fn relist(&self, on_change: &(impl Fn(&str) + Send + Sync)) {
-        let new = match list(&self.inner.runtime).await {
+        let begun = Instant::now();
+        let listed = list(&self.inner.runtime).await;
+        metrics::histogram!("kubelet_pleg_relist_duration_seconds").record(begun.elapsed());
+        let new = match listed {
             Ok(listing) => Arc::new(listing),
             Err(error) => {
                 tracing::warn!(%error, "failed to list pods at the runtime");
@@ -171,9 +174,23 @@ impl Pleg {
     }
 }
 
+/// Shows how many pods and containers there are, under upstream's names.
+fn count(sandboxes: &[proto::cri::PodSandbox], containers: &[proto::cri::Container]) {
+    #[expect(clippy::cast_precision_loss, reason = "a metric is a floating-point number")]
+    let show = |number: usize| number as f64;
+    let ready = proto::cri::PodSandboxState::SandboxReady as i32;
+    let running = sandboxes.iter().filter(|s| s.state == ready).count();
+    metrics::gauge!("kubelet_running_pods").set(show(running));
+    for (state, name) in [(0, "created"), (1, "running"), (2, "exited"), (3, "unknown")] {
+        let number = containers.iter().filter(|c| c.state == state).count();
+        metrics::gauge!("kubelet_running_containers", "container_state" => name).set(show(number));
+    }
+}
+
 async fn list(runtime: &Runtime) -> Result<Listing, crate::runtime::Error> {
     let (sandboxes, containers) =
         tokio::try_join!(runtime.list_pod_sandboxes(None), runtime.list_containers(None))?;
+    count(&sandboxes, &containers);
     let mut listing = Listing::new();
     for sandbox in sandboxes {
         let Some(metadata) = sandbox.metadata else { continue };

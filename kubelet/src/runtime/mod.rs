@@ -236,6 +236,13 @@ impl Runtime {
         call!(self.runtime.update_pod_sandbox_resources(request), "UpdatePodSandboxResources").map(drop)
     }
 
+    /// Makes the runtime write a checkpoint of a container; a zero timeout means the ordinary one.
+    pub async fn checkpoint_container(&self, request: cri::CheckpointContainerRequest) -> Result<()> {
+        let extra = Duration::from_secs(u64::try_from(request.timeout).unwrap_or_default());
+        let timeout = self.timeout.saturating_add(extra);
+        call!(self.runtime.checkpoint_container(request), "CheckpointContainer", timeout).map(drop)
+    }
+
     /// Makes the runtime write a container's log to a new file at the same path.
     pub async fn reopen_container_log(&self, id: &str) -> Result<()> {
         let request = cri::ReopenContainerLogRequest { container_id: id.to_owned() };

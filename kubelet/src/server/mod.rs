@@ -4,6 +4,7 @@
 //! loopback port. One task per connection, and one per stream that outlives its request.
 
 mod auth;
+mod checkpoint;
 mod inspect;
 mod listen;
 mod log_handler;

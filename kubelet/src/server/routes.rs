@@ -11,7 +11,7 @@ use super::auth::Refusal;
 use super::query::{Query, decode};
 use super::respond::{Body, text};
 use super::target::Target;
-use super::{Server, inspect, log_handler, metrics, streaming};
+use super::{Server, checkpoint, inspect, log_handler, metrics, streaming};
 
 /// Answers a request, if its sender may ask it.
 pub async fn handle(
@@ -54,6 +54,10 @@ async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Response<Bod
         },
         ["run", rest @ ..] if request.method() == Method::POST => match Target::of_container(rest) {
             Some(target) => streaming::run(server, target, &query).await,
+            None => not_found(),
+        },
+        ["checkpoint", rest @ ..] if request.method() == Method::POST => match Target::of_container(rest) {
+            Some(target) => checkpoint::checkpoint(server, target, &query).await,
             None => not_found(),
         },
         ["healthz" | "livez" | "readyz", ..] => health(server, &path),

@@ -28,9 +28,9 @@ const FIELDS: [&str; 16] = [
 ];
 
 /// Builds the patch for the pod with this UID; the UID makes the API refuse it for another pod of the same name.
-#[must_use]
 ///
 /// `stale` are types of conditions that the API may still have and the status has not.
+#[must_use]
 pub fn status_patch(uid: &str, status: &PodStatus, stale: &[&str]) -> Value {
     let mut all = match serde_json::to_value(status) {
         Ok(Value::Object(map)) => map,
@@ -43,7 +43,6 @@ pub fn status_patch(uid: &str, status: &PodStatus, stale: &[&str]) -> Value {
             "conditions" => own_conditions(value, stale),
             // Merged by address, so stale ones must be replaced explicitly.
             "podIPs" | "hostIPs" => replaced(value),
-            "resources" | "allocatedResources" => replaced_map(value),
             _ => value,
         };
         patch.insert(field.to_owned(), value);
@@ -69,17 +68,6 @@ fn own_conditions(value: Value, stale: &[&str]) -> Value {
     Value::Array(own.chain(gone).collect())
 }
 
-/// Maps merge by key: what is not in it now must go.
-fn replaced_map(value: Value) -> Value {
-    match value {
-        Value::Object(mut map) => {
-            map.insert("$patch".to_owned(), json!("replace"));
-            Value::Object(map)
-        }
-        other => other,
-    }
-}
-
 fn replaced(value: Value) -> Value {
     match value {
         Value::Array(mut list) => {
@@ -101,6 +89,7 @@ mod tests {
             "podIP": "10.0.0.1",
             "podIPs": [{"ip": "10.0.0.1"}],
             "nominatedNodeName": "n",
+            "allocatedResources": {"cpu": "1"},
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "example.com/gate", "status": "True"}],
         }))
         .expect("valid");
@@ -118,5 +107,7 @@ mod tests {
             ])
         );
         assert_eq!(status["podIPs"], json!([{"ip": "10.0.0.1"}, {"$patch": "replace"}]));
+        // A map with a directive is dropped where there is nothing yet that it could replace.
+        assert_eq!(status["allocatedResources"], json!({"cpu": "1"}));
     }
 }

@@ -1,6 +1,7 @@
 //! One pod's way from its spec to running containers: a pure plan and the calls that carry it out.
 
 pub mod backoff;
+mod environment;
 mod hook_tls;
 pub mod hooks;
 mod image_volumes;

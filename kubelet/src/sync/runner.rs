@@ -5,18 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use proto::cri;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+pub use super::environment::{ContainerOptions, ImageVolumes, PodEnvironment};
 use super::image_volumes::PulledVolumes;
 use super::plan::PodPlan;
 use super::reasons::WaitingReasons;
 use crate::allocation::Record;
-use crate::cgroups::Limits;
 use crate::containers::resources::LimitSettings;
 use crate::containers::sandbox_config::{SandboxInput, sandbox_config};
 use crate::events::Events;
@@ -24,53 +23,6 @@ use crate::images::Images;
 use crate::layout::Layout;
 use crate::runtime::{Look, Runtime};
 use crate::types::{self, ContainerKind, PodStatus};
-
-/// Images that are volumes of a pod, by the volume's name, as the runtime mounts them.
-pub type ImageVolumes = HashMap<String, cri::ImageSpec>;
-
-/// What one container gets from volumes, API objects and the node.
-#[derive(Clone, Debug, Default)]
-pub struct ContainerOptions {
-    /// Environment, expanded.
-    pub env: Vec<(String, String)>,
-    /// Mounts of volumes and of `/etc/hosts`.
-    pub mounts: Vec<cri::Mount>,
-    /// Devices.
-    pub devices: Vec<cri::Device>,
-}
-
-/// What pods need that is no business of the runtime. The text of an error goes into the container's status.
-#[async_trait]
-pub trait PodEnvironment: Send + Sync {
-    /// Resolver configuration.
-    fn dns(&self, pod: &Pod) -> Result<cri::DnsConfig, String>;
-    /// Host name of the sandbox.
-    fn hostname(&self, pod: &Pod) -> Result<String, String>;
-    /// Parent cgroup, as the runtime's driver names it.
-    fn cgroup_parent(&self, pod: &Pod) -> String;
-    /// Runtime handler of the pod's RuntimeClass; empty for the default.
-    fn runtime_handler(&self, pod: &Pod) -> Result<String, String>;
-    /// Environment and mounts of one container.
-    async fn container(
-        &self,
-        pod: &Pod,
-        container: &Container,
-        pod_ips: &[String],
-        images: &ImageVolumes,
-    ) -> Result<ContainerOptions, String>;
-    /// Credentials for pulling the pod's images.
-    async fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>>;
-    /// A start takes its time, mostly to pull an image: what is known by now may be reported.
-    async fn start_is_slow(&self, pod: &Pod);
-    /// Limits of the pod's group now and as they should be; `None` where pods have no groups.
-    fn pod_limits(&self, pod: &Pod) -> Option<(Limits, Limits)>;
-    /// Sets limits of the pod's group.
-    fn limit_pod(&self, pod: &Pod, limits: &Limits) -> Result<(), String>;
-    /// Bytes of memory the pod uses.
-    fn pod_memory(&self, pod: &Pod) -> Option<u64>;
-    /// Expands `$(VARIABLES)`.
-    fn expand(&self, text: &str, env: &[(String, String)]) -> String;
-}
 
 /// A container did not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -365,7 +317,11 @@ impl PodRuntime {
         let uid = types::uid(pod);
         let result = match self.backing_off(pod, container, observed) {
             Some(failure) => Err(failure),
-            None => self.start_container(pod, container, observed, target, place).await,
+            None => {
+                let result = self.start_container(pod, container, observed, target, place).await;
+                count_start(kind, &result);
+                result
+            }
         };
         match result {
             Ok(()) => {
@@ -451,6 +407,7 @@ impl PodRuntime {
             );
             return Err(text);
         }
+        metrics::counter!("kubelet_started_pods_total").increment(1);
         let handler = inner.environment.runtime_handler(pod)?;
         let run = inner.runtime.run_pod_sandbox(config.clone(), &handler);
         let created = tokio::select! {
@@ -460,6 +417,7 @@ impl PodRuntime {
             created = run => created,
         };
         let id = created.map_err(|error| {
+            metrics::counter!("kubelet_started_pods_errors_total").increment(1);
             inner.events.warning(
                 pod,
                 "FailedCreatePodSandBox",
@@ -484,6 +442,20 @@ impl PodRuntime {
     pub(super) async fn restore(&self, id: &str, name: &str) -> Result<(Pod, Container), String> {
         let status = self.inner.runtime.container_status(id).await.map_err(|e| e.to_string())?;
         Ok(super::kill::restore_specs(&HashMap::clone(&status.labels), &status.annotations, name))
+    }
+}
+
+/// Counts a start of a container, under upstream's names.
+fn count_start(kind: ContainerKind, result: &Result<(), StartFailure>) {
+    let kind = match kind {
+        ContainerKind::Init => "init_container",
+        ContainerKind::App => "container",
+        ContainerKind::Ephemeral => "ephemeral_container",
+    };
+    metrics::counter!("kubelet_started_containers_total", "container_type" => kind).increment(1);
+    if let Err(failure) = result {
+        let labels = [("container_type", kind.to_owned()), ("code", failure.reason.clone())];
+        metrics::counter!("kubelet_started_containers_errors_total", &labels).increment(1);
     }
 }
 

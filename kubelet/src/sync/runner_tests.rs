@@ -1,6 +1,9 @@
 //! Pods against a runtime in memory: what is called, in which order, and what comes of it.
 
+use async_trait::async_trait;
+
 use super::*;
+use crate::cgroups::Limits;
 use crate::events::testing::Recorded;
 use crate::runtime::fake::FakeRuntime;
 use crate::sync::plan::{ProbeResults, plan_pod};
