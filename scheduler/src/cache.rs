@@ -9,7 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::node_info::NodeInfo;
-use crate::pod_info::{Namespaces, PodInfo, node_name};
+use crate::pod_info::{Namespaces, PodInfo, affinity, node_name};
 use crate::snapshot::{Change, Snapshot};
 
 /// The cache. One lock guards it; nothing slow happens under it.
@@ -256,14 +256,13 @@ impl Cache {
 
 /// Whether the newer state of a pod makes no difference to what is counted on its node and to other pods.
 fn counts_the_same(old: &PodInfo, new: &PodInfo) -> bool {
-    let affinity = |pod: &'_ PodInfo| pod.pod.spec.as_ref().and_then(|s| s.affinity.clone());
     old.requests == new.requests
         && old.non_zero == new.non_zero
         && old.ports == new.ports
         && old.priority == new.priority
         && old.labels() == new.labels()
         && old.is_terminating() == new.is_terminating()
-        && affinity(old) == affinity(new)
+        && affinity(&old.pod) == affinity(&new.pod)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::selector::{LabelSelector, Operator, Requirement};
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, WeightedPodAffinityTerm};
+use k8s_openapi::api::core::v1::{Affinity, Pod, PodAffinityTerm, WeightedPodAffinityTerm};
 
 use crate::resources::{Resources, non_zero_request};
 
@@ -117,6 +117,12 @@ pub fn labels(pod: &Pod) -> &BTreeMap<String, String> {
     pod.metadata.labels.as_ref().unwrap_or(&NO_LABELS)
 }
 
+/// What a pod says of where it wants to be.
+#[must_use]
+pub fn affinity(pod: &Pod) -> Option<&Affinity> {
+    pod.spec.as_ref()?.affinity.as_ref()
+}
+
 /// The node that was nominated for a pod; empty if none was.
 #[must_use]
 pub fn nominated_node(pod: &Pod) -> &str {
@@ -180,7 +186,7 @@ impl AffinityTerms {
     /// The terms of a pod; none if it has no affinity to pods.
     #[must_use]
     pub fn of(pod: &Pod) -> Option<Self> {
-        let affinity = pod.spec.as_ref()?.affinity.as_ref()?;
+        let affinity = affinity(pod)?;
         let (near, away) = (affinity.pod_affinity.as_ref(), affinity.pod_anti_affinity.as_ref());
         if near.is_none() && away.is_none() {
             return None;

@@ -30,7 +30,7 @@ fn without_changes_the_plugins_are_upstreams() {
         "TaintToleration=3 NodeAffinity=2 NodeResourcesFit=1 VolumeBinding=1 PodTopologySpread=2 \
          InterPodAffinity=2 NodeResourcesBalancedAllocation=1 ImageLocality=1"
     );
-    assert_eq!(filters(&framework).len(), 12);
+    assert_eq!(filters(&framework).len(), 13);
     assert_eq!(framework.bind.len(), 1);
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Node, PersistentVolume, PersistentVolumeClaim, Pod, PodExtendedResourceClaimStatus, PodResourceClaimStatus,
-    PodSpec, ResourceRequirements,
+    Node, PersistentVolume, PersistentVolumeClaim, Pod, PodExtendedResourceClaimStatus,
+    PodResourceClaimStatus, PodSpec, ResourceRequirements,
 };
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
@@ -324,7 +324,8 @@ fn claims(pod: &Pod) -> (&[PodResourceClaimStatus], Option<&PodExtendedResourceC
 /// What the status says of the resources of containers.
 fn resizes(pod: &Pod) -> Vec<Option<&ResourceRequirements>> {
     let status = pod.status.as_ref();
-    let containers = status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses));
+    let containers =
+        status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses));
     containers.flatten().map(|container| container.resources.as_ref()).collect()
 }
 

@@ -17,7 +17,7 @@ use crate::framework::{
 };
 use crate::node_info::NodeInfo;
 use crate::pod_info::{
-    AffinityTerms, Namespaces, PodInfo, Term, matches_all, node_name, nominated_node, uid,
+    AffinityTerms, Namespaces, PodInfo, Term, affinity, matches_all, node_name, nominated_node, uid,
 };
 use crate::snapshot::Snapshot;
 
@@ -40,14 +40,10 @@ impl InterPodAffinity {
 
 /// Whether the two pods are the same to all terms, and have the same terms.
 fn are_alike(one: &Arc<PodInfo>, other: &Arc<PodInfo>) -> bool {
-    let terms = |pod: &'_ PodInfo| {
-        let affinity = pod.pod.spec.as_ref().and_then(|s| s.affinity.as_ref());
-        affinity.map(|a| (a.pod_affinity.clone(), a.pod_anti_affinity.clone()))
-    };
     one.namespace() == other.namespace()
         && one.labels() == other.labels()
         && one.affinity.is_some() == other.affinity.is_some()
-        && (one.affinity.is_none() || terms(one) == terms(other))
+        && (one.affinity.is_none() || affinity(&one.pod) == affinity(&other.pod))
 }
 
 /// Numbers by topology key and domain.

@@ -1,6 +1,9 @@
 //! The plugins, one file each.
 
 pub mod default_binder;
+pub mod dynamic_resources;
+#[cfg(test)]
+mod hint_tests;
 pub mod image_locality;
 pub mod inter_pod_affinity;
 pub mod node_affinity;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::default_binder::DefaultBinder;
+use super::dynamic_resources::{Devices, DynamicResources};
 use super::image_locality::ImageLocality;
 use super::inter_pod_affinity::InterPodAffinity;
 use super::node_affinity::NodeAffinity;
@@ -30,6 +31,8 @@ pub struct Parts {
     pub listers: Listers,
     /// What is known of storage.
     pub volumes: Volumes,
+    /// What is known of devices.
+    pub devices: Devices,
     /// Which pods wait for evictions.
     pub preempting: Arc<Preempting>,
 }
@@ -39,6 +42,7 @@ impl Default for Parts {
         Self {
             listers: Listers::default(),
             volumes: Volumes::default(),
+            devices: Devices::default(),
             preempting: Arc::new(Preempting::new(|_| None)),
         }
     }
@@ -63,6 +67,7 @@ pub fn plugin(name: &str, arguments: &Arguments, parts: &Parts) -> Option<Arc<dy
             Arc::new(PodTopologySpread::new(&arguments.pod_topology_spread, &parts.listers))
         }
         "InterPodAffinity" => Arc::new(InterPodAffinity::new(&arguments.inter_pod_affinity)),
+        "DynamicResources" => Arc::new(DynamicResources::new(&parts.devices)),
         "DefaultPreemption" => {
             Arc::new(DefaultPreemption::new(arguments.default_preemption, parts.preempting.clone()))
         }

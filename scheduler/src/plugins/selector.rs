@@ -1,5 +1,7 @@
 //! Node selector terms: `nodeSelector` and required node affinity.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
 };
@@ -9,12 +11,16 @@ pub fn node_affinity(pod: &Pod) -> Option<&NodeAffinity> {
     pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()
 }
 
+/// The node selector of a pod.
+pub fn node_selector(pod: &Pod) -> Option<&BTreeMap<String, String>> {
+    pod.spec.as_ref()?.node_selector.as_ref()
+}
+
 /// Whether the pod requires anything of its node.
 pub fn requires_node(pod: &Pod) -> bool {
-    let selector = pod.spec.as_ref().and_then(|s| s.node_selector.as_ref());
     let required =
         node_affinity(pod).and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    selector.is_some() || required.is_some()
+    node_selector(pod).is_some() || required.is_some()
 }
 
 /// Whether the node is one the pod requires: its `nodeSelector`, and one of its required affinity terms.

@@ -256,8 +256,10 @@ impl Queue {
             }
             let Some(mut waiting) = self.take_unschedulable(&uid) else { break };
             waiting.flushed = true;
-            // It starts to wait anew, lest a gated one be looked at again and again.
-            waiting.since = now;
+            if waiting.gated_by.is_some() {
+                // It starts to wait anew, lest it be looked at again and again.
+                waiting.since = now;
+            }
             self.requeue(waiting, events::Strategy::AfterBackoff, "UnschedulableTimeout", now);
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn watch(factory: &SharedInformerFactory, shared: &Arc<Shared>) {
     watch_storage(factory, shared);
 }
 
-/// What happens to storage matters to waiting pods, and to those that are about to be bound.
+/// What happens to storage and devices matters to waiting pods, and to those that are about to be bound.
 fn watch_storage(factory: &SharedInformerFactory, shared: &Arc<Shared>) {
     let to = shared.clone();
     factory.informer::<PersistentVolume>().subscribe(move |event| {
@@ -40,6 +40,9 @@ fn watch_storage(factory: &SharedInformerFactory, shared: &Arc<Shared>) {
     tell(factory, shared, Resource::CsiDriver, Object::CsiDriver);
     tell(factory, shared, Resource::CsiStorageCapacity, Object::CsiCapacity);
     tell(factory, shared, Resource::VolumeAttachment, Object::Attachment);
+    tell(factory, shared, Resource::ResourceClaim, Object::ResourceClaim);
+    tell(factory, shared, Resource::ResourceSlice, Object::ResourceSlice);
+    tell(factory, shared, Resource::DeviceClass, Object::DeviceClass);
 }
 
 /// Tells the queue of every change of objects of one type.

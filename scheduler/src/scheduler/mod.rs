@@ -29,6 +29,7 @@ use crate::config::{KubeSchedulerConfiguration, profile};
 use crate::extender::{Extender, HttpExtender};
 use crate::flags::Config;
 use crate::listers::Listers;
+use crate::plugins::dynamic_resources::Devices;
 use crate::plugins::registry::Parts;
 use crate::preemption::Preempting;
 use crate::profiles::Profiles;
@@ -118,6 +119,7 @@ impl Shared {
         let parts = Parts {
             listers: Listers::new(factory),
             volumes: volumes.clone(),
+            devices: Devices::new(factory),
             preempting: preempting.clone(),
         };
         let frameworks: Result<Vec<_>, _> =

@@ -32,6 +32,8 @@ struct Objects {
     watchers: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
     /// Method and path of every write.
     writes: Vec<String>,
+    /// What is gone, as it was at last.
+    deleted: Vec<Value>,
     /// How many bindings are still to be refused.
     refuse_bindings: usize,
 }
@@ -80,6 +82,7 @@ impl Objects {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.tell("DELETED", collection, &object);
+        self.deleted.push(object.clone());
         Some(object)
     }
 }
@@ -89,8 +92,11 @@ fn text(value: &Value) -> Body {
 }
 
 fn status(code: u16, reason: &str) -> (u16, Body) {
-    (code, text(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                        "reason": reason, "message": reason, "code": code})))
+    (
+        code,
+        text(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                        "reason": reason, "message": reason, "code": code})),
+    )
 }
 
 impl Api {
@@ -142,7 +148,12 @@ fn read(objects: &mut Objects, collection: &str, query: &str) -> (u16, Body) {
     let here = objects.objects.iter().filter(|((c, _), _)| c == collection);
     let items: Vec<_> = here.map(|(_, object)| object.clone()).collect();
     let version = objects.version.to_string();
-    (200, text(&json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items})))
+    (
+        200,
+        text(
+            &json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}),
+        ),
+    )
 }
 
 fn write(objects: &mut Objects, method: &Method, at: (&str, &str, &str), body: &Value) -> (u16, Body) {
@@ -153,7 +164,9 @@ fn write(objects: &mut Objects, method: &Method, at: (&str, &str, &str), body: &
     let known = objects.objects.get(&(collection.to_owned(), name.to_owned())).cloned();
     let Some(mut object) = known else { return status(404, "NotFound") };
     match (method.as_str(), subresource) {
-        ("DELETE", _) => objects.delete(collection, name).map_or(status(404, "NotFound"), |o| (200, text(&o))),
+        ("DELETE", _) => {
+            objects.delete(collection, name).map_or(status(404, "NotFound"), |o| (200, text(&o)))
+        }
         ("POST", "binding") if objects.refuse_bindings > 0 => {
             objects.refuse_bindings -= 1;
             status(500, "InternalError")
@@ -209,8 +222,12 @@ impl Running {
     }
 
     fn node(&self, name: &str) {
-        self.api.put(NODES, &format!("/{name}"), json!({"metadata": {"name": name},
-            "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}}}));
+        self.api.put(
+            NODES,
+            &format!("/{name}"),
+            json!({"metadata": {"name": name},
+            "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}}}),
+        );
     }
 
     fn pod(&self, name: &str, extra: Value) {
@@ -264,14 +281,11 @@ async fn a_more_important_pod_takes_the_place_of_a_less_important_one() {
     running.node("n1");
     running.pod("low", sized("2", json!({"nodeName": "n1", "priority": 1})));
     running.pod("high", sized("2", json!({"priority": 10})));
-    let marked = running.pod_until("low", |pod| {
-        let condition = condition(pod?, "DisruptionTarget")?;
-        Some((condition["reason"].clone(), condition["message"].clone()))
-    });
-    let (reason, message) = marked.await;
-    assert_eq!(reason, "PreemptionByScheduler");
-    assert_eq!(message, "default-scheduler: preempting to accommodate a higher priority pod");
-    running.pod_until("low", |pod| pod.is_none().then_some(())).await;
+    let gone = running.api.until(|objects| objects.deleted.first().cloned()).await;
+    assert_eq!(gone["metadata"]["name"], "low");
+    let condition = condition(&gone, "DisruptionTarget").expect("a condition");
+    assert_eq!(condition["reason"], "PreemptionByScheduler");
+    assert_eq!(condition["message"], "default-scheduler: preempting to accommodate a higher priority pod");
     assert_eq!(running.bound_to("high").await, "n1");
     let nominated = running.pod_until("high", |pod| Some(pod?["status"]["nominatedNodeName"].clone())).await;
     assert_eq!(nominated, "n1");

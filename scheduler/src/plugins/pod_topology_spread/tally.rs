@@ -9,7 +9,7 @@ use super::HOSTNAME;
 use super::constraints::{Constraint, has_all};
 use crate::framework::memo::Count;
 use crate::node_info::NodeInfo;
-use crate::plugins::selector::{node_affinity, required_matches};
+use crate::plugins::selector::{node_affinity, node_selector, required_matches};
 use crate::plugins::taint_toleration::{is_kept_away, tolerations};
 use crate::pod_info::PodInfo;
 use crate::snapshot::Snapshot;
@@ -35,11 +35,10 @@ impl Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        let selector = |key: &'_ Self| key.pod.pod.spec.as_ref().and_then(|s| s.node_selector.clone());
         self.need_all == other.need_all
             && self.pod.namespace() == other.pod.namespace()
             && self.constraints == other.constraints
-            && selector(self) == selector(other)
+            && node_selector(&self.pod.pod) == node_selector(&other.pod.pod)
             && node_affinity(&self.pod.pod) == node_affinity(&other.pod.pod)
             && tolerations(&self.pod.pod) == tolerations(&other.pod.pod)
     }
