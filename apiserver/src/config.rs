@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::audit::AuditConfig;
+use crate::authn::structured::OidcFlags;
+use crate::authn::webhook::WebhookConfig;
+use crate::authz::setup::AuthorizationConfig;
+use crate::server::tls::TlsConfig;
 
 /// Where objects live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +69,14 @@ pub struct AuthenticationConfig {
     pub client_ca_file: Option<PathBuf>,
     /// Whether requests without credentials are let through as `system:anonymous`.
     pub anonymous: bool,
+    /// Whether somebody has said so; a configuration file must not say it again.
+    pub anonymous_given: bool,
+    /// File with the `AuthenticationConfiguration`.
+    pub configuration_file: Option<PathBuf>,
+    /// The issuer that flags name.
+    pub oidc: Option<OidcFlags>,
+    /// The webhook that knows tokens.
+    pub webhook: Option<WebhookConfig>,
     /// CSV file of static bearer tokens.
     pub token_auth_file: Option<PathBuf>,
     /// Whether bootstrap tokens (Secrets in kube-system) authenticate.
@@ -141,14 +153,16 @@ pub struct Config {
     pub serving_cert: ServingCert,
     /// Blocks that Service addresses come from; the first one is the default family.
     pub service_cluster_ip_ranges: Vec<Cidr>,
+    /// What else there is to say about TLS.
+    pub tls: TlsConfig,
     /// Ports that NodePort Services get.
     pub service_node_ports: PortRange,
     /// If not zero, the `kubernetes` Service is of type NodePort on this port.
     pub kubernetes_service_node_port: u16,
     /// Who may be believed.
     pub authentication: AuthenticationConfig,
-    /// Authorizers in order: `Node`, `RBAC`, `AlwaysAllow`, `AlwaysDeny`.
-    pub authorization_modes: Vec<String>,
+    /// Who decides what they may.
+    pub authorization: AuthorizationConfig,
     /// Admission plugins beyond the default set.
     pub enable_admission_plugins: Vec<String>,
     /// Admission plugins of the default set that are off.
@@ -200,12 +214,13 @@ impl Default for Config {
             service_node_ports: PortRange { base: 30000, size: 2768 },
             kubernetes_service_node_port: 0,
             authentication: AuthenticationConfig {
+            tls: TlsConfig::default(),
                 anonymous: true,
                 service_account_lookup: true,
                 service_account_extend_token_expiration: true,
                 ..AuthenticationConfig::default()
             },
-            authorization_modes: vec!["Node".to_owned(), "RBAC".to_owned()],
+            authorization: AuthorizationConfig::default(),
             enable_admission_plugins: Vec::new(),
             disable_admission_plugins: Vec::new(),
             allow_privileged: true,

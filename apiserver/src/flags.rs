@@ -3,18 +3,21 @@
 //! Flags that other installations pass and that mean nothing here (because what they tune does not exist) are
 //! accepted and reported once; see [`WITHOUT_EFFECT`]. Any other unknown flag is an error.
 
+mod audit;
+mod authentication;
+mod authorization;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use crate::audit::AuditConfig;
-use crate::audit::log::LogConfig;
-use crate::config::{
-    AuthenticationConfig, Cidr, Config, KubeletClientConfig, PortRange, RequestHeaderConfig, ServingCert,
-    StorageConfig,
-};
+use self::audit::AuditFlags;
+use self::authentication::AuthenticationFlags;
+use self::authorization::AuthorizationFlags;
+use crate::config::{Cidr, Config, KubeletClientConfig, PortRange, ServingCert, StorageConfig};
+use crate::server::tls;
 
 /// Flags of kube-apiserver.
 #[derive(Clone, Debug, Parser)]
@@ -64,12 +67,20 @@ pub struct Flags {
     /// Key of the serving certificate, PEM
     #[arg(long, requires = "tls_cert_file")]
     tls_private_key_file: Option<PathBuf>,
+    /// The oldest version of TLS that is spoken: VersionTLS12 or VersionTLS13 (older names mean VersionTLS12)
+    #[arg(long, default_value = "VersionTLS12")]
+    tls_min_version: tls::Version,
+    /// Suites of TLS 1.2 that are spoken, by Go's names; all if not given
+    #[arg(long, value_delimiter = ',')]
+    tls_cipher_suites: Vec<String>,
+    /// certificate,key or certificate,key:name,*.name for clients that ask for a name; may be given more than once
+    #[arg(long)]
+    tls_sni_cert_key: Vec<tls::SniCert>,
     /// Where a self-signed serving certificate is kept when --tls-cert-file is not given
     #[arg(long, default_value = "/var/run/kubernetes")]
     cert_dir: PathBuf,
-    /// CA bundle that client certificates are verified against
-    #[arg(long)]
-    client_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    authentication: AuthenticationFlags,
     /// Address block (or two of different families, separated by a comma) for Services
     #[arg(long, value_delimiter = ',', default_value = "10.0.0.0/24")]
     service_cluster_ip_range: Vec<Cidr>,
@@ -79,30 +90,6 @@ pub struct Flags {
     /// If not 0, the kubernetes Service is of type NodePort on this port
     #[arg(long, default_value_t = 0)]
     kubernetes_service_node_port: u16,
-    /// Keys (PEM) that verify service account tokens; may be given more than once
-    #[arg(long)]
-    service_account_key_file: Vec<PathBuf>,
-    /// Private key (PEM) that signs service account tokens
-    #[arg(long)]
-    service_account_signing_key_file: Option<PathBuf>,
-    /// Issuer of service account tokens; may be given more than once, the first one signs
-    #[arg(long)]
-    service_account_issuer: Vec<String>,
-    /// URI of the key set in the discovery document
-    #[arg(long)]
-    service_account_jwks_uri: Option<String>,
-    /// Whether service account tokens are checked against the objects they are bound to
-    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    service_account_lookup: bool,
-    /// Whether tokens injected into pods live longer than asked for, for clients that do not reload them
-    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    service_account_extend_token_expiration: bool,
-    /// Longest life a service account token may be asked for
-    #[arg(long, value_parser = duration)]
-    service_account_max_token_expiration: Option<Duration>,
-    /// Audiences of this API; the issuer if not given
-    #[arg(long, value_delimiter = ',')]
-    api_audiences: Vec<String>,
     /// Client certificate for kubelets
     #[arg(long)]
     kubelet_client_certificate: Option<PathBuf>,
@@ -122,18 +109,8 @@ pub struct Flags {
     /// Longest wait for a kubelet's answer
     #[arg(long, default_value = "5s", value_parser = duration)]
     kubelet_timeout: Duration,
-    /// Authorizers, in order: Node, RBAC, AlwaysAllow, AlwaysDeny
-    #[arg(long, value_delimiter = ',', default_value = "Node,RBAC")]
-    authorization_mode: Vec<String>,
-    /// Whether requests without credentials pass as system:anonymous
-    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    anonymous_auth: bool,
-    /// CSV file of static tokens: token,user,uid,"group1,group2"
-    #[arg(long)]
-    token_auth_file: Option<PathBuf>,
-    /// Whether bootstrap tokens authenticate
-    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    enable_bootstrap_token_auth: bool,
+    #[command(flatten)]
+    authorization: AuthorizationFlags,
     /// Admission plugins to add to the default set
     #[arg(long, value_delimiter = ',', alias = "admission-control")]
     enable_admission_plugins: Vec<String>,
@@ -143,24 +120,6 @@ pub struct Flags {
     /// Whether privileged containers may be asked for
     #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     allow_privileged: bool,
-    /// CA bundle for the client certificate of a front proxy whose --requestheader-*-headers are believed
-    #[arg(long)]
-    requestheader_client_ca_file: Option<PathBuf>,
-    /// Common names a front proxy may have; any if empty
-    #[arg(long, value_delimiter = ',')]
-    requestheader_allowed_names: Vec<String>,
-    /// Headers that hold the user name
-    #[arg(long, value_delimiter = ',', default_value = "x-remote-user")]
-    requestheader_username_headers: Vec<String>,
-    /// Headers that hold the uid
-    #[arg(long, value_delimiter = ',')]
-    requestheader_uid_headers: Vec<String>,
-    /// Headers that hold groups
-    #[arg(long, value_delimiter = ',', default_value = "x-remote-group")]
-    requestheader_group_headers: Vec<String>,
-    /// Prefixes of headers that hold extra values
-    #[arg(long, value_delimiter = ',', default_value = "x-remote-extra-")]
-    requestheader_extra_headers_prefix: Vec<String>,
     /// Client certificate shown to aggregated servers and webhooks
     #[arg(long, requires = "proxy_client_key_file")]
     proxy_client_cert_file: Option<PathBuf>,
@@ -188,21 +147,8 @@ pub struct Flags {
     /// Feature gates, for example A=true,B=false
     #[arg(long, value_delimiter = ',', value_parser = switch)]
     feature_gates: Vec<(String, bool)>,
-    /// File with the policy that says what of which requests is written to the audit log
-    #[arg(long)]
-    audit_policy_file: Option<PathBuf>,
-    /// The audit log; - for the standard output
-    #[arg(long)]
-    audit_log_path: Option<PathBuf>,
-    /// Days that old audit logs are kept; 0 for ever
-    #[arg(long, default_value_t = 0)]
-    audit_log_maxage: u64,
-    /// Old audit logs that are kept; 0 for all
-    #[arg(long, default_value_t = 0)]
-    audit_log_maxbackup: usize,
-    /// Megabytes at which an audit log is put aside; 0 for 100
-    #[arg(long, default_value_t = 0)]
-    audit_log_maxsize: u64,
+    #[command(flatten)]
+    audit: AuditFlags,
     /// How long the server goes on serving after it was asked to stop
     #[arg(long, default_value = "0s", value_parser = duration)]
     shutdown_delay_duration: Duration,
@@ -222,15 +168,8 @@ pub const WITHOUT_EFFECT: &[&str] = &[
     "admission-control-config-file",
     "allow-metric-labels",
     "apiserver-count",
-    "audit-log-batch-buffer-size",
     "audit-log-compress",
     "audit-log-format",
-    "audit-log-mode",
-    "audit-webhook-config-file",
-    "authentication-token-webhook-cache-ttl",
-    "authentication-token-webhook-version",
-    "authorization-webhook-cache-authorized-ttl",
-    "authorization-webhook-cache-unauthorized-ttl",
     "cloud-config",
     "cloud-provider",
     "contention-profiling",
@@ -273,9 +212,6 @@ pub const WITHOUT_EFFECT: &[&str] = &[
     "storage-backend",
     "storage-media-type",
     "strict-transport-security-directives",
-    "tls-cipher-suites",
-    "tls-min-version",
-    "tls-sni-cert-key",
     "tracing-config-file",
     "vmodule",
     "watch-cache",
@@ -331,15 +267,12 @@ impl Flags {
 
     /// Checks the flags against each other and makes the configuration of them.
     pub fn into_config(self) -> anyhow::Result<Config> {
-        const MODES: [&str; 4] = ["Node", "RBAC", "AlwaysAllow", "AlwaysDeny"];
-        if let Some(mode) = self.authorization_mode.iter().find(|mode| !MODES.contains(&mode.as_str())) {
-            anyhow::bail!("--authorization-mode: {mode:?} is not one of {}", MODES.join(", "));
-        }
         if self.service_cluster_ip_range.len() > 2 {
             anyhow::bail!("--service-cluster-ip-range takes at most two blocks");
         }
+        let given = &self.authentication;
         for file in
-            [&self.client_ca_file, &self.tls_cert_file, &self.tls_private_key_file, &self.token_auth_file]
+            [&given.client_ca_file, &self.tls_cert_file, &self.tls_private_key_file, &given.token_auth_file]
                 .into_iter()
                 .flatten()
         {
@@ -347,10 +280,15 @@ impl Flags {
         }
         Ok(Config {
             storage: self.storage(),
-            authentication: self.authentication(),
+            authentication: self.authentication.into_config(self.authorization.always_allow())?,
             serving_cert: match (self.tls_cert_file, self.tls_private_key_file) {
                 (Some(cert), Some(key)) => ServingCert::Files { cert, key },
                 _ => ServingCert::Directory(self.cert_dir),
+            },
+            tls: tls::TlsConfig {
+                min_version: self.tls_min_version,
+                suites: tls::Suites::named(self.tls_cipher_suites).map_err(anyhow::Error::msg)?,
+                sni: self.tls_sni_cert_key,
             },
             storage_prefix: format!("/{}", self.etcd_prefix.trim_matches('/')),
             compaction_interval: self.etcd_compaction_interval,
@@ -360,7 +298,7 @@ impl Flags {
             service_cluster_ip_ranges: self.service_cluster_ip_range,
             service_node_ports: self.service_node_port_range,
             kubernetes_service_node_port: self.kubernetes_service_node_port,
-            authorization_modes: self.authorization_mode,
+            authorization: self.authorization.into_config()?,
             enable_admission_plugins: self.enable_admission_plugins,
             disable_admission_plugins: self.disable_admission_plugins,
             allow_privileged: self.allow_privileged,
@@ -379,15 +317,7 @@ impl Flags {
             max_mutating_requests_inflight: self.max_mutating_requests_inflight,
             runtime_config: self.runtime_config,
             feature_gates: self.feature_gates,
-            audit: AuditConfig {
-                policy_file: self.audit_policy_file,
-                log: self.audit_log_path.map(|path| LogConfig {
-                    path,
-                    max_size: self.audit_log_maxsize,
-                    max_backup: self.audit_log_maxbackup,
-                    max_age: self.audit_log_maxage,
-                }),
-            },
+            audit: self.audit.into_config()?,
             shutdown_grace: Duration::from_secs(10),
             default_not_ready_toleration_seconds: self.default_not_ready_toleration_seconds,
             default_unreachable_toleration_seconds: self.default_unreachable_toleration_seconds,
@@ -406,38 +336,13 @@ impl Flags {
             }
         }
     }
-
-    fn authentication(&self) -> AuthenticationConfig {
-        AuthenticationConfig {
-            client_ca_file: self.client_ca_file.clone(),
-            anonymous: self.anonymous_auth,
-            token_auth_file: self.token_auth_file.clone(),
-            bootstrap_tokens: self.enable_bootstrap_token_auth,
-            service_account_key_files: self.service_account_key_file.clone(),
-            service_account_signing_key_file: self.service_account_signing_key_file.clone(),
-            service_account_issuers: self.service_account_issuer.clone(),
-            service_account_jwks_uri: self.service_account_jwks_uri.clone(),
-            api_audiences: self.api_audiences.clone(),
-            service_account_lookup: self.service_account_lookup,
-            service_account_extend_token_expiration: self.service_account_extend_token_expiration,
-            service_account_max_token_expiration: self.service_account_max_token_expiration,
-            request_header: RequestHeaderConfig {
-                client_ca_file: self.requestheader_client_ca_file.clone(),
-                allowed_names: self.requestheader_allowed_names.clone(),
-                username_headers: self.requestheader_username_headers.clone(),
-                uid_headers: self.requestheader_uid_headers.clone(),
-                group_headers: self.requestheader_group_headers.clone(),
-                extra_headers_prefix: self.requestheader_extra_headers_prefix.clone(),
-            },
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Config, String> {
+    pub(super) fn parse(line: &str) -> Result<Config, String> {
         let args = std::iter::once("kube-apiserver").chain(line.split_whitespace());
         Flags::try_parse_args(args).map_err(|e| e.to_string())?.into_config().map_err(|e| e.to_string())
     }

@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod cacher;
 pub mod codec;
 pub mod config;
+pub mod config_file;
 pub mod extensions;
 pub mod flags;
 pub mod flow_schemas;
@@ -27,6 +28,8 @@ pub mod remote;
 pub mod request;
 pub mod server;
 pub mod streaming;
+pub mod ttl_cache;
+pub mod url;
 pub mod webhook;
 
 pub use config::Config;

@@ -11,6 +11,7 @@ mod derived;
 mod expressions;
 mod limit_ranger;
 mod matching;
+mod metrics;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_resize;

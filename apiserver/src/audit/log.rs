@@ -7,8 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::event::Event;
-
 /// Where events go and how much of them is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogConfig {
@@ -50,20 +48,19 @@ impl Log {
         Ok(Self { config, open: Mutex::new(open) })
     }
 
-    /// Writes one event; it is in the file when this returns.
+    /// Writes one line; it is in the file when this returns.
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn write(&self, event: &Event) -> io::Result<()> {
-        let line = event.line();
+    pub fn write(&self, line: &[u8]) -> io::Result<()> {
         let mut open = self.open.lock();
-        let Some((file, size)) = open.as_mut() else { return io::stdout().lock().write_all(&line) };
+        let Some((file, size)) = open.as_mut() else { return io::stdout().lock().write_all(line) };
         let most = MEGABYTE * if self.config.max_size == 0 { DEFAULT_SIZE } else { self.config.max_size };
         if *size > 0 && *size + line.len() as u64 > most {
             self.put_aside()?;
             (*file, *size) = append(&self.config.path)?;
         }
-        file.write_all(&line)?;
+        file.write_all(line)?;
         *size += line.len() as u64;
         Ok(())
     }
@@ -127,11 +124,12 @@ fn superfluous(found: Vec<(PathBuf, SystemTime)>, config: &LogConfig, now: Syste
 
 #[cfg(test)]
 mod tests {
+    use super::super::event::Event;
     use super::super::policy::Level;
     use super::*;
 
-    fn event(text: &str) -> Event {
-        Event::new(Level::Metadata, text.to_owned(), String::new())
+    fn event(text: &str) -> Vec<u8> {
+        Event::new(Level::Metadata, text.to_owned(), String::new()).line()
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The audit log: who asked for what, and what came of it (upstream `apiserver/pkg/audit` and the filter `WithAudit`).
 //!
 //! A [`Policy`] says what is written down of a request; a [`Record`] accompanies the request and writes an
-//! [`event::Event`] at each stage to the [`log`].
+//! [`event::Event`] at each stage, which a [`backend`] hands on to the [`log`] or a webhook.
 
+pub mod backend;
 pub mod event;
 pub mod log;
 pub mod policy;
@@ -11,16 +12,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use api::status::ApiError;
+use client::Tasks;
 use http::header::USER_AGENT;
 use http::{HeaderMap, Uri};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use metrics::counter;
 use parking_lot::Mutex;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::backend::{Backend, BackendConfig, Output, Written};
 use self::event::{Event, ObjectRef};
 use self::log::{Log, LogConfig};
 pub use self::policy::{Level, Policy, Stage};
@@ -28,14 +34,30 @@ use crate::authn::User;
 use crate::authz::Decision;
 use crate::request::RequestInfo;
 use crate::server::listener::Peer;
+use crate::webhook::{Client, Retry};
 
 /// What is configured.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AuditConfig {
     /// The policy; without one nothing is written.
     pub policy_file: Option<PathBuf>,
-    /// Where events go; without it nothing is written.
+    /// The file that events go to.
     pub log: Option<LogConfig>,
+    /// How they get there.
+    pub log_backend: BackendConfig,
+    /// The webhook that events go to.
+    pub webhook: Option<WebhookConfig>,
+}
+
+/// A webhook that hears of events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebhookConfig {
+    /// The kubeconfig file that names it.
+    pub file: PathBuf,
+    /// How long it is waited before it is called again after a failure.
+    pub initial_backoff: Duration,
+    /// How events get there.
+    pub backend: BackendConfig,
 }
 
 /// Longer names of clients are cut.
@@ -44,7 +66,10 @@ const AGENT: usize = 1024;
 /// The policy and where events go.
 pub struct Audit {
     policy: Policy,
-    log: Log,
+    backends: Vec<Backend>,
+    /// Cancelled when no more requests come.
+    stop: CancellationToken,
+    _guard: DropGuard,
 }
 
 /// What a request says of itself beside its line.
@@ -60,23 +85,53 @@ pub struct Facts<'a> {
 }
 
 impl Audit {
-    /// Reads the policy and opens the log, if both are configured.
+    /// Reads the policy and opens where events go, if both are configured.
     ///
     /// # Errors
     /// When one of them cannot be used.
-    pub fn open(config: &AuditConfig) -> anyhow::Result<Option<Arc<Self>>> {
-        let (Some(file), Some(log)) = (&config.policy_file, &config.log) else { return Ok(None) };
+    pub fn open(config: &AuditConfig, tasks: &Tasks) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(file) = &config.policy_file else { return Ok(None) };
         let text = std::fs::read(file)
             .with_context(|| format!("failed to read file path {:?}", file.display().to_string()))?;
         let policy = Policy::parse(&text).with_context(|| format!("audit policy {}", file.display()))?;
-        let log = Log::open(log.clone()).with_context(|| format!("audit log {}", log.path.display()))?;
-        Ok(Some(Arc::new(Self { policy, log })))
+        let (stop, mut backends) = (CancellationToken::new(), Vec::new());
+        if let Some(log) = &config.log {
+            let opened = Log::open(log.clone());
+            let opened = opened.with_context(|| format!("audit log {}", log.path.display()))?;
+            let output = Output::Log(Arc::new(opened));
+            backends.push(Backend::start(output, &config.log_backend, tasks, &stop));
+        }
+        if let Some(webhook) = &config.webhook {
+            let client = Client::from_kubeconfig(&webhook.file, None).context("audit webhook")?;
+            let retry = Retry { first: webhook.initial_backoff, always: true };
+            let output = Output::Webhook(Arc::new(client), retry);
+            backends.push(Backend::start(output, &webhook.backend, tasks, &stop));
+        }
+        if backends.is_empty() {
+            return Ok(None);
+        }
+        let guard = stop.clone().drop_guard();
+        Ok(Some(Arc::new(Self { policy, backends, stop, _guard: guard })))
+    }
+
+    /// Says that no more requests come: what waits is handed on.
+    pub fn finish(&self) {
+        self.stop.cancel();
+    }
+
+    fn write(&self, event: &Event) -> Written {
+        counter!("apiserver_audit_event_total").increment(1);
+        let mut written = Written::default();
+        self.backends.iter().for_each(|backend| backend.write(event, &mut written));
+        written
     }
 
     /// Begins the record of a request, unless the policy says that there is none.
     #[must_use]
     pub fn begin(self: &Arc<Self>, user: &User, info: &RequestInfo, facts: &Facts<'_>) -> Option<Record> {
         let verdict = self.policy.evaluate(user, info);
+        let level: &'static str = verdict.level.into();
+        counter!("apiserver_audit_level_total", "level" => level).increment(1);
         if verdict.level == Level::None {
             return None;
         }
@@ -110,21 +165,19 @@ pub struct Record {
 
 impl Record {
     /// Writes the event of a stage, if the policy wants it.
-    pub fn stage(&self, stage: Stage) {
+    pub fn stage(&self, stage: Stage) -> Written {
         if matches!(stage, Stage::ResponseComplete | Stage::Panic) {
             self.ended.store(true, Ordering::Release);
         }
         if !self.verdict.wants(stage) {
-            return;
+            return Written::default();
         }
         let mut event = self.event.lock();
         event.stage = stage;
         if stage != Stage::RequestReceived {
             event.stage_timestamp = now();
         }
-        if let Err(error) = self.audit.log.write(&event) {
-            tracing::error!(%error, "could not write an audit event");
-        }
+        self.audit.write(&event)
     }
 
     /// Whether bodies of answers are written down.
@@ -142,7 +195,11 @@ impl Record {
     pub fn decided(&self, decision: &Decision) {
         let word = if decision.allowed() { "allow" } else { "forbid" };
         let note = |name: &str, value: &str| (format!("authorization.k8s.io/{name}"), value.to_owned());
-        self.annotate([note("decision", word), note("reason", decision.reason())].into());
+        self.annotate(match decision {
+            // What went wrong is nobody's business.
+            Decision::Failed { .. } => [note("reason", "internal error")].into(),
+            decision => [note("decision", word), note("reason", decision.reason())].into(),
+        });
     }
 
     /// Notes what plugins have to say. What was said first stays.
@@ -214,11 +271,11 @@ impl Drop for Record {
         if std::thread::panicking() {
             let error = ApiError::internal("APIServer panic'd");
             self.answered(500, Some(&error.status));
-            self.stage(Stage::Panic);
+            drop(self.stage(Stage::Panic));
         } else {
             let error = ApiError::timeout("the request was given up before it was answered", 0);
             self.answered(error.code(), Some(&error.status));
-            self.stage(Stage::ResponseComplete);
+            drop(self.stage(Stage::ResponseComplete));
         }
     }
 }

@@ -3,9 +3,10 @@
 use api::codec::yaml;
 use api::field::{Error, ErrorList, Path};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::authn::User;
+use crate::config_file::without_nulls;
 use crate::request::RequestInfo;
 
 /// How much of a request is written down; each level includes the ones before it.
@@ -20,6 +21,12 @@ pub enum Level {
     Request,
     /// The body of the answer too.
     RequestResponse,
+}
+
+impl From<Level> for &'static str {
+    fn from(level: Level) -> Self {
+        LEVELS[level as usize]
+    }
 }
 
 /// The moments at which an event is written.
@@ -148,17 +155,6 @@ impl Policy {
             rule.validate(&Path::new("rules").index(i), &mut errors);
         }
         errors
-    }
-}
-
-/// Absent and null are the same.
-fn without_nulls(value: Value) -> Value {
-    match value {
-        Value::Object(map) => Value::Object(
-            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect(),
-        ),
-        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
-        other => other,
     }
 }
 

@@ -297,6 +297,7 @@ impl Check<'_> {
             Decision::Deny { reason } | Decision::NoOpinion { reason } => {
                 Err(forbidden(self.requestor, about, &reason))
             }
+            Decision::Failed { error, .. } => Err(ApiError::internal(error)),
         }
     }
 }

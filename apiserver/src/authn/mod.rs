@@ -7,13 +7,16 @@ pub mod bootstrap_token;
 pub mod discovery;
 pub mod impersonation;
 pub mod keys;
+pub mod oidc;
 pub mod request_header;
 pub mod reviews;
 pub mod service_account;
 pub mod setup;
+pub mod structured;
 pub mod token_file;
 pub mod token_request;
 pub mod union;
+pub mod webhook;
 pub mod x509;
 
 use std::collections::BTreeMap;
@@ -144,6 +147,8 @@ pub struct Credentials {
     /// The token of an `Authorization: Bearer` header (or of a WebSocket subprotocol
     /// `base64url.bearer.authorization.k8s.io.*`).
     pub bearer_token: Option<String>,
+    /// What is asked for.
+    pub uri: http::Uri,
     /// The request's headers, where a front proxy names the user. May stay empty if no front proxy is configured.
     pub headers: http::HeaderMap,
 }
@@ -155,12 +160,13 @@ impl Credentials {
     pub fn of(
         certificates: Arc<Vec<rustls::pki_types::CertificateDer<'static>>>,
         trusted: bool,
+        uri: &http::Uri,
         headers: &http::HeaderMap,
         keep_headers: bool,
     ) -> Self {
         let bearer_token = bearer_token(headers).or_else(|| websocket_token(headers));
         let headers = if keep_headers { headers.clone() } else { http::HeaderMap::new() };
-        Self { certificates, trusted, bearer_token, headers }
+        Self { certificates, trusted, bearer_token, uri: uri.clone(), headers }
     }
 }
 

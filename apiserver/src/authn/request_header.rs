@@ -2,57 +2,32 @@
 //! a client certificate of its own CA.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use api::status::ApiError;
 use http::HeaderMap;
-use rustls::RootCertStore;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Authenticator, Credentials, User};
 use crate::config::RequestHeaderConfig;
+use crate::server::tls::ClientCa;
 
 /// Believes the headers of a proxy whose certificate is signed by the request header CA.
 pub struct RequestHeaders {
-    verifier: Arc<dyn ClientCertVerifier>,
+    authorities: ClientCa,
     config: RequestHeaderConfig,
 }
 
-/// The front proxy's CA cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A certificate cannot be read.
-    #[error("front proxy CA certificate")]
-    Certificate(#[from] rustls::Error),
-    /// There is no certificate.
-    #[error("front proxy CA")]
-    Verifier(#[from] rustls::server::VerifierBuilderError),
-}
-
 impl RequestHeaders {
-    /// `authorities`: the certificates of `--requestheader-client-ca-file`.
-    pub fn new(
-        authorities: Vec<CertificateDer<'static>>,
-        config: RequestHeaderConfig,
-    ) -> Result<Self, Error> {
-        let mut roots = RootCertStore::empty();
-        for authority in authorities {
-            roots.add(authority)?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Self { verifier, config })
+    /// `authorities`: those of `--requestheader-client-ca-file`.
+    #[must_use]
+    pub fn new(authorities: ClientCa, config: RequestHeaderConfig) -> Self {
+        Self { authorities, config }
     }
 
     /// Whether the chain leads to one of the authorities and the leaf has an allowed common name.
     fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
-        let Some((leaf, intermediates)) = chain.split_first() else { return false };
-        if self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_err() {
-            return false;
-        }
+        let Some(leaf) = chain.first().filter(|_| self.authorities.verify(chain)) else { return false };
         let allowed = &self.config.allowed_names;
         let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
         let name =
@@ -105,6 +80,8 @@ impl Authenticator for RequestHeaders {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
     use super::*;
@@ -138,7 +115,10 @@ mod tests {
     #[tokio::test]
     async fn only_the_proxy_may_name_users() {
         let (ours, other) = (authority("front"), authority("front"));
-        let authenticator = RequestHeaders::new(vec![ours.der().clone()], config()).expect("authority");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), ours.pem()).expect("written");
+        let authorities = ClientCa::load(file.path()).expect("an authority");
+        let authenticator = RequestHeaders::new(authorities, config());
         let mut headers = HeaderMap::new();
         headers.insert("x-remote-user", "alice".parse().expect("header"));
         headers.append("x-remote-group", "dev".parse().expect("header"));

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use base64::Engine as _;
 use client::informer::{Informer, Selection};
 use client::{Client, ObjectKey, SharedInformerFactory};
 use jiff::{SignedDuration, Timestamp};
@@ -18,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::keys::VerifyingKey;
+use super::oidc::signature::unverified_issuer;
 use super::{TokenAuthenticator, TokenError, TokenUser, User};
 use crate::authz::node::slim::SlimPod;
 
@@ -456,22 +456,6 @@ fn user_of(bound: &Bound, id: &str) -> User {
         groups: super::service_account_groups(&bound.namespace),
         extra,
     }
-}
-
-/// The issuer a token names, before anything is verified.
-fn unverified_issuer(token: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Issuer {
-        #[serde(default)]
-        iss: String,
-    }
-    let mut parts = token.split('.');
-    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
-    }
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
-    serde_json::from_slice::<Issuer>(&bytes).ok().map(|claims| claims.iss)
 }
 
 fn verify_with(token: &str, algorithm: jsonwebtoken::Algorithm, key: &DecodingKey) -> Option<Claims> {

@@ -2,18 +2,25 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use client::{Client, SharedInformerFactory};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use client::{Client, SharedInformerFactory, Tasks};
+use tokio_util::sync::CancellationToken;
 
 use super::discovery::Documents;
 use super::keys::{self, SigningKey, VerifyingKey};
+use super::oidc::reload::{Reloader, issuers};
+use super::oidc::{Issuers, JwtTokens, signature};
 use super::service_account::{Cached, ServiceAccountTokens};
+use super::structured::{Anonymous, AuthenticationConfiguration, validate};
 use super::token_request::Issuer;
 use super::union::Tokens;
+use super::webhook::TokenWebhook;
 use super::{Authenticator, TokenAuthenticator, Union, bootstrap_token, request_header, token_file, x509};
 use crate::config::AuthenticationConfig;
+use crate::config_file;
+use crate::server::tls::ClientCa;
+use crate::webhook::{self, CallError};
 
 /// What the configuration names cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,21 +46,33 @@ pub enum Error {
     /// The token file is malformed.
     #[error("token file")]
     TokenFile(#[from] token_file::Error),
-    /// The CA of the front proxy cannot be read.
-    #[error("read {path}")]
-    Certificates {
+    /// The CA of the front proxy cannot be used.
+    #[error("front proxy CA: {0}")]
+    RequestHeader(String),
+    /// Tokens are verified, but nobody is named as their issuer.
+    #[error("--service-account-issuer is required with service account keys")]
+    NoIssuer,
+    /// The file with the authentication configuration is no such file.
+    #[error("failed to load authentication configuration from file {path:?}")]
+    Configuration {
         /// Which.
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: rustls::pki_types::pem::Error,
+        source: config_file::Error,
     },
-    /// The CA of the front proxy cannot be used.
-    #[error(transparent)]
-    RequestHeader(#[from] request_header::Error),
-    /// Tokens are verified, but nobody is named as their issuer.
-    #[error("--service-account-issuer is required with service account keys")]
-    NoIssuer,
+    /// The authentication configuration makes no sense.
+    #[error("invalid authentication configuration: {0}")]
+    Invalid(String),
+    /// The webhook cannot be used.
+    #[error("authentication webhook")]
+    Webhook(#[from] CallError),
+    /// The authentication configuration and the flags say different things.
+    #[error(
+        "anonymous: Forbidden: --anonymous-auth flag cannot be set when anonymous field is configured in \
+         authentication configuration file"
+    )]
+    AnonymousTwice,
 }
 
 /// Everything about who asks.
@@ -74,31 +93,45 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
-/// Reads the files and builds the authenticators. `external`: host and port clients reach the server at.
-pub fn setup(
-    config: &AuthenticationConfig,
-    client: &Client,
-    informers: &SharedInformerFactory,
-    external: &str,
-) -> Result<Authentication, Error> {
+/// What is needed besides the configuration.
+pub struct Deps<'a> {
+    /// Asks this server.
+    pub client: &'a Client,
+    /// Knows its objects.
+    pub informers: &'a SharedInformerFactory,
+    /// Owns what goes on in the background.
+    pub tasks: &'a Tasks,
+    /// Host and port clients reach the server at.
+    pub external: &'a str,
+}
+
+/// Reads the files and builds the authenticators.
+pub fn setup(config: &AuthenticationConfig, deps: &Deps<'_>) -> Result<Authentication, Error> {
     let keys = verifying_keys(config)?;
     let audiences = if config.api_audiences.is_empty() {
         config.service_account_issuers.first().cloned().into_iter().collect()
     } else {
         config.api_audiences.clone()
     };
-    let tokens = tokens(config, &keys, &audiences, client, informers)?;
+    let (structured, anonymous) = structured(config)?;
+    let mut authenticators = tokens(config, &keys, &audiences, deps)?;
+    authenticators.push(Arc::new(jwt_tokens(config, structured, &audiences, deps)?));
+    if let Some(given) = &config.webhook {
+        let client = webhook::Client::from_kubeconfig(&given.file, None)?;
+        authenticators.push(Arc::new(TokenWebhook::new(client, given, audiences.clone())));
+    }
+    let tokens = Tokens::new(authenticators);
     let authenticator = Union {
-        requests: requests(config)?,
+        requests: requests(config, deps)?,
         tokens: tokens.clone(),
         audiences: audiences.clone(),
         loopback_token: None,
-        anonymous: config.anonymous,
+        anonymous,
     };
-    let issuer = issuer(config, &audiences, client)?;
+    let issuer = issuer(config, &audiences, deps.client)?;
     let documents = config.service_account_issuers.first().and_then(|issuer| {
         let keys_url = config.service_account_jwks_uri.as_deref();
-        match Documents::new(issuer, keys_url, external, &keys) {
+        match Documents::new(issuer, keys_url, deps.external, &keys) {
             Ok(documents) => Some(documents),
             Err(error) => {
                 tracing::warn!(%error, "no discovery documents for service account tokens");
@@ -128,26 +161,35 @@ fn verifying_keys(config: &AuthenticationConfig) -> Result<Vec<VerifyingKey>, Er
     Ok(keys)
 }
 
-fn requests(config: &AuthenticationConfig) -> Result<Vec<Arc<dyn Authenticator>>, Error> {
+fn requests(config: &AuthenticationConfig, deps: &Deps<'_>) -> Result<Vec<Arc<dyn Authenticator>>, Error> {
     let mut requests: Vec<Arc<dyn Authenticator>> = Vec::new();
     if let Some(path) = &config.request_header.client_ca_file {
-        let error = |source| Error::Certificates { path: path.clone(), source };
-        let authorities = CertificateDer::pem_file_iter(path).map_err(error)?;
-        let authorities = authorities.collect::<Result<Vec<_>, _>>().map_err(error)?;
-        requests
-            .push(Arc::new(request_header::RequestHeaders::new(authorities, config.request_header.clone())?));
+        let loaded = ClientCa::load(path).map_err(|error| Error::RequestHeader(format!("{error:#}")))?;
+        let authorities = loaded.clone();
+        deps.tasks.spawn("front-proxy-ca", |token| refresh(authorities, token));
+        requests.push(Arc::new(request_header::RequestHeaders::new(loaded, config.request_header.clone())));
     }
     requests.push(Arc::new(x509::ClientCertificates));
     Ok(requests)
+}
+
+/// Reads authorities again when their file has changed.
+async fn refresh(authorities: ClientCa, token: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(RELOAD) => authorities.refresh(),
+        };
+    }
 }
 
 fn tokens(
     config: &AuthenticationConfig,
     keys: &[VerifyingKey],
     audiences: &[String],
-    client: &Client,
-    informers: &SharedInformerFactory,
-) -> Result<Tokens, Error> {
+    deps: &Deps<'_>,
+) -> Result<Vec<Arc<dyn TokenAuthenticator>>, Error> {
     let mut tokens: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
     if let Some(path) = &config.token_auth_file {
         let text = String::from_utf8_lossy(&read(path)?).into_owned();
@@ -157,14 +199,80 @@ fn tokens(
         if config.service_account_issuers.is_empty() {
             return Err(Error::NoIssuer);
         }
-        let lookup = Arc::new(Cached::new(client.clone(), informers));
+        let lookup = Arc::new(Cached::new(deps.client.clone(), deps.informers));
         let issuers = &config.service_account_issuers;
         tokens.push(Arc::new(ServiceAccountTokens::new(issuers, keys.to_vec(), audiences.to_vec(), lookup)));
     }
     if config.bootstrap_tokens {
-        tokens.push(Arc::new(bootstrap_token::BootstrapTokens::new(informers)));
+        tokens.push(Arc::new(bootstrap_token::BootstrapTokens::new(deps.informers)));
     }
-    Ok(Tokens::new(tokens))
+    Ok(tokens)
+}
+
+/// The configuration of a file, with its text, or the one that flags make.
+struct Structured {
+    config: AuthenticationConfiguration,
+    file: Option<(PathBuf, Vec<u8>)>,
+}
+
+/// Reads the configuration; says who passes without credentials.
+fn structured(config: &AuthenticationConfig) -> Result<(Structured, Anonymous), Error> {
+    let by_flag = Anonymous { enabled: config.anonymous, conditions: Vec::new() };
+    let Some(path) = &config.configuration_file else {
+        let jwt = config.oidc.iter().map(super::structured::OidcFlags::authenticator).collect();
+        let made = AuthenticationConfiguration { jwt, anonymous: None };
+        return Ok((Structured { config: made, file: None }, by_flag));
+    };
+    let text = read(path)?;
+    let found = AuthenticationConfiguration::parse(&text)
+        .map_err(|source| Error::Configuration { path: path.clone(), source })?;
+    if found.anonymous.is_some() && config.anonymous_given {
+        return Err(Error::AnonymousTwice);
+    }
+    let anonymous = found.anonymous.clone().unwrap_or(by_flag);
+    Ok((Structured { config: found, file: Some((path.clone(), text)) }, anonymous))
+}
+
+/// Those who believe the tokens of others; a file that says whose is watched.
+fn jwt_tokens(
+    config: &AuthenticationConfig,
+    structured: Structured,
+    audiences: &[String],
+    deps: &Deps<'_>,
+) -> Result<JwtTokens, Error> {
+    let disallowed = config.service_account_issuers.clone();
+    let rules =
+        validate(&structured.config, &disallowed).map_err(|errors| Error::Invalid(joined(&errors)))?;
+    let algorithms = match &config.oidc {
+        Some(flags) if structured.file.is_none() => flags.signing_algorithms.clone(),
+        _ => signature::ALGORITHMS.map(str::to_owned).to_vec(),
+    };
+    let anonymous = structured.config.anonymous.clone();
+    let all = issuers(structured.config, rules, algorithms).map_err(Error::Invalid)?;
+    let tokens = JwtTokens::new(Issuers::start(all, &deps.tasks.token()), audiences);
+    if let Some((path, text)) = structured.file {
+        let tokens = tokens.clone();
+        let reloader = Reloader { path, every: RELOAD, text, anonymous, disallowed, tokens };
+        deps.tasks.spawn("authentication-config", |token| reloader.run(token));
+    }
+    Ok(tokens)
+}
+
+/// How often files are looked at that may change.
+const RELOAD: Duration = Duration::from_secs(1);
+
+/// All that is wrong, in one line (upstream `ErrorList.ToAggregate`).
+pub(crate) fn joined(errors: &[api::field::Error]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for error in errors.iter().map(ToString::to_string) {
+        if !texts.contains(&error) {
+            texts.push(error);
+        }
+    }
+    match texts.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    }
 }
 
 fn issuer(

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use api::status::ApiError;
 
+use super::structured::Anonymous;
 use super::{Authenticator, Credentials, TokenAuthenticator, TokenError, TokenUser, User};
+use crate::query::percent_decode;
 
 /// Bearer tokens of every kind: the first authenticator that knows the token decides.
 #[derive(Clone, Default)]
@@ -54,8 +56,20 @@ pub struct Union {
     pub audiences: Vec<String>,
     /// The token of the server's own loopback client.
     pub loopback_token: Option<String>,
-    /// Whether requests without credentials pass as `system:anonymous`.
-    pub anonymous: bool,
+    /// Whether requests without credentials pass as `system:anonymous`, and where.
+    pub anonymous: Anonymous,
+}
+
+impl Union {
+    /// Whether a request without credentials passes.
+    fn is_open(&self, uri: &http::Uri) -> bool {
+        let conditions = &self.anonymous.conditions;
+        if !self.anonymous.enabled || conditions.is_empty() {
+            return self.anonymous.enabled;
+        }
+        let path = percent_decode(uri.path(), false);
+        conditions.iter().any(|condition| condition.path == path)
+    }
 }
 
 #[async_trait::async_trait]
@@ -84,7 +98,7 @@ impl Authenticator for Union {
                 }
             };
         }
-        if bad || !self.anonymous {
+        if bad || !self.is_open(&credentials.uri) {
             return Err(ApiError::unauthorized());
         }
         Ok(Some(User::anonymous()))
@@ -94,16 +108,17 @@ impl Authenticator for Union {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authn::structured::AnonymousCondition;
     use crate::authn::token_file::TokenFile;
 
-    fn union(anonymous: bool) -> Union {
+    fn union(enabled: bool) -> Union {
         let file = TokenFile::parse("good,alice,1,dev").expect("valid");
         Union {
             requests: Vec::new(),
             tokens: Tokens::new(vec![Arc::new(file)]),
             audiences: Vec::new(),
             loopback_token: Some("own".to_owned()),
-            anonymous,
+            anonymous: Anonymous { enabled, conditions: Vec::new() },
         }
     }
 
@@ -126,5 +141,25 @@ mod tests {
         let nobody = Credentials::default();
         assert_eq!(union(true).authenticate(&nobody).await, Ok(Some(User::anonymous())));
         assert_eq!(union(false).authenticate(&nobody).await.expect_err("refused").code(), 401);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_anonymous_only_where_the_configuration_says() {
+        let mut union = union(true);
+        union.anonymous.conditions = vec![AnonymousCondition { path: "/livez".to_owned() }];
+        for (uri, passes) in [
+            ("/livez", true),
+            ("/livez?verbose", true),
+            ("/%6civez", true),
+            ("/livez/", false),
+            ("/livez/ping", false),
+            ("//livez", false),
+            ("/api", false),
+        ] {
+            let asked = Credentials { uri: uri.parse().expect("a URI"), ..Credentials::default() };
+            assert_eq!(union.authenticate(&asked).await.is_ok(), passes, "{uri}");
+        }
+        let token = Credentials { uri: "/livez".parse().expect("a URI"), ..with_token("bad") };
+        assert!(union.authenticate(&token).await.is_err(), "a bad token is not nobody");
     }
 }

@@ -1,18 +1,24 @@
 //! May they: the authorizers and their union (upstream `authorization/authorizer`).
 //!
-//! Every decision is made from memory: informers feed what the authorizers know.
+//! Every decision is made from memory (informers feed what the authorizers know), but for those of webhooks.
 
+pub mod conditions;
 pub mod escalation;
 pub mod node;
 pub mod rbac;
 pub mod reviews;
 pub mod rules;
+pub mod setup;
+pub mod structured;
+pub mod webhook;
 
 use std::sync::Arc;
 
 use api::names::GroupResource;
 use api::status::ApiError;
+use futures::future::BoxFuture;
 use k8s_openapi::api::authorization::v1::{NonResourceRule, ResourceRule};
+use tokio::runtime::RuntimeFlavor;
 
 use crate::authn::{MASTERS, User};
 use crate::request::RequestInfo;
@@ -35,6 +41,47 @@ pub enum Decision {
         /// Why not, if there is something to say.
         reason: String,
     },
+    /// An authorizer could not decide.
+    Failed {
+        /// Whether that refuses, or the next authorizer decides.
+        denies: bool,
+        /// Why it could not.
+        error: String,
+    },
+}
+
+/// A decision, now or when somebody else has been asked.
+pub enum Answer<'a> {
+    /// It has been made.
+    Now(Decision),
+    /// It is waited for.
+    Later(BoxFuture<'a, Decision>),
+}
+
+impl Answer<'_> {
+    /// The decision.
+    pub async fn get(self) -> Decision {
+        match self {
+            Self::Now(decision) => decision,
+            Self::Later(decision) => decision.await,
+        }
+    }
+}
+
+/// The decision, for those who cannot wait for it otherwise: blocks this thread while its work goes on elsewhere.
+#[must_use]
+pub fn wait_for(answer: Answer<'_>) -> Decision {
+    let later = match answer {
+        Answer::Now(decision) => return decision,
+        Answer::Later(later) => later,
+    };
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(|| runtime.block_on(later))
+        }
+        // Nobody else could do what is waited for.
+        _ => Decision::Failed { denies: false, error: "a webhook cannot be asked from here".to_owned() },
+    }
 }
 
 impl Decision {
@@ -60,6 +107,7 @@ impl Decision {
     pub fn reason(&self) -> &str {
         match self {
             Self::Allow { reason } | Self::Deny { reason } | Self::NoOpinion { reason } => reason,
+            Self::Failed { error, .. } => error,
         }
     }
 }
@@ -79,8 +127,18 @@ pub struct UserRules {
 
 /// Decides whether `user` may do what `request` asks. Decides from memory, never from the store.
 pub trait Authorizer: Send + Sync + 'static {
-    /// The decision.
+    /// The decision. Blocks if somebody else must be asked.
     fn authorize(&self, user: &User, request: &RequestInfo) -> Decision;
+
+    /// The decision, without blocking.
+    fn decide<'a>(&'a self, user: &'a User, request: &'a RequestInfo) -> Answer<'a> {
+        Answer::Now(self.authorize(user, request))
+    }
+
+    /// Whether somebody else may have to be asked.
+    fn is_remote(&self) -> bool {
+        false
+    }
 
     /// What the user may do in a namespace, as far as this authorizer can tell.
     fn rules(&self, _user: &User, _namespace: &str) -> UserRules {
@@ -141,18 +199,39 @@ impl Union {
 
 impl Authorizer for Union {
     fn authorize(&self, user: &User, request: &RequestInfo) -> Decision {
-        let mut reasons = Vec::new();
-        for authorizer in &self.0 {
-            match authorizer.authorize(user, request) {
-                Decision::NoOpinion { reason } => {
-                    if !reason.is_empty() {
-                        reasons.push(reason);
+        wait_for(self.decide(user, request))
+    }
+
+    fn decide<'a>(&'a self, user: &'a User, request: &'a RequestInfo) -> Answer<'a> {
+        let mut heard = Heard::default();
+        for (i, authorizer) in self.0.iter().enumerate() {
+            match authorizer.decide(user, request) {
+                Answer::Now(decision) => {
+                    if let Some(decided) = heard.add(decision) {
+                        return Answer::Now(decided);
                     }
                 }
-                decided => return decided,
+                Answer::Later(decision) => {
+                    let rest = &self.0[i + 1..];
+                    return Answer::Later(Box::pin(async move {
+                        if let Some(decided) = heard.add(decision.await) {
+                            return decided;
+                        }
+                        for authorizer in rest {
+                            if let Some(decided) = heard.add(authorizer.decide(user, request).get().await) {
+                                return decided;
+                            }
+                        }
+                        heard.sum()
+                    }));
+                }
             }
         }
-        Decision::no_opinion(reasons.join("\n"))
+        Answer::Now(heard.sum())
+    }
+
+    fn is_remote(&self) -> bool {
+        self.0.iter().any(|authorizer| authorizer.is_remote())
     }
 
     fn rules(&self, user: &User, namespace: &str) -> UserRules {
@@ -168,29 +247,38 @@ impl Authorizer for Union {
     }
 }
 
-/// The mode an authorizer is configured by is not known.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown authorization mode {0}: must be one of AlwaysAllow, AlwaysDeny, Node, RBAC")]
-pub struct UnknownMode(pub String);
+/// What authorizers without an opinion have said.
+#[derive(Default)]
+struct Heard {
+    reasons: Vec<String>,
+    errors: Vec<String>,
+}
 
-/// The authorizers of `--authorization-mode`, after the one for superusers. RBAC is given too, for those who resolve
-/// rules; it is there whether or not it decides.
-pub fn setup(
-    modes: &[String],
-    informers: &client::SharedInformerFactory,
-) -> Result<(Union, Arc<rbac::Rbac>), UnknownMode> {
-    let rbac = rbac::Rbac::new(informers);
-    let mut authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Superusers)];
-    for mode in modes {
-        authorizers.push(match mode.as_str() {
-            "Node" => Arc::new(node::NodeAuthorizer::new(informers)),
-            "RBAC" => rbac.clone(),
-            "AlwaysAllow" => Arc::new(AlwaysAllow),
-            "AlwaysDeny" => Arc::new(AlwaysDeny),
-            other => return Err(UnknownMode(other.to_owned())),
-        });
+impl Heard {
+    /// The decision, if it is one; else it is remembered.
+    fn add(&mut self, decision: Decision) -> Option<Decision> {
+        match decision {
+            Decision::NoOpinion { reason } => {
+                if !reason.is_empty() {
+                    self.reasons.push(reason);
+                }
+                None
+            }
+            Decision::Failed { denies: false, error } => {
+                self.errors.push(error);
+                None
+            }
+            decided => Some(decided),
+        }
     }
-    Ok((Union::new(authorizers), rbac))
+
+    fn sum(self) -> Decision {
+        match self.errors.as_slice() {
+            [] => Decision::no_opinion(self.reasons.join("\n")),
+            [one] => Decision::Failed { denies: false, error: one.clone() },
+            many => Decision::Failed { denies: false, error: format!("[{}]", many.join(", ")) },
+        }
+    }
 }
 
 /// Decides, and turns a refusal into the error the client gets.
@@ -203,6 +291,7 @@ pub fn permit(decision: Decision, user: &User, request: &RequestInfo) -> Result<
     match decision {
         Decision::Allow { .. } => Ok(()),
         Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(forbidden(user, request, &reason)),
+        Decision::Failed { error, .. } => Err(ApiError::internal(error)),
     }
 }
 
@@ -340,5 +429,47 @@ mod tests {
         assert!(union.authorize(&user("root", &[MASTERS]), &request).allowed());
         let refused = union.authorize(&user("x", &[]), &request);
         assert_eq!(refused, Decision::no_opinion("Everything is forbidden."));
+    }
+
+    /// Says the same to everybody; at once, or later.
+    struct Says(Decision, bool);
+
+    impl Authorizer for Says {
+        fn authorize(&self, _: &User, _: &RequestInfo) -> Decision {
+            self.0.clone()
+        }
+
+        fn decide<'a>(&'a self, _: &'a User, _: &'a RequestInfo) -> Answer<'a> {
+            if self.1 {
+                Answer::Later(Box::pin(async { self.0.clone() }))
+            } else {
+                Answer::Now(self.0.clone())
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_are_asked_late_decide_in_their_turn() {
+        let failed = |denies, error: &str| Decision::Failed { denies, error: error.to_owned() };
+        let deny = || Decision::Deny { reason: "no".to_owned() };
+        for (said, expected) in [
+            (vec![Decision::no_opinion("a"), Decision::no_opinion("b")], Decision::no_opinion("a\nb")),
+            (vec![Decision::no_opinion("a"), Decision::allow(), deny()], Decision::allow()),
+            (vec![deny(), Decision::allow()], deny()),
+            (vec![failed(false, "x"), Decision::allow()], Decision::allow()),
+            (vec![failed(true, "x"), Decision::allow()], failed(true, "x")),
+            (vec![failed(false, "x"), Decision::no_opinion("a")], failed(false, "x")),
+            (vec![failed(false, "x"), failed(false, "y")], failed(false, "[x, y]")),
+        ] {
+            for late in 0..1 << said.len() {
+                let one = |(i, decision): (usize, &Decision)| {
+                    Arc::new(Says(decision.clone(), late & (1 << i) > 0)) as Arc<dyn Authorizer>
+                };
+                let union = Union::new(said.iter().enumerate().map(one).collect());
+                let (nobody, nothing) = (user("x", &[]), RequestInfo::default());
+                let found = union.decide(&nobody, &nothing).get().await;
+                assert_eq!(found, expected, "{said:?} {late:b}");
+            }
+        }
     }
 }

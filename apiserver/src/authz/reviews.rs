@@ -20,7 +20,7 @@ const GROUP: &str = "authorization.k8s.io";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Answers a SubjectAccessReview.
-pub fn subject_access_review(
+pub async fn subject_access_review(
     mut review: SubjectAccessReview,
     authorizer: &dyn Authorizer,
 ) -> Result<SubjectAccessReview, ApiError> {
@@ -29,7 +29,7 @@ pub fn subject_access_review(
         errors.push(not_empty(&review.metadata, "must be empty"));
     }
     fail(&errors)?;
-    review.status = Some(decide(&review.spec, authorizer));
+    review.status = Some(decide(&review.spec, authorizer).await);
     Ok(review)
 }
 
@@ -42,7 +42,7 @@ fn not_empty(meta: &ObjectMeta, why: &str) -> field::Error {
 }
 
 /// Answers a LocalSubjectAccessReview. `namespace`: of the URL.
-pub fn local_subject_access_review(
+pub async fn local_subject_access_review(
     mut review: LocalSubjectAccessReview,
     namespace: &str,
     authorizer: &dyn Authorizer,
@@ -73,12 +73,12 @@ pub fn local_subject_access_review(
             "spec.resourceAttributes.namespace must match namespace: {namespace}"
         )));
     }
-    review.status = Some(decide(&review.spec, authorizer));
+    review.status = Some(decide(&review.spec, authorizer).await);
     Ok(review)
 }
 
 /// Answers a SelfSubjectAccessReview for `user`.
-pub fn self_subject_access_review(
+pub async fn self_subject_access_review(
     mut review: SelfSubjectAccessReview,
     user: &User,
     authorizer: &dyn Authorizer,
@@ -93,7 +93,7 @@ pub fn self_subject_access_review(
     fail(&errors)?;
     let request = attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
     let error = selector_errors(spec.resource_attributes.as_ref());
-    review.status = Some(status(authorizer.authorize(user, &request), error));
+    review.status = Some(status(authorizer.decide(user, &request).get().await, error));
     Ok(review)
 }
 
@@ -244,7 +244,7 @@ fn field_selector(selector: &FieldSelectorAttributes) -> String {
     terms.collect::<Vec<_>>().join(",")
 }
 
-fn decide(spec: &SubjectAccessReviewSpec, authorizer: &dyn Authorizer) -> SubjectAccessReviewStatus {
+async fn decide(spec: &SubjectAccessReviewSpec, authorizer: &dyn Authorizer) -> SubjectAccessReviewStatus {
     let user = User {
         name: spec.user.clone().unwrap_or_default(),
         uid: spec.uid.clone().unwrap_or_default(),
@@ -252,7 +252,8 @@ fn decide(spec: &SubjectAccessReviewSpec, authorizer: &dyn Authorizer) -> Subjec
         extra: spec.extra.clone().unwrap_or_default(),
     };
     let request = attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
-    status(authorizer.authorize(&user, &request), selector_errors(spec.resource_attributes.as_ref()))
+    let decision = authorizer.decide(&user, &request).get().await;
+    status(decision, selector_errors(spec.resource_attributes.as_ref()))
 }
 
 /// Which selectors could not be read, wholly or in part; they were left out of the question.
@@ -287,11 +288,14 @@ fn selector_errors(attributes: Option<&ResourceAttributes>) -> Option<String> {
 }
 
 fn status(decision: Decision, evaluation_error: Option<String>) -> SubjectAccessReviewStatus {
-    let (allowed, denied, reason) = match decision {
-        Decision::Allow { reason } => (true, None, reason),
-        Decision::Deny { reason } => (false, Some(true), reason),
-        Decision::NoOpinion { reason } => (false, None, reason),
+    let (allowed, denied, reason, failure) = match decision {
+        Decision::Allow { reason } => (true, None, reason, None),
+        Decision::Deny { reason } => (false, Some(true), reason, None),
+        Decision::NoOpinion { reason } => (false, None, reason, None),
+        Decision::Failed { denies, error } => (false, denies.then_some(true), String::new(), Some(error)),
     };
+    let errors: Vec<String> = failure.into_iter().chain(evaluation_error).collect();
+    let evaluation_error = Some(errors.join("; ")).filter(|errors| !errors.is_empty());
     let reason = Some(reason).filter(|reason| !reason.is_empty());
     SubjectAccessReviewStatus { allowed, denied, reason, evaluation_error }
 }
@@ -301,24 +305,24 @@ mod tests {
     use super::*;
     use crate::authz::{AlwaysAllow, Superusers};
 
-    #[test]
-    fn a_review_asks_about_one_thing() {
+    #[tokio::test]
+    async fn a_review_asks_about_one_thing() {
         let review = SubjectAccessReview::default();
-        let error = subject_access_review(review, &AlwaysAllow).expect_err("empty");
+        let error = subject_access_review(review, &AlwaysAllow).await.expect_err("empty");
         assert_eq!(error.code(), 422);
         let causes = error.status.details.and_then(|details| details.causes).unwrap_or_default();
         let fields: Vec<_> = causes.iter().filter_map(|cause| cause.field.as_deref()).collect();
         assert_eq!(fields, ["spec.resourceAttributes", "spec.user"]);
     }
 
-    #[test]
-    fn reviews_are_answered_for_the_named_user() {
+    #[tokio::test]
+    async fn reviews_are_answered_for_the_named_user() {
         let mut review = SubjectAccessReview::default();
         review.spec.resource_attributes = Some(ResourceAttributes::default());
         for (groups, allowed) in [(vec!["system:masters".to_owned()], true), (vec!["dev".to_owned()], false)]
         {
             review.spec.groups = Some(groups);
-            let answer = subject_access_review(review.clone(), &Superusers).expect("valid");
+            let answer = subject_access_review(review.clone(), &Superusers).await.expect("valid");
             assert_eq!(answer.status.expect("status").allowed, allowed);
         }
     }

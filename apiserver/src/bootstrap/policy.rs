@@ -212,6 +212,9 @@ fn rule(line: &str) -> Option<PolicyRule> {
 }
 
 #[cfg(test)]
+mod matrix;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::authn::{MASTERS, User};

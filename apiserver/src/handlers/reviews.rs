@@ -49,12 +49,12 @@ pub async fn create(
             encode(authn::token_review(decode(body)?, &security.tokens, &security.audiences).await?)?
         }
         "SelfSubjectReview" => encode(authn::self_subject_review(decode(body)?, &cx.user))?,
-        "SubjectAccessReview" => encode(authz::subject_access_review(decode(body)?, authorizer)?)?,
+        "SubjectAccessReview" => encode(authz::subject_access_review(decode(body)?, authorizer).await?)?,
         "LocalSubjectAccessReview" => {
-            encode(authz::local_subject_access_review(decode(body)?, namespace, authorizer)?)?
+            encode(authz::local_subject_access_review(decode(body)?, namespace, authorizer).await?)?
         }
         "SelfSubjectAccessReview" => {
-            encode(authz::self_subject_access_review(decode(body)?, &cx.user, authorizer)?)?
+            encode(authz::self_subject_access_review(decode(body)?, &cx.user, authorizer).await?)?
         }
         "SelfSubjectRulesReview" => {
             encode(authz::self_subject_rules_review(&decode(body)?, &cx.user, authorizer)?)?

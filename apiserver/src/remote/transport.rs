@@ -44,7 +44,20 @@ impl Transport {
     /// No connection is opened yet.
     #[must_use]
     pub fn new(target: Target, resolver: Resolver, tls: ClientConfig) -> Self {
-        let connector = HttpsConnector::from((Connector { target, resolver }, Arc::new(tls)));
+        match target {
+            Target::Host => Self::to_hosts(tls),
+            Target::Service(service) => Self::over(Connector { service: Some((service, resolver)) }, tls),
+        }
+    }
+
+    /// To whatever hosts the requests' URLs name. No connection is opened yet.
+    #[must_use]
+    pub fn to_hosts(tls: ClientConfig) -> Self {
+        Self::over(Connector { service: None }, tls)
+    }
+
+    fn over(connector: Connector, tls: ClientConfig) -> Self {
+        let connector = HttpsConnector::from((connector, Arc::new(tls)));
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
@@ -78,17 +91,18 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
 /// Opens TCP connections.
 #[derive(Clone)]
 struct Connector {
-    target: Target,
-    resolver: Resolver,
+    /// The Service that is connected to, and who knows where it is; else the host that the URL names.
+    service: Option<(ServicePort, Resolver)>,
 }
 
 impl Connector {
     async fn dial(self, uri: Uri) -> Result<TokioIo<TcpStream>, DialError> {
-        let (host, port) = match &self.target {
-            Target::Service(service) => self.resolver.resolve(service).await.map_err(DialError::Resolve)?,
-            Target::Host => {
+        let (host, port) = match &self.service {
+            Some((service, resolver)) => resolver.resolve(service).await.map_err(DialError::Resolve)?,
+            None => {
                 let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-                (host.to_owned(), uri.port_u16().unwrap_or(443))
+                let usual = if uri.scheme_str() == Some("http") { 80 } else { 443 };
+                (host.to_owned(), uri.port_u16().unwrap_or(usual))
             }
         };
         let dialled = tokio::time::timeout(DIAL, connect(&host, port)).await;

@@ -47,6 +47,15 @@ impl Identity {
         let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?;
         Ok(Self { chain, key: PrivateKeyDer::from_pem_file(key)? })
     }
+
+    /// Reads PEM text.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn parse(certificate: &[u8], key: &[u8]) -> Result<Self, rustls::pki_types::pem::Error> {
+        let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>()?;
+        Ok(Self { chain, key: PrivateKeyDer::from_pem_slice(key)? })
+    }
 }
 
 impl Trust {

@@ -14,16 +14,19 @@ use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use metrics::counter;
 use serde_json::Value;
 
 use super::Server;
 use super::listener::Peer;
 use super::service::AuditId;
+use crate::audit::backend::Written;
 use crate::audit::{Facts, Record, Stage};
 use crate::authn::User;
 use crate::body::{self, Body, BoxError};
 use crate::codec;
 use crate::request::RequestInfo;
+use crate::streaming::relay::Upgraded;
 
 /// Begins the record of a request, and says that it has come in.
 pub(super) fn begin(
@@ -31,10 +34,24 @@ pub(super) fn begin(
     request: &Request<Body>,
     info: &RequestInfo,
     user: &User,
-) -> Option<Arc<Record>> {
+) -> Option<(Record, Written)> {
     let record = open(server, request, info, user)?;
-    record.stage(Stage::RequestReceived);
-    Some(Arc::new(record))
+    let written = record.stage(Stage::RequestReceived);
+    Some((record, written))
+}
+
+/// The record of a request that may go on.
+///
+/// # Errors
+/// When it must be written down that it has come in, but cannot be.
+pub(super) async fn begun(begun: Option<(Record, Written)>) -> Result<Option<Arc<Record>>, ApiError> {
+    let Some((record, written)) = begun else { return Ok(None) };
+    if !written.ok().await {
+        record.close();
+        counter!("apiserver_audit_requests_rejected_total").increment(1);
+        return Err(ApiError::internal("failed to store audit event"));
+    }
+    Ok(Some(Arc::new(record)))
 }
 
 fn open(server: &Server, request: &Request<Body>, info: &RequestInfo, user: &User) -> Option<Record> {
@@ -50,11 +67,12 @@ pub(super) fn unauthenticated(
     request: &Request<Body>,
     info: &RequestInfo,
     error: &ApiError,
-) {
-    let Some(record) = open(server, request, info, &User::default()) else { return };
+) -> Written {
+    let Some(record) = open(server, request, info, &User::default()) else { return Written::default() };
     record.answered(error.code(), Some(&error.status));
-    record.stage(Stage::ResponseStarted);
+    let written = record.stage(Stage::ResponseStarted);
     record.close();
+    written
 }
 
 /// Writes down how a request was answered, at once or when a long answer has ended.
@@ -68,14 +86,21 @@ pub(super) async fn end(
         Ok(response) => response,
         Err(error) => {
             note_object(record, error.code(), &codec::status(&error));
-            record.stage(Stage::ResponseComplete);
+            record.stage(Stage::ResponseComplete).ok().await;
             return Err(error);
         }
     };
     record.answered(response.status().as_u16(), None);
     if long_running && response.status().is_success() || response.status().is_informational() {
-        record.stage(Stage::ResponseStarted);
+        record.stage(Stage::ResponseStarted).ok().await;
         let record = Arc::clone(record);
+        if let Some(upgraded) = response.extensions_mut().remove::<Upgraded>() {
+            tokio::spawn(async move {
+                upgraded.ended().await;
+                record.stage(Stage::ResponseComplete).ok().await;
+            });
+            return Ok(response);
+        }
         return Ok(response.map(|inner| Watched { inner, record }.boxed_unsync()));
     }
     if record.wants_answers() || deletes {
@@ -85,7 +110,7 @@ pub(super) async fn end(
             note_object(record, response.status().as_u16(), &object);
         }
     }
-    record.stage(Stage::ResponseComplete);
+    record.stage(Stage::ResponseComplete).ok().await;
     Ok(response)
 }
 
@@ -154,6 +179,6 @@ impl http_body::Body for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.record.stage(Stage::ResponseComplete);
+        drop(self.record.stage(Stage::ResponseComplete));
     }
 }

@@ -13,15 +13,17 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::{Mutex, RwLock};
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Server;
 use super::service;
-use super::tls::ClientCa;
+use super::tls::{ClientCa, Source};
 
 /// Who is at the other end of a connection. An extension of every request that came over the network.
 #[derive(Clone, Debug)]
@@ -42,10 +44,16 @@ const STREAMS: u32 = 2000;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
+/// How often files of certificates are looked at.
+const RELOAD: Duration = Duration::from_secs(1);
+
 /// A listening socket with its TLS configuration.
 pub struct Listener {
     socket: TcpListener,
-    tls: TlsAcceptor,
+    source: Source,
+    /// What the files of the source held when they were last read.
+    texts: Mutex<Vec<Vec<u8>>>,
+    tls: RwLock<TlsAcceptor>,
     client_ca: Option<ClientCa>,
 }
 
@@ -53,12 +61,14 @@ impl Listener {
     /// Binds the address.
     pub async fn bind(
         address: SocketAddr,
-        tls: rustls::ServerConfig,
+        source: Source,
         client_ca: Option<ClientCa>,
     ) -> anyhow::Result<Self> {
+        let (tls, texts) = source.read()?;
         let socket =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        Ok(Self { socket, tls: TlsAcceptor::from(Arc::new(tls)), client_ca })
+        let tls = RwLock::new(TlsAcceptor::from(Arc::new(tls)));
+        Ok(Self { socket, source, texts: Mutex::new(texts), tls, client_ca })
     }
 
     /// The address that was bound (the port may have been 0).
@@ -70,10 +80,16 @@ impl Listener {
     pub async fn serve(self, server: Arc<Server>, grace: Duration, token: CancellationToken) {
         let connections = TaskTracker::new();
         let this = Arc::new(self);
+        let mut look = tokio::time::interval(RELOAD);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = token.cancelled() => break,
+                _ = look.tick() => {
+                    this.refresh();
+                    continue;
+                }
                 accepted = this.socket.accept() => accepted,
             };
             match accepted {
@@ -94,6 +110,30 @@ impl Listener {
         }
     }
 
+    /// Reads files again that have changed.
+    fn refresh(&self) {
+        for authorities in self.source.authorities.iter().chain(&self.client_ca) {
+            authorities.refresh();
+        }
+        let texts = self.source.texts();
+        if texts == *self.texts.lock() {
+            return;
+        }
+        match self.source.read() {
+            Ok((tls, _)) => {
+                *self.tls.write() = TlsAcceptor::from(Arc::new(tls));
+                tracing::info!("read new certificates");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "could not read new certificates, the old ones stay"
+                );
+            }
+        }
+        *self.texts.lock() = texts;
+    }
+
     async fn connection(
         &self,
         server: Arc<Server>,
@@ -102,7 +142,8 @@ impl Listener {
         token: CancellationToken,
     ) {
         let _ = stream.set_nodelay(true);
-        let handshake = tokio::time::timeout(HANDSHAKE, self.tls.accept(stream));
+        let tls = self.tls.read().clone();
+        let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
         let stream = match handshake.await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%address, %error, "TLS handshake failed"),

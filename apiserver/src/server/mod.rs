@@ -6,6 +6,7 @@
 
 mod audited;
 pub mod context;
+mod counted;
 pub mod listener;
 pub mod loopback;
 pub mod response;
@@ -42,7 +43,7 @@ pub use context::Context;
 use listener::Listener;
 use loopback::Loopback;
 use security::Security;
-use tls::ClientCa;
+use tls::{ClientCa, Source};
 
 /// What every request needs.
 pub struct Server {
@@ -73,11 +74,11 @@ impl Server {
         config: Config,
         cacher: Cacher,
         registry: Registry,
-        token: CancellationToken,
+        tasks: &Tasks,
     ) -> anyhow::Result<Self> {
         let slots = |count: usize| (count > 0).then(|| Arc::new(Semaphore::new(count)));
         Ok(Self {
-            audit: Audit::open(&config.audit)?,
+            audit: Audit::open(&config.audit, tasks)?,
             reading: slots(config.max_requests_inflight),
             writing: slots(config.max_mutating_requests_inflight),
             config,
@@ -85,7 +86,7 @@ impl Server {
             registry: Arc::new(registry),
             metrics: RequestMetrics::default(),
             openapi: Publisher::default(),
-            token,
+            token: tasks.token(),
             security: OnceLock::new(),
             address: OnceLock::new(),
             bootstrapped: AtomicBool::new(false),
@@ -207,12 +208,12 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
         .await
         .context("start the watch cache")?;
     let registry = Registry::built_in(&cacher, &prefix, config.event_ttl);
-    let server = Arc::new(Server::new(config, cacher, registry, tasks.token())?);
+    let server = Arc::new(Server::new(config, cacher, registry, &tasks)?);
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
     let resolver = Resolver::new(&informers);
     let webhooks = Clients::new(resolver.clone());
-    let (security, repair) = Security::build(&server, own.clone(), &informers, &resolver, &webhooks)?;
+    let (security, repair) = Security::build(&server, own.clone(), &informers, &resolver, &webhooks, &tasks)?;
     let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers, webhooks);
     let flow_schemas = FlowSchemas::new(own.clone(), &informers);
     security.aggregator.spawn(&tasks);
@@ -243,7 +244,10 @@ fn spawn(
     let own_address = Advertised { address: advertise_address(&config), port: running.address.port() };
     let member = Member::new(Arc::clone(&store), own.clone(), &config.storage_prefix, own_address);
     let serving = Arc::clone(&server);
-    tasks.spawn("listener", move |token| listener.serve(serving, config.shutdown_grace, token));
+    tasks.spawn("listener", move |token| async move {
+        listener.serve(Arc::clone(&serving), config.shutdown_grace, token).await;
+        serving.audit.iter().for_each(|audit| audit.finish());
+    });
     let interval = server.config.compaction_interval;
     tasks.spawn("compaction", move |token| storage::compact(store, interval, token));
     tasks.spawn("service-repair", |token| repair.run(token));
@@ -256,9 +260,13 @@ async fn bind(server: &Server) -> anyhow::Result<Listener> {
     let load = |path: &Option<std::path::PathBuf>| path.as_deref().map(ClientCa::load).transpose();
     let client_ca = load(&config.authentication.client_ca_file)?;
     let proxy_ca = load(&config.authentication.request_header.client_ca_file)?;
-    let hints: Vec<ClientCa> = client_ca.iter().chain(&proxy_ca).cloned().collect();
-    let tls = tls::server_config(&config.serving_cert, &serving_names(config), &hints)?;
-    Listener::bind(config.bind_address, tls, client_ca).await
+    let source = Source {
+        serving: config.serving_cert.clone(),
+        names: serving_names(config),
+        tls: config.tls.clone(),
+        authorities: client_ca.iter().chain(&proxy_ca).cloned().collect(),
+    };
+    Listener::bind(config.bind_address, source, client_ca).await
 }
 
 /// The names and addresses of a self-signed certificate.

@@ -4,17 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use client::{Client, SharedInformerFactory};
+use client::{Client, SharedInformerFactory, Tasks};
 
 use super::{Server, own_directory, tls};
 use crate::admission::{self, Plugin};
 use crate::aggregator::Aggregator;
-use crate::authn::Authenticator;
 use crate::authn::discovery::Documents;
 use crate::authn::impersonation::Impersonation;
 use crate::authn::setup::{Authentication, setup};
 use crate::authn::token_request::Issuer;
 use crate::authn::union::Tokens;
+use crate::authn::{self, Authenticator};
 use crate::authz::escalation::Escalation;
 use crate::authz::{self, Authorizer};
 use crate::config::{AuthenticationConfig, Config};
@@ -68,12 +68,15 @@ impl Security {
         informers: &SharedInformerFactory,
         resolver: &Resolver,
         webhooks: &Clients,
+        tasks: &Tasks,
     ) -> anyhow::Result<(Self, ServiceRepair)> {
         let config = &server.config;
         let authentication = with_signing_key(config)?;
-        let Authentication { authenticator, tokens, audiences, issuer, documents } =
-            setup(&authentication, &own, informers, &server.external_address())?;
-        let (authorizer, rbac) = authz::setup(&config.authorization_modes, informers)?;
+        let Authentication { authenticator, tokens, audiences, issuer, documents } = setup(
+            &authentication,
+            &authn::setup::Deps { client: &own, informers, tasks, external: &server.external_address() },
+        )?;
+        let (authorizer, rbac) = authz::setup::setup(&config.authorization, informers, tasks)?;
         let authorizer: Arc<dyn Authorizer> = Arc::new(authorizer);
         let escalation = Escalation::new(rbac, Arc::clone(&authorizer), own.clone());
         let devices = DeviceAccess::new(own.clone(), Arc::clone(&authorizer));

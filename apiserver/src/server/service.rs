@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::audited;
 use super::context::Context;
+use super::counted;
 use super::listener::Peer;
 use super::{Server, response};
 use crate::audit::Record;
@@ -124,11 +125,13 @@ async fn filtered(
     let requestor = match authenticate(&server, &mut request).await {
         Ok(requestor) => requestor,
         Err(error) => {
-            audited::unauthenticated(&server, &request, &info, &error);
+            let written = audited::unauthenticated(&server, &request, &info, &error);
+            written.ok().await;
             return Err(error);
         }
     };
     let record = audited::begin(&server, &request, &info, &requestor);
+    let record = audited::begun(record).await?;
     let deletes = info.verb.starts_with("delete");
     let passage = Passage { server, info, query, method, long_running, record: record.clone() };
     let outcome = passage.admit(request, requestor).await;
@@ -167,10 +170,12 @@ impl Passage {
             record.impersonated(&user);
         }
         let _slot = if long_running { None } else { server.slot(&method, &user).await? };
+        let begin = Instant::now();
         let decision = match security {
-            Some(security) => security.authorizer.authorize(&user, &info),
+            Some(security) => security.authorizer.decide(&user, &info).get().await,
             None => authz::Superusers.authorize(&user, &info),
         };
+        counted::authorized(&decision, begin.elapsed());
         if let Some(record) = &record {
             record.decided(&decision);
         }
@@ -207,11 +212,12 @@ async fn authenticate(server: &Server, request: &mut Request<Body>) -> Result<Ar
     let (certificates, trusted) =
         peer.map(|peer| (Arc::clone(&peer.certificates), peer.trusted)).unwrap_or_default();
     let proxied = server.config.authentication.request_header.client_ca_file.is_some();
-    let credentials = Credentials::of(certificates, trusted, request.headers(), proxied);
-    match security.authenticator.authenticate(&credentials).await? {
-        Some(user) => Ok(Arc::new(user)),
-        None => Err(ApiError::unauthorized()),
-    }
+    let credentials = Credentials::of(certificates, trusted, request.uri(), request.headers(), proxied);
+    let begin = Instant::now();
+    let outcome = security.authenticator.authenticate(&credentials).await;
+    let user = outcome.and_then(|user| user.ok_or_else(ApiError::unauthorized));
+    counted::authenticated(user.as_ref().ok().map(|user| user.name.as_str()), begin.elapsed());
+    user.map(Arc::new)
 }
 
 /// So many characters of warnings are sent ...

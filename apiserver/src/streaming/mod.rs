@@ -76,7 +76,8 @@ impl Streaming {
                 // Looking (GET, which browsers need for WebSockets) is not enough to run something.
                 if info.verb != "create" {
                     let create = RequestInfo { verb: "create".to_owned(), ..info.clone() };
-                    authz::check(&*self.authorizer, user, &create)?;
+                    let decision = self.authorizer.decide(user, &create).get().await;
+                    authz::permit(decision, user, &create)?;
                 }
                 self.upgrade(info, query, request).await
             }

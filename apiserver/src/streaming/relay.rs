@@ -9,6 +9,7 @@ use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::dial::Connection;
@@ -33,6 +34,17 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Says when the stream has ended that a connection was upgraded to. An extension of the answer.
+#[derive(Clone, Debug)]
+pub struct Upgraded(CancellationToken);
+
+impl Upgraded {
+    /// Waits for the end.
+    pub async fn ended(&self) {
+        self.0.cancelled().await;
+    }
 }
 
 /// Sends `request` (its URI being path and query) and gives the answer back. If both sides agree to upgrade, their
@@ -76,8 +88,11 @@ where
         && let Some(client_side) = client_side
     {
         let backend_side = hyper::upgrade::on(&mut response);
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
         tokio::spawn(
             async move {
+                let _guard = guard;
                 match tokio::try_join!(client_side, backend_side) {
                     Ok((client, backend)) => pump(client, backend).await,
                     Err(error) => tracing::debug!(%error, "upgrade failed"),
@@ -85,7 +100,8 @@ where
             }
             .in_current_span(),
         );
-        let (parts, _) = response.into_parts();
+        let (mut parts, _) = response.into_parts();
+        parts.extensions.insert(Upgraded(ended));
         return Ok(Response::from_parts(parts, body::empty()));
     }
     let (mut parts, incoming) = response.into_parts();

@@ -6,11 +6,14 @@ use serde_json::Value;
 /// How much of an unexpected answer is told.
 const SHOWN: usize = 2048;
 
+/// Whether an answer is no error, by its code.
+pub fn check(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<(), String> {
+    if (200..=206).contains(&status) { Ok(()) } else { Err(failure(status, content_type, body)) }
+}
+
 /// The object that was answered, or why there is none.
 pub fn read(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<Value, String> {
-    if !(200..=206).contains(&status) {
-        return Err(failure(status, content_type, body));
-    }
+    check(status, content_type, body)?;
     if body.is_empty() {
         let content_type = content_type.unwrap_or("application/json");
         return Err(format!("0-length response with status code: {status} and content type: {content_type}"));

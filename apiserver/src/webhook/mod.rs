@@ -2,18 +2,22 @@
 //! object is answered. Clients are kept by what they are made of, so that their connections are used again.
 
 mod answer;
+mod kubeconfig;
+mod retry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use self::kubeconfig::Credential;
+pub use self::retry::Retry;
 use crate::body;
 use crate::remote::{Resolver, ServicePort, Target, Transport, Trust, describe};
 
@@ -21,6 +25,8 @@ use crate::remote::{Resolver, ServicePort, Target, Transport, Trust, describe};
 const KEPT: usize = 200;
 /// How long a call may take that has no limit of its own.
 const LIMIT: Duration = Duration::from_secs(30);
+/// The longest answer that is read: larger than any object.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Where a webhook is, and how it is recognized.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,8 +79,25 @@ impl ClientConfig {
 
 /// Why a webhook gave no answer that could be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CallError(String);
+#[error("{message}")]
+pub struct CallError {
+    message: String,
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// Whether it took too long.
+    pub late: bool,
+    /// Whether the same call may succeed a moment later.
+    again: bool,
+}
+
+impl CallError {
+    fn new(message: String) -> Self {
+        Self { message, status: None, late: false, again: false }
+    }
+}
+
+/// Reads an answer: its status, the type of its body, the body.
+type Reader<T> = fn(u16, Option<&str>, &[u8]) -> Result<T, String>;
 
 /// Makes clients. Cheap to clone; clones share them.
 #[derive(Clone)]
@@ -88,6 +111,11 @@ pub struct Clients {
 pub struct Client {
     url: String,
     transport: Transport,
+    agent: &'static str,
+    /// Who this server is, in the header `Authorization`.
+    authorization: Option<Credential>,
+    /// How long a call may take that has no limit of its own.
+    limit: Duration,
 }
 
 impl Clients {
@@ -123,9 +151,10 @@ impl Clients {
                 (Target::Service(service.clone()), url)
             }
         };
-        let tls = Trust::Bundle(config.ca_bundle.clone()).client(None).map_err(CallError)?;
-        let url = cleaned(&url);
-        Ok(Client { url, transport: Transport::new(target, self.resolver.clone(), tls) })
+        let tls = Trust::Bundle(config.ca_bundle.clone()).client(None).map_err(CallError::new)?;
+        let transport = Transport::new(target, self.resolver.clone(), tls);
+        let agent = "kube-apiserver-admission";
+        Ok(Client { url: cleaned(&url), transport, agent, authorization: None, limit: LIMIT })
     }
 }
 
@@ -144,43 +173,78 @@ impl Client {
     /// # Errors
     /// When there is no such answer, in upstream's words.
     pub async fn post(&self, body: Bytes, limit: Option<Duration>) -> Result<Value, CallError> {
+        self.call(body, limit, answer::read).await
+    }
+
+    /// Posts a body; of the answer its status counts only.
+    async fn post_unheard(&self, body: Bytes) -> Result<(), CallError> {
+        self.call(body, None, answer::check).await
+    }
+
+    async fn call<T>(
+        &self,
+        body: Bytes,
+        limit: Option<Duration>,
+        read: Reader<T>,
+    ) -> Result<T, CallError> {
         // As upstream, a limit is told in whole seconds.
-        let told = limit.unwrap_or(LIMIT);
+        let told = limit.unwrap_or(self.limit);
         let told = told.as_secs() + u64::from(told.subsec_nanos() > 0);
         let url = format!("{}?timeout={told}s", self.url);
         let call = async {
-            let (status, content_type, bytes) = self.exchange(&url, body).await?;
-            answer::read(status, content_type.as_deref(), &bytes).map_err(CallError)
+            let answer = self.exchange(&url, body).await?;
+            read(answer.status, answer.content_type.as_deref(), &answer.body).map_err(|message| CallError {
+                message,
+                status: Some(answer.status),
+                late: answer.status == 504,
+                again: answer.again,
+            })
         };
         let late = || {
             let who = if limit.is_some() { "" } else { " (Client.Timeout exceeded while awaiting headers)" };
-            CallError(format!("Post {url:?}: context deadline exceeded{who}"))
+            let message = format!("Post {url:?}: context deadline exceeded{who}");
+            CallError { late: true, ..CallError::new(message) }
         };
-        tokio::time::timeout(limit.unwrap_or(LIMIT), call).await.unwrap_or_else(|_| Err(late()))
+        tokio::time::timeout(limit.unwrap_or(self.limit), call).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn exchange(&self, url: &str, body: Bytes) -> Result<(u16, Option<String>, Bytes), CallError> {
-        let failed = |why: String| CallError(format!("Post {url:?}: {why}"));
-        let request = Request::builder()
+    async fn exchange(&self, url: &str, body: Bytes) -> Result<Answer, CallError> {
+        let failed = |why: String| CallError::new(format!("Post {url:?}: {why}"));
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(url)
             .header(ACCEPT, "application/json, */*")
             .header(CONTENT_TYPE, "application/json")
-            .header(USER_AGENT, "kube-apiserver-admission")
-            .body(body::full(body))
-            .map_err(|error| failed(error.to_string()))?;
-        let response = self.transport.send(request).await.map_err(|error| failed(describe(&error)))?;
+            .header(USER_AGENT, self.agent);
+        if let Some(credential) = &self.authorization {
+            request = request.header(AUTHORIZATION, credential.header().map_err(failed)?);
+        }
+        let request = request.body(body::full(body)).map_err(|error| failed(error.to_string()))?;
+        let response = self.transport.send(request).await.map_err(|error| {
+            let again = retry::is_reset(&error);
+            CallError { again, ..failed(describe(&error)) }
+        })?;
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let status = response.status().as_u16();
-        let collected = response.into_body().collect().await.map_err(|error| {
-            CallError(format!(
+        let again = matches!(status, 429 | 500 | 504) || response.headers().contains_key(RETRY_AFTER);
+        let collected = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| {
+            CallError::new(format!(
                 "unexpected error when reading response body. Please retry. Original error: {}",
-                describe(&error)
+                describe(error.as_ref())
             ))
         })?;
-        Ok((status, content_type, collected.to_bytes()))
+        Ok(Answer { status, content_type, body: collected.to_bytes(), again })
     }
+}
+
+/// What was answered.
+struct Answer {
+    status: u16,
+    content_type: Option<String>,
+    body: Bytes,
+    /// Whether the same call may be answered otherwise a moment later.
+    again: bool,
 }
 
 #[cfg(test)]

@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 
-use apiserver::audit::AuditConfig;
+use std::time::Duration;
+
+use apiserver::audit::backend::{BackendConfig, Batch, Mode};
 use apiserver::audit::log::LogConfig;
+use apiserver::audit::{AuditConfig, WebhookConfig};
 use serde_json::{Value, json};
 
-use super::support::{Cluster, eventually, namespace};
+use super::hook::{Call, Hook, Reply};
+use super::support::{Cluster, eventually, message, namespace};
+use super::tokens::kubeconfig;
 
 const POLICY: &str = "
 apiVersion: audit.k8s.io/v1
@@ -30,7 +35,7 @@ async fn audited() -> (Cluster, PathBuf) {
         std::fs::write(&policy, POLICY).unwrap();
         path = folder.join("audit.log");
         let log = LogConfig { path: path.clone(), ..LogConfig::default() };
-        config.audit = AuditConfig { policy_file: Some(policy), log: Some(log) };
+        config.audit = AuditConfig { policy_file: Some(policy), log: Some(log), ..AuditConfig::default() };
     })
     .await;
     (cluster, path)
@@ -133,5 +138,93 @@ async fn a_watch_is_written_down_when_it_begins_and_when_it_ends() {
         found.iter().map(|e| e["stage"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     eventually("both stages", seen, |stages| *stages == ["ResponseStarted", "ResponseComplete"]).await;
+    cluster.stop().await;
+}
+
+/// A server whose events go to a webhook.
+async fn to_webhook(hook: &Hook, mode: Mode) -> Cluster {
+    Cluster::with(|config, folder| {
+        let policy = folder.join("policy.yaml");
+        std::fs::write(&policy, POLICY.replace("omitStages: [RequestReceived]\n", "")).unwrap();
+        let webhook = WebhookConfig {
+            file: kubeconfig(hook, folder, "/audit"),
+            initial_backoff: Duration::from_millis(10),
+            backend: BackendConfig { mode, truncate: None },
+        };
+        config.audit =
+            AuditConfig { policy_file: Some(policy), webhook: Some(webhook), ..AuditConfig::default() };
+    })
+    .await
+}
+
+fn delivered(hook: &Hook) -> Vec<Value> {
+    let lists = hook.calls().into_iter().map(|call| call.body);
+    lists.flat_map(|list| list["items"].as_array().cloned().unwrap_or_default()).collect()
+}
+
+#[tokio::test]
+async fn a_webhook_hears_of_events_in_batches_even_if_it_fails_at_first() {
+    let failures = std::sync::atomic::AtomicU32::new(0);
+    let hook =
+        Hook::start(move |_: &Call| match failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => Reply::Raw(403, "text/plain", "not yet".to_owned()),
+            _ => Reply::Raw(200, "text/plain", String::new()),
+        })
+        .await;
+    let wait = Duration::from_millis(50);
+    let mode = Mode::Batch(Batch { buffer: 100, most: 10, wait, throttle: Some((100.0, 10)) });
+    let cluster = to_webhook(&hook, mode).await;
+    let bob = cluster.with_token("secret-of-bob");
+    assert_eq!(bob.get("/api/v1/namespaces/default/secrets").await.0, 403);
+    let heard = || async {
+        let (calls, events) = (hook.calls(), delivered(&hook));
+        // The first call was refused, and made again with the same events.
+        let again = calls.iter().skip(1).any(|call| call.body == calls[0].body);
+        let done = |event: &Value| event["user"]["username"] == "bob" && event["stage"] == "ResponseComplete";
+        (again, events.iter().any(done))
+    };
+    eventually("the events are delivered again", heard, |heard| *heard == (true, true)).await;
+    let call = &hook.calls()[0];
+    assert_eq!(call.target, "/audit?timeout=30s");
+    assert_eq!(
+        (&call.body["kind"], &call.body["apiVersion"]),
+        (&json!("EventList"), &json!("audit.k8s.io/v1"))
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_is_delivered_when_the_server_stops() {
+    let hook = Hook::start(|_: &Call| json!({}).into()).await;
+    let wait = Duration::from_secs(3600);
+    let cluster =
+        to_webhook(&hook, Mode::Batch(Batch { buffer: 1000, most: 400, wait, throttle: None })).await;
+    assert_eq!(cluster.with_token("secret-of-bob").get("/api/v1/namespaces/default/secrets").await.0, 403);
+    assert_eq!(hook.calls().len(), 0);
+    cluster.stop().await;
+    let last = delivered(&hook).into_iter().rfind(|event| event["user"]["username"] == "bob").unwrap();
+    assert_eq!(last["stage"], "ResponseComplete");
+}
+
+#[tokio::test]
+async fn a_strict_server_serves_nothing_that_cannot_be_written_down() {
+    let hook = Hook::start(|call: &Call| {
+        let bobs = call.body["items"][0]["user"]["username"] == "bob";
+        if bobs { Reply::Raw(500, "text/plain", "full".to_owned()) } else { json!({}).into() }
+    })
+    .await;
+    let cluster = to_webhook(&hook, Mode::BlockingStrict).await;
+    let root = cluster.with_token("secret-of-root");
+    assert_eq!(root.get("/api/v1/namespaces/default/secrets").await.0, 200);
+    let mine = || delivered(&hook).into_iter().filter(|event| event["user"]["username"] == "root").count();
+    assert_eq!(mine(), 2, "the events are there when the answer is");
+    let answer = cluster.with_token("secret-of-bob").get("/api/v1/namespaces/default/secrets").await;
+    assert_eq!(answer.0, 500);
+    assert!(message(&answer).contains("failed to store audit event"), "{answer:?}");
+    cluster.stop().await;
+    let hook = Hook::start(|_: &Call| Reply::Raw(500, "text/plain", "full".to_owned())).await;
+    let cluster = to_webhook(&hook, Mode::Blocking).await;
+    let answer = cluster.with_token("secret-of-bob").get("/api/v1/namespaces/default/secrets").await;
+    assert_eq!(answer.0, 403, "others go on");
     cluster.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Answer, Asker, Cluster, eventually, message, namespace};
+use super::support::{Answer, Asker, Cluster, eventually, is_counted, message, namespace};
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
@@ -82,6 +82,8 @@ async fn a_policy_denies_what_its_expressions_refuse() {
         denied.1["details"]["causes"][0]["message"],
         "ValidatingAdmissionPolicy 'sizes' with binding 'sizes' denied request: has 3 entries"
     );
+    let labels = [("policy", "sizes"), ("policy_binding", "sizes"), ("enforcement_action", "deny")];
+    assert!(is_counted("apiserver_validating_admission_policy_check_total", &labels));
     // Elsewhere, and of other names, it says nothing.
     admin.create("/api/v1/namespaces/free/configmaps", &many).await;
     admin.create(maps, &config_map("exempt", json!({"a": "1", "b": "2", "c": "3"}))).await;

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use apiserver::audit::AuditConfig;
+use apiserver::audit::log::LogConfig;
 use apiserver::config::Config;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -20,7 +22,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::support::{Authority, Cluster, create_pod, install_crypto_provider, message, namespace, pod};
+use super::support::{
+    Authority, Cluster, create_pod, eventually, install_crypto_provider, message, namespace, pod,
+};
 
 /// What the kubelet was asked.
 type Asked = Arc<Mutex<Vec<String>>>;
@@ -121,9 +125,17 @@ fn kubelet_client(config: &mut Config, directory: &Path, authority: &Authority) 
 }
 
 async fn with_node() -> (Cluster, Kubelet) {
+    with_node_and(|_, _| {}).await
+}
+
+async fn with_node_and(change: impl FnOnce(&mut Config, &Path)) -> (Cluster, Kubelet) {
     let authority = Authority::new("kubelets");
     let kubelet = Kubelet::start(&authority).await;
-    let cluster = Cluster::with(|config, directory| kubelet_client(config, directory, &authority)).await;
+    let cluster = Cluster::with(|config, directory| {
+        kubelet_client(config, directory, &authority);
+        change(config, directory);
+    })
+    .await;
     let admin = cluster.admin();
     let node = admin.create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await;
     let mut node = node.clone();
@@ -165,7 +177,7 @@ async fn logs_come_from_the_kubelet() {
 }
 
 /// Speaks HTTP/1.1 with the server over TLS, by hand.
-async fn upgrade(cluster: &Cluster, path: &str) -> (String, Vec<u8>) {
+async fn upgrade(cluster: &Cluster, path: &str, while_open: impl FnOnce()) -> (String, Vec<u8>) {
     let config = rustls::ClientConfig::builder()
         .dangerous()
         .with_custom_certificate_verifier(client::tls::anybody())
@@ -182,6 +194,7 @@ async fn upgrade(cluster: &Cluster, path: &str) -> (String, Vec<u8>) {
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
     }
+    while_open();
     stream.write_all(b"hello").await.unwrap();
     let mut rest = Vec::new();
     // How the other side closes is not of interest.
@@ -193,7 +206,7 @@ async fn upgrade(cluster: &Cluster, path: &str) -> (String, Vec<u8>) {
 async fn exec_is_a_relay() {
     let (cluster, kubelet) = with_node().await;
     let path = "/api/v1/namespaces/shop/pods/web/exec?command=cat&stdin=true&stdout=true";
-    let (head, rest) = upgrade(&cluster, path).await;
+    let (head, rest) = upgrade(&cluster, path, || {}).await;
     assert!(head.starts_with("http/1.1 101 "), "{head}");
     assert!(head.contains("x-stream-protocol-version: v4.channel.k8s.io"), "{head}");
     assert_eq!(String::from_utf8(rest).unwrap(), "HELLO");
@@ -204,5 +217,32 @@ async fn exec_is_a_relay() {
     assert_eq!((plain.0, message(&plain)), (400, "Upgrade request required"));
     let wrong = admin.post("/api/v1/namespaces/shop/pods/web/exec?container=side", &Value::Null).await;
     assert_eq!((wrong.0, message(&wrong)), (400, "container side is not valid for pod web"));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_is_written_down_when_it_has_ended() {
+    let mut path = std::path::PathBuf::new();
+    let (cluster, _kubelet) = with_node_and(|config, folder| {
+        let policy = folder.join("policy.yaml");
+        let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n\
+                    - {level: Metadata, resources: [{resources: [pods/exec]}]}\n- {level: None}\n";
+        std::fs::write(&policy, text).unwrap();
+        path = folder.join("audit.log");
+        let log = LogConfig { path: path.clone(), ..LogConfig::default() };
+        config.audit = AuditConfig { policy_file: Some(policy), log: Some(log), ..AuditConfig::default() };
+    })
+    .await;
+    let stages = || -> Vec<String> {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.map(|event| event["stage"].as_str().unwrap().to_owned()).collect()
+    };
+    let exec = "/api/v1/namespaces/shop/pods/web/exec?command=cat&stdin=true&stdout=true";
+    let mut open = Vec::new();
+    upgrade(&cluster, exec, || open = stages()).await;
+    assert_eq!(open, ["RequestReceived", "ResponseStarted"]);
+    let all = ["RequestReceived", "ResponseStarted", "ResponseComplete"];
+    eventually("the end is written down", || async { stages() }, |stages| *stages == all).await;
     cluster.stop().await;
 }

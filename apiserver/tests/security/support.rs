@@ -13,8 +13,10 @@ use client::Client;
 use http::Request;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair,
+    KeyPair, SigningKey as _,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +27,7 @@ pub type Answer = (u16, Value);
 pub struct Authority {
     pub pem: String,
     issuer: Issuer<'static, KeyPair>,
+    key: String,
 }
 
 /// A certificate and its key, as PEM.
@@ -40,7 +43,30 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
+        let own = key.serialize_pem();
+        Self { pem, issuer: Issuer::new(params, key), key: own }
+    }
+
+    /// A certificate for a client, of version 1: it says nothing but names.
+    pub fn old_client(&self, user: &str, groups: &[&str]) -> Identity {
+        let new = self.client(user, groups);
+        let der = CertificateDer::from_pem_slice(new.certificate.as_bytes()).unwrap();
+        let certificate = elements(&elements(&der)[0].1);
+        let fields = elements(&certificate[0].1);
+        // Without version and extensions.
+        let kept: Vec<u8> =
+            fields.into_iter().filter(|(tag, _)| ![0xa0, 0xa3].contains(tag)).flat_map(element).collect();
+        let to_sign = element((0x30, kept));
+        let key = KeyPair::from_pem(&self.key).unwrap();
+        let mut signature = vec![0];
+        signature.extend(key.sign(&to_sign).unwrap());
+        let body = [to_sign, element(certificate[1].clone()), element((0x03, signature))].concat();
+        let encoded = base64::engine::general_purpose::STANDARD.encode(element((0x30, body)));
+        let lines: Vec<&str> =
+            encoded.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
+        let certificate =
+            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
+        Identity { certificate, key: new.key }
     }
 
     /// A certificate for a client.
@@ -71,6 +97,32 @@ impl Authority {
     }
 }
 
+/// The parts of a DER value, each with its tag.
+fn elements(mut der: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut found = Vec::new();
+    while let [tag, first, rest @ ..] = der {
+        let (size, rest) = match first {
+            short @ 0..=127 => (usize::from(*short), rest),
+            0x81 => (usize::from(rest[0]), &rest[1..]),
+            _ => (usize::from(rest[0]) << 8 | usize::from(rest[1]), &rest[2..]),
+        };
+        found.push((*tag, rest[..size].to_vec()));
+        der = &rest[size..];
+    }
+    found
+}
+
+fn element((tag, body): (u8, Vec<u8>)) -> Vec<u8> {
+    let size = body.len();
+    let mut out = match size {
+        0..=127 => vec![tag, size as u8],
+        128..=255 => vec![tag, 0x81, size as u8],
+        _ => vec![tag, 0x82, (size >> 8) as u8, size as u8],
+    };
+    out.extend(body);
+    out
+}
+
 /// Makes aws-lc-rs the provider of TLS.
 pub fn install_crypto_provider() {
     // An error says that this has been done.
@@ -94,6 +146,8 @@ impl Cluster {
     /// With a configuration that is changed first; the path is a directory for files.
     pub async fn with(change: impl FnOnce(&mut Config, &Path)) -> Self {
         install_crypto_provider();
+        // From now on all is counted.
+        client::observability::metrics_handle();
         let directory = tempfile::tempdir().unwrap();
         let (authority, front_proxy) = (Authority::new("clients"), Authority::new("front-proxy"));
         let file = |name: &str, text: &str| {
@@ -145,6 +199,8 @@ impl Cluster {
         let url = format!("https://{}", self.running.address()).parse().unwrap();
         let mut config = kube::Config::new(url);
         config.accept_invalid_certs = true;
+        // The first answer counts.
+        config.default_retry = false;
         config.auth_info = serde_json::from_value(credentials).unwrap();
         Asker { client: Client::try_from(config).unwrap(), headers: Vec::new() }
     }
@@ -227,6 +283,14 @@ impl Asker {
         let (status, answer) = self.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).await;
         if status == 201 { (status, answer["status"]["userInfo"].clone()) } else { (status, answer) }
     }
+}
+
+/// Whether something with these labels has been counted in this process.
+pub fn is_counted(metric: &str, labels: &[(&str, &str)]) -> bool {
+    let text = client::observability::metrics_handle().render();
+    let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    let start = format!("{metric}{{");
+    text.lines().any(|line| line.starts_with(&start) && labels.iter().all(|label| line.contains(label)))
 }
 
 /// Asks until the answer is as wanted: informers hear of a change a little later than its writer.

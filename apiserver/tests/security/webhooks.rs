@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::hook::{Call, Hook, Reply, service};
 use super::support::{
-    Answer, Asker, Cluster, create_pod, eventually, message, namespace, namespace_with, pod,
+    Answer, Asker, Cluster, create_pod, eventually, is_counted, message, namespace, namespace_with, pod,
 };
 
 const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
@@ -84,6 +84,11 @@ async fn validating_webhooks_refuse() {
     let refused = admin.post(MAPS, &map("bad")).await;
     let why = "admission webhook \"v.example.com\" denied the request: bad maps are not welcome";
     assert_eq!((refused.0, message(&refused), &refused.1["reason"]), (403, why, &json!("Forbidden")));
+    let labels = [("name", "v.example.com"), ("type", "validating"), ("operation", "CREATE")];
+    let refusal = [labels[0], labels[1], labels[2], ("error_type", "no_error"), ("rejection_code", "403")];
+    assert!(is_counted("apiserver_admission_webhook_rejection_count", &refusal));
+    let refusal = [labels[0], labels[1], labels[2], ("code", "403"), ("rejected", "true")];
+    assert!(is_counted("apiserver_admission_webhook_request_total", &refusal));
     let mut good = admin.create(MAPS, &map("good")).await;
     good["data"]["stage"] = "changed".into();
     assert_eq!(admin.put(&format!("{MAPS}/good"), &good).await.0, 200);

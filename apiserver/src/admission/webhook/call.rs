@@ -1,5 +1,7 @@
 //! One call of one webhook.
 
+use std::time::Instant;
+
 use api::status::ApiError;
 use bytes::Bytes;
 
@@ -7,6 +9,8 @@ use super::Invocation;
 use super::review::{self, Verdict};
 use super::source::Hook;
 use crate::admission::Attributes;
+use crate::admission::matching::operation;
+use crate::admission::metrics::{self, Called};
 use crate::webhook::Clients;
 
 /// Why there is no verdict.
@@ -67,6 +71,22 @@ pub(super) async fn call(
         return Ok(verdict);
     }
     Err(Failure::Refused(review::denied(&hook.name, verdict.result.take())))
+}
+
+/// Counts a call and what came of it. `kind`: `admit` or `validating`.
+pub(super) fn count<T>(
+    hook: &Hook,
+    kind: &'static str,
+    attributes: &Attributes<'_>,
+    begin: Instant,
+    outcome: &Result<T, Failure>,
+) {
+    let what = match outcome {
+        Ok(_) => Called::Passed,
+        Err(Failure::Refused(error)) => Called::Refused(error.code()),
+        Err(Failure::Call(_)) => Called::Failed(hook.fails),
+    };
+    metrics::called(&hook.name, kind, operation(attributes.operation), begin.elapsed(), what);
 }
 
 /// What becomes of a request whose webhook could not be asked: nothing, or an error.

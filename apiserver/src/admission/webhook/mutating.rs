@@ -1,6 +1,7 @@
 //! `MutatingAdmissionWebhook`: webhooks that change objects (upstream `webhook/mutating`).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::patch::JsonPatch;
 use api::status::ApiError;
@@ -125,7 +126,9 @@ impl Plugin for Mutating {
                 continue;
             }
             asked = true;
+            let begin = Instant::now();
             let outcome = self.ask(hook, attributes, invocation, object, warnings).await;
+            call::count(hook, "admit", attributes, begin, &outcome);
             let place = format!("round_{}_index_{index}", reinvocation.round());
             let changed = matches!(outcome, Ok(true));
             let said = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed});

@@ -1,5 +1,7 @@
 //! `ValidatingAdmissionWebhook`: webhooks that refuse objects (upstream `webhook/validating`).
 
+use std::time::Instant;
+
 use api::status::ApiError;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -34,7 +36,10 @@ impl Validating {
     ) -> (Result<(), ApiError>, Vec<String>) {
         let mut warnings = Vec::new();
         let clients = &self.webhooks.clients;
-        let outcome = match call::call(clients, hook, attributes, invocation, false, &mut warnings).await {
+        let begin = Instant::now();
+        let called = call::call(clients, hook, attributes, invocation, false, &mut warnings).await;
+        call::count(hook, "validating", attributes, begin, &called);
+        let outcome = match called {
             Ok(_) => Ok(()),
             Err(Failure::Refused(error)) => Err(error),
             Err(Failure::Call(why)) => call::policy(hook, &why).inspect(|()| {

@@ -4,6 +4,7 @@
 mod patch;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::cel::admission::{Compiled, Compiler, Scope};
 use api::names::GroupVersionResource;
@@ -18,6 +19,7 @@ use super::source::{Hook, Policy, Source};
 use super::{is_excluded, params};
 use crate::admission::expressions::{Facts, namespace_object};
 use crate::admission::matching::{Conditions, Matched, Matcher, Met, convert};
+use crate::admission::metrics;
 use crate::admission::{Attributes, Deps, Operation, Plugin};
 use crate::authz::{Authorizer, go_quote};
 use crate::object::meta_text;
@@ -232,7 +234,13 @@ impl MutatingPolicies {
         let namespace = namespace_object(namespace.as_deref());
         let mut dirty = false;
         for invocation in invocations {
-            dirty |= self.invoke(invocation, attributes, object, (old, &namespace), errors).await?;
+            let (begin, before) = (Instant::now(), errors.0.len());
+            let outcome = self.invoke(invocation, attributes, object, (old, &namespace), errors).await;
+            let failed = outcome.is_err() || errors.0.len() > before;
+            if failed || matches!(outcome, Ok(true)) {
+                metrics::mutated(&invocation.hook.name, invocation.binding, failed, begin.elapsed());
+            }
+            dirty |= outcome?;
         }
         if dirty {
             attributes.reinvocation.changed(NAME);

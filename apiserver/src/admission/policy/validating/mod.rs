@@ -6,6 +6,7 @@ mod validator;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::status::ApiError;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -19,6 +20,7 @@ use super::source::{Bound, Hook, Policy, Source};
 use super::{is_excluded, params};
 use crate::admission::expressions::{Facts, namespace_object};
 use crate::admission::matching::{Matched, Matcher};
+use crate::admission::metrics;
 use crate::admission::{Attributes, Deps, Plugin};
 use crate::authz::Authorizer;
 use crate::registry::Registry;
@@ -268,17 +270,29 @@ impl<'d> Dispatch<'d, '_> {
         notes: &mut Notes,
     ) {
         let input = seen.facts.input(&seen.object, &seen.old, params, &seen.namespace);
+        let begin = Instant::now();
         let outcome = hook.compiled.validate(Request(input));
+        let took = begin.elapsed();
+        let count = |action, error| metrics::validated(&hook.name, &bound.name, action, error, took);
         for (index, decision) in outcome.decisions.into_iter().enumerate() {
             let Decision::Deny { message, reason } = decision else { continue };
             for action in &bound.binding.spec.validation_actions {
                 match action.as_str() {
-                    "Deny" => self.deny(hook, Some(bound), message.clone(), reason.clone()),
-                    "Audit" => self.note_failure(hook, bound, index, &message),
-                    "Warn" => self.warnings.push(format!(
-                        "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
-                        hook.name, bound.name
-                    )),
+                    "Deny" => {
+                        count("deny", false);
+                        self.deny(hook, Some(bound), message.clone(), reason.clone());
+                    }
+                    "Audit" => {
+                        count("audit", false);
+                        self.note_failure(hook, bound, index, &message);
+                    }
+                    "Warn" => {
+                        count("warn", false);
+                        self.warnings.push(format!(
+                            "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
+                            hook.name, bound.name
+                        ));
+                    }
                     _ => {}
                 }
             }
@@ -286,7 +300,10 @@ impl<'d> Dispatch<'d, '_> {
         for (key, note) in outcome.notes {
             match note {
                 Note::Publish(value) => notes.add(key, value),
-                Note::Error(why) => self.deny(hook, Some(bound), why, None),
+                Note::Error(why) => {
+                    count("deny", true);
+                    self.deny(hook, Some(bound), why, None);
+                }
                 Note::Exclude => {}
             }
         }
