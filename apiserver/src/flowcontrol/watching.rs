@@ -1,0 +1,52 @@
+//! Watches take their seats only until they have told what was there when they began.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use super::Pass;
+use super::level::Seat;
+use super::watches::Registered;
+use crate::body::{Body, BoxError};
+
+/// The answer to a watch: its seats are given back when there is nothing more to send for now, and it is counted among
+/// the watches until it ends.
+#[must_use]
+pub fn hold_while_starting(response: Response<Body>, pass: Pass) -> Response<Body> {
+    let Pass { seat, watch } = pass;
+    response.map(|inner| Watching { inner, seat: Some(seat), _watch: watch }.boxed_unsync())
+}
+
+struct Watching {
+    inner: Body,
+    seat: Option<Seat>,
+    _watch: Option<Registered>,
+}
+
+impl http_body::Body for Watching {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if !matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            self.seat = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
