@@ -4,10 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use client::Api;
 use e2e::cluster::Cluster;
 use e2e::joined::Joined;
 use e2e::kubectl::Kubectl;
 use e2e::wait;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::EvictParams;
 
 use super::policies::hears;
 use super::streams::pipe;
@@ -103,24 +106,34 @@ async fn in_a_tunnel(env: &Env, cluster: &mut Cluster, joined: &mut Joined, kube
         let address = kubectl.run(&format!("get pod {to} -o jsonpath={{.status.podIP}}")).await?;
         hears(kubectl, from, &format!("{address}:8080"), true).await?;
     }
-    drains(kubectl, &joined.settings.node_name).await?;
+    drains(cluster, kubectl, &joined.settings.node_name).await?;
     cluster.restart_with("coxswain", &[])
 }
 
-/// The node takes a pod, and a drain sends it away.
-async fn drains(kubectl: &Kubectl, node: &str) -> Result<()> {
+/// The node takes a pod; cordoned and rid of it, as by a drain, it takes no other.
+async fn drains(cluster: &Cluster, kubectl: &Kubectl, node: &str) -> Result<()> {
     let movable = format!(
-        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"movable","labels":{{"app":"movable"}}}},"spec":{{
-        "nodeSelector":{{"kubernetes.io/hostname":"{node}"}},"terminationGracePeriodSeconds":1,
-        "containers":[{{"name":"c","image":"docker.io/library/busybox:1.36","imagePullPolicy":"Never",
-        "command":["sleep","3600"]}}]}}}}"#
+        r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"movable"}},"spec":{{
+        "selector":{{"matchLabels":{{"app":"movable"}}}},"template":{{"metadata":{{"labels":{{"app":"movable"}}}},"spec":{{
+        "affinity":{{"nodeAffinity":{{"preferredDuringSchedulingIgnoredDuringExecution":[{{"weight":100,"preference":{{
+        "matchExpressions":[{{"key":"kubernetes.io/hostname","operator":"In","values":["{node}"]}}]}}}}]}}}},
+        "terminationGracePeriodSeconds":1,"containers":[{{"name":"c","image":"docker.io/library/busybox:1.36",
+        "imagePullPolicy":"Never","command":["sleep","3600"]}}]}}}}}}}}"#
     );
     pipe(kubectl, "apply -f -", &movable).await?;
-    ready_pods(kubectl, "app=movable", 1).await?;
-    kubectl.run(&format!("drain {node} --ignore-daemonsets --force")).await?;
-    let left = kubectl.run("get pods -l app=movable -o name").await?;
-    ensure!(left.trim().is_empty(), "after the drain there is still {left:?}");
-    Ok(())
+    let place =
+        || async { kubectl.run("get pods -l app=movable -o jsonpath={.items[*].spec.nodeName}").await };
+    let pods = ready_pods(kubectl, "app=movable", 1).await?;
+    ensure!(place().await? == node, "the pod is not where it would rather be");
+    kubectl.run(&format!("patch node {node} -p {{\"spec\":{{\"unschedulable\":true}}}}")).await?;
+    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), kubectl.namespace());
+    api.evict(&pods[0], &EvictParams::default()).await?;
+    wait::until("the pod has moved to the other node", || async {
+        let now = place().await?;
+        Ok((!now.is_empty() && !now.contains(node)).then_some(()))
+    })
+    .await?;
+    ready_pods(kubectl, "app=movable", 1).await.map(drop)
 }
 
 /// What a pod is told at a URL.

@@ -53,7 +53,7 @@ async fn ingress(kubectl: &Kubectl, stranger: &Kubectl, here: &str) -> Result<()
         (kubectl, "friend", "server", true),
         (kubectl, "friend", "server:81", false),
         (stranger, "server", here, false),
-        (kubectl, "server", "server", true),
+        (kubectl, "server", "server:8080", true),
         (kubectl, "server", "friend:81", true),
     ] {
         hears(from, name, to, expected).await.context("with a policy for what comes in")?;
