@@ -134,3 +134,109 @@ async fn accept(socket: &Path, csi: &Csi, info: &PluginInfo) -> Result<(), Strin
     let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
     csi.register(&info.name, endpoint, &info.supported_versions).await
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use proto::csi::node_server::NodeServer;
+    use proto::plugin_registration::RegistrationStatusResponse;
+    use proto::plugin_registration::registration_server::{Registration, RegistrationServer};
+    use serde_json::json;
+    use tokio_stream::wrappers::UnixListenerStream;
+    use tonic::{Response, Status};
+
+    use super::*;
+    use crate::csi::tests::Driver;
+    use crate::fake_api::FakeApi;
+    use crate::layout::Layout;
+
+    /// A plugin that keeps what it is told of its registration.
+    #[derive(Clone, Default)]
+    struct Plugin {
+        kind: &'static str,
+        told: Arc<Mutex<Vec<String>>>,
+    }
+
+    #[tonic::async_trait]
+    impl Registration for Plugin {
+        async fn get_info(&self, _: Request<InfoRequest>) -> Result<Response<PluginInfo>, Status> {
+            Ok(Response::new(PluginInfo {
+                r#type: self.kind.to_owned(),
+                name: "d.example".to_owned(),
+                endpoint: String::new(),
+                supported_versions: vec!["1.0.0".to_owned()],
+            }))
+        }
+
+        async fn notify_registration_status(
+            &self,
+            request: Request<RegistrationStatus>,
+        ) -> Result<Response<RegistrationStatusResponse>, Status> {
+            let told = request.into_inner();
+            self.told.lock().push(format!("{} {}", told.plugin_registered, told.error));
+            Ok(Response::new(RegistrationStatusResponse {}))
+        }
+    }
+
+    /// Serves a plugin, which is a driver too, on this socket.
+    fn serve(socket: &Path, kind: &'static str) -> Plugin {
+        let listener = tokio::net::UnixListener::bind(socket).expect("bind");
+        let plugin = Plugin { kind, ..Plugin::default() };
+        let server = tonic::transport::Server::builder()
+            .add_service(RegistrationServer::new(plugin.clone()))
+            .add_service(NodeServer::new(Driver::default()));
+        // Ends with the runtime of the test.
+        tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+        plugin
+    }
+
+    #[tokio::test]
+    async fn sockets_come_and_go_with_their_plugins() {
+        let root = std::env::temp_dir().join(format!("plugins-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&root).expect("create");
+        let api = FakeApi::default();
+        let csi = Csi::new(crate::csi::Deps {
+            client: Some(api.client()),
+            node_name: "n1".into(),
+            layout: Layout::new(root.join("lib"), root.join("logs"), root.join("links")),
+            node: Arc::new(|| None),
+            poke: Arc::default(),
+        });
+        let mut known = HashMap::new();
+        assert!(look(&root, &csi, &mut known).await, "nothing is there");
+
+        let other = serve(&root.join("other.sock"), "DRAPlugin");
+        assert!(!look(&root, &csi, &mut known).await);
+        assert!(other.told.lock()[0].starts_with("false no handler registered for plugin type: DRAPlugin"));
+        std::fs::remove_file(root.join("other.sock")).expect("remove");
+
+        let driver = serve(&root.join("driver.sock"), "CSIPlugin");
+        std::fs::write(root.join("file"), "no socket").expect("write");
+        let node = json!({"metadata": {"name": "n1", "uid": "u"}});
+        let drivers = json!({"metadata": {"name": "n1"}, "spec": {"drivers": []}});
+        for answer in [&node, &node, &drivers, &drivers] {
+            api.answer(200, answer.clone());
+        }
+        assert!(look(&root, &csi, &mut known).await);
+        assert_eq!(*driver.told.lock(), ["true "]);
+        assert!(look(&root, &csi, &mut known).await);
+        assert_eq!(driver.told.lock().len(), 1, "it is known");
+
+        std::fs::remove_file(root.join("driver.sock")).expect("remove");
+        let ids = json!({"metadata": {"name": "n1", "annotations": {
+            "csi.volume.kubernetes.io/nodeid": r#"{"d.example":"id-of-n1"}"#,
+        }}});
+        let told = json!({"metadata": {"name": "n1"}, "spec": {"drivers": [{"name": "d.example", "nodeID": "id-of-n1"}]}});
+        for answer in [&ids, &node, &told, &drivers] {
+            api.answer(200, answer.clone());
+        }
+        assert!(look(&root, &csi, &mut known).await);
+        assert!(known.is_empty());
+        let asked = api.asked(8).await;
+        assert_eq!(
+            (asked[7].what.as_str(), &asked[7].body["spec"]["drivers"]),
+            ("PUT /apis/storage.k8s.io/v1/csinodes/n1", &json!([]))
+        );
+        std::fs::remove_dir_all(root).expect("remove");
+    }
+}

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::environment::{Environment, NodeCell};
-use crate::agent::volumes::NodeVolumes;
+use crate::agent::volumes::{NodeVolumes, PodVolumes};
 use crate::agent::{Agent, NetworkFault, Parts};
 use crate::allocation::{self, Conditions, Record};
 use crate::certificates::{self, ServingConfig};
@@ -201,7 +201,7 @@ impl Kubelet {
         self.pleg.run(tasks, move |uid| wake.wake(uid));
         let wake = workers.clone();
         facts.run(tasks, move || wake_all(&wake));
-        self.serve(tasks)?;
+        self.serve(environment.volumes.clone(), tasks)?;
         self.take_in_pods(agent, tasks).await;
         Ok(())
     }
@@ -369,7 +369,7 @@ impl Kubelet {
     }
 
     /// Serves the kubelet's own API, keeps its certificate, and rotates logs.
-    fn serve(&self, tasks: &Tasks) -> anyhow::Result<()> {
+    fn serve(&self, volumes: Arc<dyn PodVolumes>, tasks: &Tasks) -> anyhow::Result<()> {
         let settings = &self.settings;
         let tls = ServingConfig::load_or_create(
             &self.config.cert_dir,
@@ -390,6 +390,7 @@ impl Kubelet {
             layout: self.layout.clone(),
             node_name: self.config.node_name.clone(),
             cgroups: self.cgroups.clone(),
+            volumes,
             health: Arc::new(move || pleg.health()),
             tls,
         };

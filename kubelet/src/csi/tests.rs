@@ -17,7 +17,7 @@ use crate::fake_api::FakeApi;
 
 /// A driver that writes down what it is asked, and fails on request.
 #[derive(Clone, Default)]
-struct Driver {
+pub(crate) struct Driver {
     calls: Arc<Mutex<Vec<String>>>,
     failing: Arc<Mutex<Option<&'static str>>>,
 }

@@ -50,6 +50,15 @@ fn services() -> Vec<Arc<Service>> {
 }
 
 async fn env_of(container: serde_json::Value, links: bool) -> Result<String, String> {
+    env_with(container, links, None).await
+}
+
+/// With a volume `files` at this path.
+async fn env_with(
+    container: serde_json::Value,
+    links: bool,
+    files: Option<PathBuf>,
+) -> Result<String, String> {
     let container: Container = serde_json::from_value(container).unwrap();
     let mut pod = Pod {
         spec: Some(PodSpec {
@@ -71,12 +80,49 @@ async fn env_of(container: serde_json::Value, links: bool) -> Result<String, Str
         services: &services,
         services_synced: true,
         objects: &Fixed,
-        volume: &|_| None,
+        volume: &|name| files.clone().filter(|_| name == "files"),
     };
     let env = build(input).await.map_err(|error| error.to_string())?;
     let own =
         env.into_iter().filter(|(name, _)| !name.starts_with("KUBERNETES_") && !name.starts_with("STR_REV_"));
     Ok(own.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "))
+}
+
+#[tokio::test]
+async fn variables_come_from_files() {
+    let dir = std::env::temp_dir().join(format!("env-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("config.env"), "A='one'\nB='two'\n").unwrap();
+    std::fs::write(dir.join("broken.env"), "nonsense\n").unwrap();
+    let file = dir.join("config.env").display().to_string();
+    let cases = [
+        ("files", "config.env", "B", false, Ok("X=two".to_owned())),
+        ("files", "config.env", "C", true, Ok(String::new())),
+        (
+            "files",
+            "config.env",
+            "C",
+            false,
+            Err(format!("environment variable key \"C\" not found in file {file:?}")),
+        ),
+        ("files", "broken.env", "A", false, Err("couldn't parse env file".to_owned())),
+        ("files", "missing.env", "A", false, Err("couldn't parse env file".to_owned())),
+        (
+            "none",
+            "config.env",
+            "A",
+            false,
+            Err("cannot find the volume \"none\" referenced by FileKeyRef".to_owned()),
+        ),
+    ];
+    for (volume, path, key, optional, expected) in cases {
+        let reference =
+            serde_json::json!({"volumeName": volume, "path": path, "key": key, "optional": optional});
+        let container =
+            serde_json::json!({"name": "c", "env": [{"name": "X", "valueFrom": {"fileKeyRef": reference}}]});
+        assert_eq!(env_with(container, true, Some(dir.clone())).await, expected, "{path} {key}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use super::Server;
 use super::respond::{Body, full, json, text, with_type};
-use super::stats::{self, Summary};
+use super::stats::{self, Filesystem, Summary};
+use super::volume_stats::{self, VolumeStats};
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -17,8 +18,14 @@ fn metrics(body: String) -> Response<Body> {
 }
 
 /// The kubelet's own.
-pub fn own() -> Response<Body> {
-    metrics(client::observability::metrics_handle().render())
+pub async fn own(server: &Server) -> Response<Body> {
+    let mut all = client::observability::metrics_handle().render();
+    let mut volumes = Vec::new();
+    for pod in server.deps.pods.pods() {
+        volumes.extend(volume_stats::of_pod(server, &pod).await);
+    }
+    all.push_str(&render_volumes(&volumes));
+    metrics(all)
 }
 
 /// Those of probes alone.
@@ -99,6 +106,46 @@ fn seconds(nanos: u64) -> f64 {
 
 fn join(families: impl IntoIterator<Item = Family>) -> String {
     families.into_iter().map(|family| family.text).collect()
+}
+
+fn render_volumes(volumes: &[VolumeStats]) -> String {
+    type Read = fn(&Filesystem) -> u64;
+    let all: [(&str, &str, Read); 6] = [
+        ("kubelet_volume_stats_capacity_bytes", "Capacity in bytes of the volume", |f| {
+            f.capacity_bytes.unwrap_or_default()
+        }),
+        ("kubelet_volume_stats_available_bytes", "Number of available bytes in the volume", |f| {
+            f.available_bytes.unwrap_or_default()
+        }),
+        ("kubelet_volume_stats_used_bytes", "Number of used bytes in the volume", |f| f.used_bytes),
+        ("kubelet_volume_stats_inodes", "Maximum number of inodes in the volume", |f| {
+            f.inodes.unwrap_or_default()
+        }),
+        ("kubelet_volume_stats_inodes_free", "Number of free inodes in the volume", |f| {
+            f.inodes_free.unwrap_or_default()
+        }),
+        ("kubelet_volume_stats_inodes_used", "Number of used inodes in the volume", |f| f.inodes_used),
+    ];
+    if volumes.is_empty() {
+        return String::new();
+    }
+    // Two pods may have the same claim; it is shown once.
+    let mut claims: Vec<&VolumeStats> = Vec::new();
+    for volume in volumes {
+        if !claims.iter().any(|known| known.pvc_ref == volume.pvc_ref) {
+            claims.push(volume);
+        }
+    }
+    join(all.into_iter().map(|(name, help, read)| {
+        let mut family = Family::gauge(name, help);
+        for volume in &claims {
+            let claim = &volume.pvc_ref;
+            let labels =
+                [("namespace", claim.namespace.as_str()), ("persistentvolumeclaim", claim.name.as_str())];
+            family.add(&labels, read(&volume.filesystem), None);
+        }
+        family
+    }))
 }
 
 fn render_resource(summary: &Summary) -> String {

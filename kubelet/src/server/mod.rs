@@ -18,6 +18,7 @@ mod streaming;
 mod target;
 mod translate;
 mod upgrade;
+mod volume_stats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::agent::volumes::PodVolumes;
 use crate::allocation::Record;
 use crate::certificates::ServingConfig;
 use crate::cgroups::Cgroups;
@@ -60,6 +62,8 @@ pub struct ServerDeps {
     pub node_name: String,
     /// Control groups, for statistics.
     pub cgroups: Cgroups,
+    /// Volumes, for statistics.
+    pub volumes: Arc<dyn PodVolumes>,
     /// Whether all is well.
     pub health: Health,
     /// Serving certificate.
@@ -71,6 +75,7 @@ struct Server {
     deps: ServerDeps,
     auth: auth::Auth,
     stats: stats::Stats,
+    looks: volume_stats::Looks,
     tasks: Tasks,
 }
 
@@ -80,7 +85,8 @@ pub async fn serve(deps: ServerDeps, token: CancellationToken) -> anyhow::Result
     let config = deps.config.clone();
     let tls = listen::tls_config(&deps.tls, &config.authentication.x509.client_ca_file)?;
     let auth = auth::Auth::new(deps.client.clone(), &config, deps.node_name.clone());
-    let server = Arc::new(Server { deps, auth, stats: stats::Stats::default(), tasks: tasks.clone() });
+    let looks = volume_stats::Looks::default();
+    let server = Arc::new(Server { deps, auth, stats: stats::Stats::default(), looks, tasks: tasks.clone() });
     if config.healthz_port != 0 {
         let listener = bind(&config.healthz_bind_address, config.healthz_port).await?;
         let health = server.clone();

@@ -65,7 +65,7 @@ async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Response<Bod
         ["runningpods"] if get => inspect::running_pods(server).await,
         ["configz"] if get => inspect::configz(server),
         ["stats", "summary"] if get => metrics::summary(server).await,
-        ["metrics"] if get => metrics::own(),
+        ["metrics"] if get => metrics::own(server).await,
         ["metrics", "resource"] if get => metrics::resource(server).await,
         ["metrics", "cadvisor"] if get => metrics::cadvisor(server).await,
         ["metrics", "probes"] if get => metrics::probes(),

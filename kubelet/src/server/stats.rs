@@ -9,6 +9,7 @@ use proto::cri;
 use serde::Serialize;
 
 use super::Server;
+use super::volume_stats::{self, VolumeStats};
 use crate::cgroups;
 use crate::containers::labels;
 use crate::types;
@@ -118,6 +119,9 @@ pub struct PodStats {
     /// Memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+    /// Volumes of claims.
+    #[serde(rename = "volume", skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeStats>,
     /// Processes.
     #[serde(rename = "process_stats", skip_serializing_if = "Option::is_none")]
     pub processes: Option<serde_json::Value>,
@@ -253,7 +257,10 @@ pub async fn summary(server: &Server) -> Result<Summary, crate::runtime::Error> 
         let stats = by_pod.remove(types::uid(&pod)).unwrap_or_default();
         known.push(types::uid(&pod).to_owned());
         known.extend(stats.iter().filter_map(|stats| Some(stats.attributes.as_ref()?.id.clone())));
-        pods.extend(pod_stats(server, &pod, &stats, now));
+        if let Some(mut found) = pod_stats(server, &pod, &stats, now) {
+            found.volumes = volume_stats::of_pod(server, &pod).await;
+            pods.push(found);
+        }
     }
     server.stats.last.lock().retain(|what, _| known.contains(what));
     Ok(Summary { node: node_stats(server, now), pods })
@@ -296,6 +303,7 @@ fn pod_stats(
         containers: containers.iter().map(own).collect(),
         cpu,
         memory,
+        volumes: Vec::new(),
         processes: group.map(|group| serde_json::json!({"process_count": group.processes})),
     })
 }

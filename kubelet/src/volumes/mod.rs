@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
+pub use claims::claim_of;
 use complaints::Complaints;
 pub use container::{container_devices, container_mounts};
 
