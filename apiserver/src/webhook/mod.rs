@@ -181,12 +181,7 @@ impl Client {
         self.call(body, None, answer::check).await
     }
 
-    async fn call<T>(
-        &self,
-        body: Bytes,
-        limit: Option<Duration>,
-        read: Reader<T>,
-    ) -> Result<T, CallError> {
+    async fn call<T>(&self, body: Bytes, limit: Option<Duration>, read: Reader<T>) -> Result<T, CallError> {
         // As upstream, a limit is told in whole seconds.
         let told = limit.unwrap_or(self.limit);
         let told = told.as_secs() + u64::from(told.subsec_nanos() > 0);
