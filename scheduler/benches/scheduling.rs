@@ -233,8 +233,10 @@ fn run(case: &Case, nodes: usize, pods: usize) {
 }
 
 fn main() {
-    let (mut nodes, mut pods, mut wanted) = (5000, 10_000, Vec::new());
-    let mut arguments = std::env::args().skip(1);
+    // Without --bench this is a test whether it works at all.
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    let (mut nodes, mut pods) = if is_bench { (5000, 10_000) } else { (50, 100) };
+    let (mut wanted, mut arguments) = (Vec::new(), std::env::args().skip(1));
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|n| n.parse().ok());
         match argument.as_str() {

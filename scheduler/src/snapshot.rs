@@ -13,7 +13,7 @@ use crate::node_info::NodeInfo;
 use crate::pod_info::{Namespaces, PodInfo};
 
 /// How many pods that came or went are remembered.
-const REMEMBERED: usize = 8192;
+const REMEMBERED: usize = 1024;
 
 static NEXT_EPOCH: AtomicU64 = AtomicU64::new(1);
 

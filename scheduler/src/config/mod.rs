@@ -300,6 +300,13 @@ impl KubeSchedulerConfiguration {
         self.leader_election.resource_lock.get_or_insert_with(|| "leases".to_owned());
     }
 
+    /// Resources that extenders see to, so that the scheduler itself does not look at them.
+    #[must_use]
+    pub fn ignored_resources(&self) -> Vec<String> {
+        let managed = self.extenders.iter().flat_map(|extender| &extender.managed_resources);
+        managed.filter(|resource| resource.ignored_by_scheduler).map(|r| r.name.clone()).collect()
+    }
+
     /// How long pods wait.
     #[must_use]
     pub fn waits(&self) -> crate::queue::Waits {

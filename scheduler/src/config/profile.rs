@@ -127,7 +127,8 @@ fn interface(point: &str) -> String {
 /// The profile names plugins that there are not, or lacks one that is needed.
 pub fn build(profile: &Profile, parts: &Parts) -> Result<Framework, String> {
     let name = profile.scheduler_name.clone().unwrap_or_default();
-    let arguments = profile.arguments().map_err(|(_, error)| error)?;
+    let mut arguments = profile.arguments().map_err(|(_, error)| error)?;
+    arguments.fit.ignored_resources.extend(parts.ignored_resources.iter().cloned());
     let multi = multi_point(&profile.plugins.multi_point);
     let mut builder = Builder { arguments: &arguments, parts, made: Vec::new() };
     let mut framework = Framework {

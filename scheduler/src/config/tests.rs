@@ -146,3 +146,17 @@ fn files_are_read_strictly() {
     assert_eq!(config.waits().max_backoff, Duration::from_secs(30));
     assert_eq!(config.profiles[0].scheduler_name.as_deref(), Some("default-scheduler"));
 }
+
+#[test]
+fn resources_that_extenders_see_to_are_nobody_elses() {
+    let text = "extenders: [{managedResources: [{name: a.b/c, ignoredByScheduler: true}, {name: a.b/d}]}]";
+    let config = KubeSchedulerConfiguration::parse(&format!("{HEAD}{text}")).expect("a file");
+    assert_eq!(config.ignored_resources(), ["a.b/c"]);
+    let parts = Parts { ignored_resources: config.ignored_resources(), ..Parts::default() };
+    let framework = build(&config.profiles[0], &parts).expect("a profile");
+    let requests = serde_json::json!({"requests": {"a.b/c": "1"}});
+    let spec = serde_json::json!({"containers": [{"name": "c", "resources": requests}]});
+    let nodes = crate::testing::cluster(vec![crate::testing::node("n", "z", serde_json::json!({}))]);
+    let decision = crate::testing::decide(&framework, &crate::testing::pod("p", "a", spec), &nodes);
+    assert!(matches!(decision, crate::cycle::Decision::Place { .. }), "no node has it, and none needs to");
+}

@@ -35,6 +35,8 @@ pub struct Parts {
     pub devices: Devices,
     /// Which pods wait for evictions.
     pub preempting: Arc<Preempting>,
+    /// Resources that extenders see to, whatever a profile says.
+    pub ignored_resources: Vec<String>,
 }
 
 impl Default for Parts {
@@ -44,6 +46,7 @@ impl Default for Parts {
             volumes: Volumes::default(),
             devices: Devices::default(),
             preempting: Arc::new(Preempting::new(|_| None)),
+            ignored_resources: Vec::new(),
         }
     }
 }

@@ -121,6 +121,7 @@ impl Shared {
             volumes: volumes.clone(),
             devices: Devices::new(factory),
             preempting: preempting.clone(),
+            ignored_resources: configuration.ignored_resources(),
         };
         let frameworks: Result<Vec<_>, _> =
             configuration.profiles.iter().map(|p| profile::build(p, &parts)).collect();

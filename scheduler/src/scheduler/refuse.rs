@@ -89,11 +89,12 @@ fn say(
     message: String,
     nomination: Nomination,
 ) {
-    if let Some(recorder) = shared.recorder(&pod.pod) {
-        recorder.object_event(&*pod.pod, EventType::Warning, "FailedScheduling", shortened(&message));
+    // Nobody asks any more why a pod that is gone was not placed.
+    let Some(pod) = shared.newest(&pod.pod) else { return };
+    if let Some(recorder) = shared.recorder(&pod) {
+        recorder.object_event(&*pod, EventType::Warning, "FailedScheduling", shortened(&message));
     }
     let condition = Condition { kind: "PodScheduled", status: "False", reason, message };
-    let Some(pod) = shared.newest(&pod.pod) else { return };
     if !write::needs_status(&pod, Some(&condition), &nomination) {
         return;
     }
