@@ -139,6 +139,8 @@ pub struct Cidr {
 pub struct Config {
     /// Where objects live.
     pub storage: StorageConfig,
+    /// Where it is said how which resources are encrypted in the store.
+    pub encryption: Option<crate::encryption::reload::Source>,
     /// What every key begins with (upstream's default: `/registry`).
     pub storage_prefix: String,
     /// How often history is compacted; zero for never.
@@ -151,10 +153,10 @@ pub struct Config {
     pub external_hostname: Option<String>,
     /// The certificate the server shows.
     pub serving_cert: ServingCert,
-    /// Blocks that Service addresses come from; the first one is the default family.
-    pub service_cluster_ip_ranges: Vec<Cidr>,
     /// What else there is to say about TLS.
     pub tls: TlsConfig,
+    /// Blocks that Service addresses come from; the first one is the default family.
+    pub service_cluster_ip_ranges: Vec<Cidr>,
     /// Ports that NodePort Services get.
     pub service_node_ports: PortRange,
     /// If not zero, the `kubernetes` Service is of type NodePort on this port.
@@ -179,6 +181,10 @@ pub struct Config {
     pub min_request_timeout: Duration,
     /// Longest duration of a request that is not long-running.
     pub request_timeout: Duration,
+    /// Whether requests are queued by priority and fairness, in as many seats as the two limits allow together.
+    pub priority_and_fairness: bool,
+    /// How likely an HTTP/2 client is sent elsewhere after a request.
+    pub goaway_chance: f64,
     /// Reading requests served at once; zero for no limit.
     pub max_requests_inflight: usize,
     /// Writing requests served at once; zero for no limit.
@@ -201,12 +207,14 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             storage: StorageConfig::Embedded { data_dir: PathBuf::from("/var/lib/coxswain/apiserver") },
+            encryption: None,
             storage_prefix: "/registry".to_owned(),
             compaction_interval: Duration::from_secs(300),
             bind_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 6443),
             advertise_address: None,
             external_hostname: None,
             serving_cert: ServingCert::Directory(PathBuf::from("/var/run/kubernetes")),
+            tls: TlsConfig::default(),
             service_cluster_ip_ranges: vec![Cidr {
                 address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)),
                 prefix: 24,
@@ -214,7 +222,6 @@ impl Default for Config {
             service_node_ports: PortRange { base: 30000, size: 2768 },
             kubernetes_service_node_port: 0,
             authentication: AuthenticationConfig {
-            tls: TlsConfig::default(),
                 anonymous: true,
                 service_account_lookup: true,
                 service_account_extend_token_expiration: true,
@@ -241,6 +248,8 @@ impl Default for Config {
             event_ttl: Duration::from_secs(3600),
             min_request_timeout: Duration::from_secs(1800),
             request_timeout: Duration::from_secs(60),
+            priority_and_fairness: true,
+            goaway_chance: 0.0,
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
             runtime_config: Vec::new(),

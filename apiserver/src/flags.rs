@@ -6,6 +6,7 @@
 mod audit;
 mod authentication;
 mod authorization;
+mod protection;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use self::audit::AuditFlags;
 use self::authentication::AuthenticationFlags;
 use self::authorization::AuthorizationFlags;
+use self::protection::ProtectionFlags;
 use crate::config::{Cidr, Config, KubeletClientConfig, PortRange, ServingCert, StorageConfig};
 use crate::server::tls;
 
@@ -135,6 +137,8 @@ pub struct Flags {
     /// Longest duration of a request that is neither a watch nor a stream
     #[arg(long, default_value = "1m", value_parser = duration)]
     request_timeout: Duration,
+    #[command(flatten)]
+    protection: ProtectionFlags,
     /// Reading requests served at once; 0 for no limit
     #[arg(long, default_value_t = 400)]
     max_requests_inflight: usize,
@@ -181,16 +185,12 @@ pub const WITHOUT_EFFECT: &[&str] = &[
     "enable-aggregator-routing",
     "enable-garbage-collector",
     "enable-logs-handler",
-    "enable-priority-and-fairness",
-    "encryption-provider-config",
-    "encryption-provider-config-automatic-reload",
     "endpoint-reconciler-type",
     "etcd-count-metric-poll-period",
     "etcd-db-metric-poll-interval",
     "etcd-healthcheck-timeout",
     "etcd-readycheck-timeout",
     "etcd-servers-overrides",
-    "goaway-chance",
     "http2-max-streams-per-connection",
     "kubelet-port",
     "kubelet-read-only-port",
@@ -290,6 +290,7 @@ impl Flags {
                 suites: tls::Suites::named(self.tls_cipher_suites).map_err(anyhow::Error::msg)?,
                 sni: self.tls_sni_cert_key,
             },
+            encryption: self.protection.encryption()?,
             storage_prefix: format!("/{}", self.etcd_prefix.trim_matches('/')),
             compaction_interval: self.etcd_compaction_interval,
             bind_address: SocketAddr::new(self.bind_address, self.secure_port),
@@ -313,6 +314,8 @@ impl Flags {
             event_ttl: self.event_ttl,
             min_request_timeout: Duration::from_secs(self.min_request_timeout),
             request_timeout: self.request_timeout,
+            priority_and_fairness: self.protection.enable_priority_and_fairness,
+            goaway_chance: self.protection.goaway_chance()?,
             max_requests_inflight: self.max_requests_inflight,
             max_mutating_requests_inflight: self.max_mutating_requests_inflight,
             runtime_config: self.runtime_config,

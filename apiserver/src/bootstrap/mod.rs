@@ -5,6 +5,7 @@
 //! quickly; [`run`] keeps what must be kept.
 
 pub mod endpoints;
+pub mod flow_control;
 pub mod objects;
 pub mod policy;
 pub mod reconcile;
@@ -35,7 +36,7 @@ pub async fn start(client: &Client, config: &Config, facts: &Facts) -> Result<()
     others
 }
 
-/// Looks after the namespaces, the service ranges and the authentication facts until `token` is cancelled.
+/// Looks after the namespaces, the service ranges, flow control and the authentication facts until `token` is cancelled.
 pub async fn run(client: Client, config: Config, facts: Facts, token: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -8,7 +8,6 @@ use api::status::ApiError;
 use client::Client;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
@@ -18,7 +17,7 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::authz::from_client;
 use crate::config::Config;
@@ -57,21 +56,15 @@ pub async fn namespaces(client: &Client) -> Result<(), ApiError> {
 /// Makes everything else.
 pub async fn start(client: &Client, config: &Config, facts: &Facts) -> Result<(), ApiError> {
     let priorities = Api::<PriorityClass>::all(client.clone());
-    let levels = Api::<PriorityLevelConfiguration>::all(client.clone());
-    let schemas = Api::<FlowSchema>::all(client.clone());
     let services = Api::<APIService>::all(client.clone());
     let network = async {
         service_cidr(client, config).await?;
         let api = Api::<Service>::namespaced(client.clone(), "default");
         create_if_absent(&api, kubernetes_service(config, facts)).await
     };
-    let flow = async {
-        all(&levels, flow_objects("PriorityLevelConfiguration")?).await?;
-        all(&schemas, flow_objects("FlowSchema")?).await
-    };
     let (network, flow, priorities, services, authentication, tracking) = tokio::join!(
         network,
-        flow,
+        super::flow_control::ensure(client),
         all(&priorities, priority_classes()),
         all(&services, api_services()?),
         authentication(client, config, facts),
@@ -134,21 +127,6 @@ fn priority_classes() -> Vec<PriorityClass> {
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
     ]
-}
-
-/// The default flow schemas or priority levels: objects only, for tools that look for them.
-fn flow_objects<K: DeserializeOwned>(kind: &str) -> Result<Vec<K>, ApiError> {
-    let rows: Vec<Value> =
-        serde_json::from_str(include_str!("flowcontrol.json")).map_err(ApiError::internal)?;
-    let rows = rows.into_iter().filter(|row| row["kind"] == kind);
-    rows.map(|row| {
-        let object = json!({
-            "metadata": {"name": row["name"], "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}},
-            "spec": row["spec"],
-        });
-        serde_json::from_value(object).map_err(ApiError::internal)
-    })
-    .collect()
 }
 
 /// Groups served by this server: name, priority, version, priority of the version.
@@ -371,9 +349,6 @@ mod tests {
 
     #[test]
     fn tables_decode() {
-        assert_eq!(flow_objects::<FlowSchema>("FlowSchema").expect("table").len(), 11);
-        let levels = flow_objects::<PriorityLevelConfiguration>("PriorityLevelConfiguration").expect("table");
-        assert_eq!(levels.len(), 8);
         assert_eq!(api_services().expect("table")[0].name_any(), "v1.");
     }
 

@@ -9,6 +9,8 @@ use super::object::CachedObject;
 const MOST: usize = 128;
 /// A chunk is merged with its neighbour when both together are not more than this.
 const FEW: usize = 48;
+/// So many objects are enough to guess the size of all.
+const SAMPLES: usize = 16;
 
 type Chunk = Vec<Arc<CachedObject>>;
 
@@ -84,6 +86,17 @@ impl Ordered {
             Arc::make_mut(&mut chunks[at]).extend(upper.iter().cloned());
         }
         Some(removed)
+    }
+
+    /// The size of an object in bytes, on average over the first ones of a few chunks.
+    pub(super) fn average_size(&self) -> usize {
+        let step = (self.chunks.len() / SAMPLES).max(1);
+        let (mut count, mut bytes) = (0, 0);
+        for object in self.chunks.iter().step_by(step).filter_map(|chunk| chunk.first()) {
+            count += 1;
+            bytes += object.json.len();
+        }
+        bytes / count.max(1)
     }
 
     /// How many keys are smaller than `key`.

@@ -229,6 +229,12 @@ impl Resource {
         self.state.read().objects.len()
     }
 
+    /// The size of an object in bytes, on average over some of them.
+    #[must_use]
+    pub fn average_size(&self) -> usize {
+        self.state.read().objects.average_size()
+    }
+
     /// Whether no object is cached.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -5,6 +5,9 @@ use http::{Response, StatusCode};
 use crate::body::Body;
 use crate::server::{Context, Server, response};
 
+/// The check of key services, where there are any.
+const KEY_SERVICES: &str = "kms-providers";
+
 /// Which of the three is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -67,6 +70,7 @@ async fn run(server: &Server, probe: Probe, check: &str) -> bool {
         // A server that is starting is alive.
         "poststarthook/bootstrap" => probe == Probe::Livez || server.is_bootstrapped(),
         "shutdown" => !server.token.is_cancelled(),
+        KEY_SERVICES => server.encryption.as_ref().is_none_or(|keeper| keeper.trouble().is_none()),
         _ => false,
     }
 }
@@ -74,7 +78,9 @@ async fn run(server: &Server, probe: Probe, check: &str) -> bool {
 /// Answers a probe.
 pub async fn serve(cx: &Context, probe: Probe, only: &str) -> Response<Body> {
     const TEXT: &str = "text/plain; charset=utf-8";
-    let all = probe.checks();
+    let keys = cx.server.encryption.as_ref().is_some_and(|keeper| keeper.is_watched());
+    let all = [probe.checks(), if keys { &[KEY_SERVICES] } else { &[] }].concat();
+    let all = all.as_slice();
     if !only.is_empty() {
         if !all.contains(&only) {
             return crate::server::service::page_not_found();

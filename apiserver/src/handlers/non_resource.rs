@@ -10,6 +10,7 @@ use super::{discovery, method_not_allowed};
 use crate::authn::discovery::{CONFIGURATION_PATH, KEYS_PATH, MAX_AGE};
 use crate::body::Body;
 use crate::metrics;
+use crate::server::protected::Protection;
 use crate::server::service::page_not_found;
 use crate::server::{Context, response};
 
@@ -35,10 +36,10 @@ pub async fn handle(cx: &Context) -> Result<Response<Body>, ApiError> {
     match path.trim_end_matches('/') {
         "" => Ok(json_answer(&index(cx))),
         "/version" => Ok(json_answer(&version())),
-        "/metrics" => Ok(metrics_answer()),
+        "/metrics" => Ok(metrics_answer(cx)),
         CONFIGURATION_PATH => Ok(document(cx, "application/json", |d| d.configuration.clone())),
         KEYS_PATH => Ok(document(cx, "application/jwk-set+json", |d| d.keys.clone())),
-        _ => Ok(page_not_found()),
+        path => Ok(flow_control(cx, path).unwrap_or_else(page_not_found)),
     }
 }
 
@@ -47,9 +48,19 @@ fn json_answer(value: &Value) -> Response<Body> {
     response::bytes(StatusCode::OK, "application/json", text)
 }
 
-fn metrics_answer() -> Response<Body> {
-    let text = client::observability::metrics_handle().render() + &metrics::process();
+fn metrics_answer(cx: &Context) -> Response<Body> {
+    let mut text = client::observability::metrics_handle().render() + &metrics::process();
+    if let Protection::Fair(control) = &cx.server.protection {
+        text += &control.render_metrics();
+    }
     response::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+}
+
+fn flow_control(cx: &Context, path: &str) -> Option<Response<Body>> {
+    let Protection::Fair(control) = &cx.server.protection else { return None };
+    let details = cx.query.first("includeRequestDetails").is_some_and(|text| !text.is_empty());
+    let text = control.dump(path, details)?;
+    Some(response::bytes(StatusCode::OK, "text/plain; charset=utf-8", text))
 }
 
 fn document(

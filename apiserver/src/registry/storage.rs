@@ -253,7 +253,7 @@ impl Storage<'_> {
         let bytes = encode(value);
         let expect = match current {
             Some(current) => {
-                if same_object(&current.value, value) && !current.outdated {
+                if same_object(&current.value, value) && !self.is_outdated(&key, current).await? {
                     if !current.fresh {
                         return Ok(None);
                     }
@@ -280,6 +280,11 @@ impl Storage<'_> {
             Err(store::Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(self.error(name, error)),
         }
+    }
+
+    /// Whether an object would be stored in another way today, and so is written though it does not change.
+    async fn is_outdated(&self, key: &str, current: &Current) -> Result<bool, ApiError> {
+        Ok(current.outdated || self.store.is_outdated(key).await.map_err(|error| store_error(&error))?)
     }
 
     /// An object as it is stored: custom ones come here in the version of the request.

@@ -242,7 +242,7 @@ impl<'a> Write<'a> {
     /// Who makes an object by way of an update must be allowed to create it (upstream `withAuthorization`).
     fn may_create(&self) -> Result<(), ApiError> {
         let Some(security) = self.cx.server.security() else { return Ok(()) };
-        let create = RequestInfo { verb: "create".to_owned(), ..self.cx.info.clone() };
+        let create = RequestInfo { verb: "create".to_owned(), ..(*self.cx.info).clone() };
         authz::check(security.authorizer.as_ref(), &self.cx.user, &create)
     }
 

@@ -21,7 +21,7 @@ pub struct Context {
     /// The server.
     pub server: Arc<Server>,
     /// What is asked for.
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     /// Who asks.
     pub user: Arc<User>,
     /// HTTP method.
@@ -41,7 +41,7 @@ impl Context {
     #[must_use]
     pub fn new(
         server: Arc<Server>,
-        info: RequestInfo,
+        info: Arc<RequestInfo>,
         user: Arc<User>,
         method: Method,
         query: Query,

@@ -4,10 +4,12 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http::Request;
+use http::header::{CONNECTION, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -16,6 +18,7 @@ use hyper_util::server::conn::auto;
 use parking_lot::{Mutex, RwLock};
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::Server;
 use super::service;
 use super::tls::{ClientCa, Source};
+use crate::body::{self, Body};
 
 /// Who is at the other end of a connection. An extension of every request that came over the network.
 #[derive(Clone, Debug)]
@@ -38,6 +42,11 @@ pub struct Peer {
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The headers of a request have no more bytes than this; those of more get 431. Go's default, and what it adds.
+const HEADERS: u32 = (1 << 20) + 4096;
+/// How long a client may take to send the headers of a request (upstream's `ReadHeaderTimeout`), and to send anything
+/// at all on a new connection.
+const HEADER_TIME: Duration = Duration::from_secs(32);
 /// Streams a client may open on one connection.
 const STREAMS: u32 = 2000;
 /// Flow control windows: a LIST of many megabytes must not wait for the client's acknowledgements.
@@ -162,18 +171,31 @@ pub async fn serve_http<I>(io: I, server: Arc<Server>, peer: Peer, token: Cancel
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
+    let known = Arc::new(Known::default());
+    let (noted, chance) = (Arc::clone(&known), server.config.goaway_chance);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        noted.request(&request, chance);
         let server = Arc::clone(&server);
         request.extensions_mut().insert(peer.clone());
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        async move { Ok::<_, Infallible>(service::serve(server, request).await) }
+        async move {
+            // What is read at once may be more than what is read at most.
+            let allowed = size(request.headers()) <= HEADERS as usize;
+            Ok::<_, Infallible>(if allowed { service::serve(server, request).await } else { too_large() })
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).half_close(false);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(HEADERS as usize)
+        .half_close(false);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(1 << 20)
@@ -181,14 +203,57 @@ where
         .keep_alive_timeout(Duration::from_secs(20));
     let connection = builder.serve_connection_with_upgrades(io, service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = token.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let patience = tokio::time::sleep(HEADER_TIME);
+    tokio::pin!(patience);
+    let (mut closing, mut waiting) = (false, true);
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = token.cancelled(), if !closing => closing = true,
+            () = known.goaway.notified(), if !closing => closing = true,
+            () = patience.as_mut(), if waiting => {
+                waiting = false;
+                if known.asked.load(Ordering::Relaxed) || closing {
+                    continue;
+                }
+                tracing::debug!("a connection on which nothing is asked is closed");
+                closing = true;
+            }
         }
+        connection.as_mut().graceful_shutdown();
     };
     if let Err(error) = ended {
         tracing::trace!(%error, "connection ended");
+    }
+}
+
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+fn too_large() -> Response<Body> {
+    let mut response = Response::new(body::full("431 Request Header Fields Too Large"));
+    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// What is known of a connection.
+#[derive(Default)]
+struct Known {
+    /// Whether there was a request.
+    asked: AtomicBool,
+    /// Told when the client is to go on elsewhere.
+    goaway: Notify,
+}
+
+impl Known {
+    /// Notes a request. With some luck it is the last one here, so that clients spread over all servers (upstream
+    /// `WithProbabilisticGoaway`).
+    fn request(&self, request: &Request<Incoming>, chance: f64) {
+        self.asked.store(true, Ordering::Relaxed);
+        if chance > 0.0 && request.version() == Version::HTTP_2 && rand::random::<f64>() < chance {
+            self.goaway.notify_one();
+        }
     }
 }

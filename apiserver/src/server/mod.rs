@@ -9,6 +9,7 @@ pub mod context;
 mod counted;
 pub mod listener;
 pub mod loopback;
+pub mod protected;
 pub mod response;
 pub mod security;
 pub mod service;
@@ -21,19 +22,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use api::status::ApiError;
 use client::{Client, SharedInformerFactory, Tasks};
-use http::Method;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
-use crate::authn::{MASTERS, User};
+use crate::authn::User;
 use crate::bootstrap::{self, Advertised, Facts, Member};
 use crate::cacher::Cacher;
 use crate::config::{Config, ServingCert};
+use crate::encryption::reload::{Keeper, encrypted};
 use crate::extensions::Definitions;
-use crate::flow_schemas::FlowSchemas;
+use crate::flowcontrol::conditions::FlowSchemas;
 use crate::metrics::RequestMetrics;
 use crate::openapi::Publisher;
 use crate::registry::Registry;
@@ -42,6 +41,7 @@ use crate::webhook::Clients;
 pub use context::Context;
 use listener::Listener;
 use loopback::Loopback;
+use protected::Protection;
 use security::Security;
 use tls::{ClientCa, Source};
 
@@ -53,10 +53,14 @@ pub struct Server {
     pub cacher: Cacher,
     /// What is served.
     pub registry: Arc<Registry>,
+    /// What looks after the keys that objects are encrypted with, if they are.
+    pub encryption: Option<Arc<Keeper>>,
     /// What is counted.
     pub metrics: RequestMetrics,
     /// What is described for clients.
     pub openapi: Publisher,
+    /// What keeps the server from doing too much at once.
+    pub protection: Protection,
     /// What is written down of requests, if anything is.
     pub audit: Option<Arc<Audit>>,
     /// Cancelled when the server stops.
@@ -65,8 +69,6 @@ pub struct Server {
     address: OnceLock<SocketAddr>,
     bootstrapped: AtomicBool,
     custom_served: Arc<AtomicBool>,
-    reading: Option<Arc<Semaphore>>,
-    writing: Option<Arc<Semaphore>>,
 }
 
 impl Server {
@@ -74,16 +76,17 @@ impl Server {
         config: Config,
         cacher: Cacher,
         registry: Registry,
+        encryption: Option<Arc<Keeper>>,
         tasks: &Tasks,
     ) -> anyhow::Result<Self> {
-        let slots = |count: usize| (count > 0).then(|| Arc::new(Semaphore::new(count)));
+        let registry = Arc::new(registry);
         Ok(Self {
             audit: Audit::open(&config.audit, tasks)?,
-            reading: slots(config.max_requests_inflight),
-            writing: slots(config.max_mutating_requests_inflight),
+            protection: Protection::new(&config, &registry)?,
             config,
             cacher,
-            registry: Arc::new(registry),
+            registry,
+            encryption,
             metrics: RequestMetrics::default(),
             openapi: Publisher::default(),
             token: tasks.token(),
@@ -124,22 +127,6 @@ impl Server {
         match &self.config.external_hostname {
             Some(host) => format!("{host}:{port}"),
             None => SocketAddr::new(advertise_address(&self.config), port).to_string(),
-        }
-    }
-
-    /// A place among the requests that are served at once; waits for one. The server's own requests need none: others
-    /// may wait for them.
-    pub(crate) async fn slot(
-        &self,
-        method: &Method,
-        user: &User,
-    ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
-        let reading = matches!(*method, Method::GET | Method::HEAD);
-        let slots = if reading { &self.reading } else { &self.writing };
-        let Some(slots) = slots.as_ref().filter(|_| !user.in_group(MASTERS)) else { return Ok(None) };
-        match Arc::clone(slots).acquire_owned().await {
-            Ok(permit) => Ok(Some(permit)),
-            Err(_) => Err(ApiError::unavailable("the server is shutting down")),
         }
     }
 }
@@ -200,22 +187,21 @@ pub async fn run(config: Config, token: CancellationToken) -> anyhow::Result<()>
 /// Starts a server. It serves when this returns; [`Running::ready`] says when the default objects are there.
 pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<Running> {
     let tasks = Tasks::child_of(&token);
-    let store = storage::open(&config.storage).await?;
     let prefix = config.storage_prefix.trim_end_matches('/').to_owned();
+    let (store, encryption) = open_store(&config, &prefix, &tasks).await?;
     let cache_config =
         crate::cacher::Config { prefix: format!("{prefix}/"), ..crate::cacher::Config::default() };
     let cacher = Cacher::start(Arc::clone(&store), cache_config, tasks.token())
         .await
         .context("start the watch cache")?;
     let registry = Registry::built_in(&cacher, &prefix, config.event_ttl);
-    let server = Arc::new(Server::new(config, cacher, registry, &tasks)?);
+    let server = Arc::new(Server::new(config, cacher, registry, encryption, &tasks)?);
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
     let resolver = Resolver::new(&informers);
     let webhooks = Clients::new(resolver.clone());
     let (security, repair) = Security::build(&server, own.clone(), &informers, &resolver, &webhooks, &tasks)?;
     let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers, webhooks);
-    let flow_schemas = FlowSchemas::new(own.clone(), &informers);
     security.aggregator.spawn(&tasks);
     if server.security.set(security).is_err() {
         anyhow::bail!("a server is started once");
@@ -224,11 +210,33 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let address = listener.address()?;
     let _ = server.address.set(address);
     let running = Running { server: Arc::clone(&server), address, tasks: tasks.clone() };
-    spawn(&running, listener, own, store, repair)?;
+    spawn(&running, listener, own.clone(), store, repair)?;
     tasks.spawn("custom-resources", |token| definitions.run(token));
-    tasks.spawn("flow-schemas", |token| flow_schemas.run(token));
+    protect(&server, own, &informers, &tasks);
     tracing::info!(%address, "serving");
     Ok(running)
+}
+
+/// The store, which keeps some resources encrypted if it is said how.
+async fn open_store(
+    config: &Config,
+    prefix: &str,
+    tasks: &Tasks,
+) -> anyhow::Result<(Arc<dyn store::Store>, Option<Arc<Keeper>>)> {
+    let store = storage::open(&config.storage).await?;
+    let Some(source) = &config.encryption else { return Ok((store, None)) };
+    let (store, keeper) = encrypted(store, prefix, source).await?;
+    let watched = Arc::clone(&keeper);
+    tasks.spawn("encryption", |token| watched.run(token));
+    Ok((store, Some(keeper)))
+}
+
+/// Keeps flow control as its objects say, if there is any.
+fn protect(server: &Server, own: Client, informers: &SharedInformerFactory, tasks: &Tasks) {
+    let Protection::Fair(control) = &server.protection else { return };
+    let (controller, conditions) = (control.controller(informers), FlowSchemas::new(own, informers));
+    tasks.spawn("flow-control", |token| controller.run(token));
+    tasks.spawn("flow-schemas", |token| conditions.run(token));
 }
 
 fn spawn(

@@ -15,11 +15,13 @@ use super::audited;
 use super::context::Context;
 use super::counted;
 use super::listener::Peer;
+use super::protected::Classified;
 use super::{Server, response};
 use crate::audit::Record;
 use crate::authn::{Credentials, User};
 use crate::authz::{self, Authorizer};
 use crate::body::Body;
+use crate::flowcontrol;
 use crate::handlers;
 use crate::query::{Query, parse_duration, percent_decode};
 use crate::request::RequestInfo;
@@ -55,7 +57,9 @@ pub async fn serve(server: Arc<Server>, mut request: Request<Body>) -> Response<
     };
     let record = server.metrics.begin(&info, &method);
     // Boxed: the handlers' states are large, and most of them are not in use.
-    let work: BoxFuture<'_, Answer> = Box::pin(limited(server, request, info, query.clone(), method));
+    let classified = Classified::new();
+    let work: BoxFuture<'_, Answer> =
+        Box::pin(limited(server, request, info, query.clone(), method, &classified));
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
     let mut response = match outcome {
         Ok(Ok(response)) => response,
@@ -69,6 +73,9 @@ pub async fn serve(server: Arc<Server>, mut request: Request<Body>) -> Response<
     };
     let own = response.headers_mut();
     own.insert(AUDIT_ID.clone(), audit_id);
+    if let Some(flow) = classified.get() {
+        flowcontrol::mark(own, flow);
+    }
     own.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     record.end(response.status(), started.elapsed());
     response
@@ -87,11 +94,15 @@ async fn limited(
     info: RequestInfo,
     query: Query,
     method: Method,
+    classified: &Classified,
 ) -> Result<Response<Body>, ApiError> {
     let long_running = info.is_long_running();
-    let limit = if long_running { None } else { Some(time_limit(&server, &query)?) };
-    let work = filtered(server, request, info, query, method, long_running);
-    let Some(limit) = limit else { return work.await };
+    let limit = if long_running { server.config.request_timeout } else { time_limit(&server, &query)? };
+    let terms = Terms { long_running, limit, classified };
+    let work = filtered(server, request, info, query, method, terms);
+    if long_running {
+        return work.await;
+    }
     match tokio::time::timeout(limit, work).await {
         Ok(outcome) => outcome,
         Err(_) => {
@@ -120,7 +131,7 @@ async fn filtered(
     info: RequestInfo,
     query: Query,
     method: Method,
-    long_running: bool,
+    terms: Terms<'_>,
 ) -> Result<Response<Body>, ApiError> {
     let requestor = match authenticate(&server, &mut request).await {
         Ok(requestor) => requestor,
@@ -133,7 +144,8 @@ async fn filtered(
     let record = audited::begin(&server, &request, &info, &requestor);
     let record = audited::begun(record).await?;
     let deletes = info.verb.starts_with("delete");
-    let passage = Passage { server, info, query, method, long_running, record: record.clone() };
+    let long_running = terms.long_running;
+    let passage = Passage { server, info: Arc::new(info), query, method, terms, record: record.clone() };
     let outcome = passage.admit(request, requestor).await;
     match record {
         Some(record) => audited::end(&record, outcome, long_running, deletes).await,
@@ -141,20 +153,30 @@ async fn filtered(
     }
 }
 
+/// On what terms a request is served.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    long_running: bool,
+    /// How long it may take; of a long-running one, how long it may take to begin.
+    limit: Duration,
+    /// Where its classification is noted.
+    classified: &'a Classified,
+}
+
 /// A request whose sender is known.
-struct Passage {
+struct Passage<'a> {
     server: Arc<Server>,
-    info: RequestInfo,
+    info: Arc<RequestInfo>,
     query: Query,
     method: Method,
-    long_running: bool,
+    terms: Terms<'a>,
     record: Option<Arc<Record>>,
 }
 
-impl Passage {
+impl Passage<'_> {
     /// Lets the request through to its handler if it may pass.
     async fn admit(self, request: Request<Body>, requestor: Arc<User>) -> Answer {
-        let Self { server, info, query, method, long_running, record } = self;
+        let Self { server, info, query, method, terms, record } = self;
         let security = server.security();
         let user = match security {
             Some(security) => {
@@ -169,7 +191,11 @@ impl Passage {
         if let Some(record) = record.as_ref().filter(|_| request.headers().contains_key("impersonate-user")) {
             record.impersonated(&user);
         }
-        let _slot = if long_running { None } else { server.slot(&method, &user).await? };
+        let asked = flowcontrol::Request { user: &user, info: &info, query: &query };
+        let held = match server.protection.enter(asked, terms.limit, terms.classified).await {
+            Ok(held) => held,
+            Err(refusal) => return Ok(refusal),
+        };
         let begin = Instant::now();
         let decision = match security {
             Some(security) => security.authorizer.decide(&user, &info).get().await,
@@ -197,7 +223,7 @@ impl Passage {
             }
         };
         add_warnings(response.headers_mut(), &context.take_warnings());
-        Ok(response)
+        Ok(held.answer(response, context.info.verb == "watch"))
     }
 }
 
