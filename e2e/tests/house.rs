@@ -12,7 +12,7 @@ fn allowed(name: &str) -> &'static [&'static str] {
         "api" | "proto" => &[],
         "store" => &["proto"],
         "client" => &[],
-        "apiserver" => &["api", "store", "client"],
+        "apiserver" => &["api", "store", "client", "proto"],
         "kubelet" => &["api", "client", "proto"],
         "scheduler" | "controller-manager" | "kubectl" => &["api", "client"],
         "proxy" | "dns" | "network" => &["client"],
