@@ -5,6 +5,7 @@
 //! rest causes no write. `registry` lists them all, `run` starts those selected while this process leads.
 
 mod admissionpolicy;
+mod autoscaler;
 mod bootstrap;
 mod clusterrole_aggregation;
 pub mod common;
@@ -20,6 +21,7 @@ mod endpointslice;
 mod endpointslicemirroring;
 mod garbagecollector;
 mod job;
+mod legacy_tokens;
 mod namespace;
 mod nodeipam;
 mod nodelifecycle;
@@ -29,6 +31,7 @@ mod protection;
 mod quota;
 mod registry;
 mod replicaset;
+mod resourceclaim;
 mod root_ca;
 mod run;
 mod serviceaccount;

@@ -22,6 +22,9 @@ pub struct Flags {
     /// How many workers each controller has.
     #[command(flatten)]
     pub concurrent: Concurrency,
+    /// How horizontal autoscaling works.
+    #[command(flatten)]
+    pub autoscaling: Autoscaling,
     /// Controllers to enable: `*` for all that are on by default, `foo` for one, `-foo` for all but one.
     #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
     pub controllers: Vec<String>,
@@ -112,12 +115,18 @@ pub struct Flags {
     /// How often namespaces are looked at without a change.
     #[arg(long, default_value = "5m", value_parser = parse_duration)]
     pub namespace_sync_period: Duration,
+    /// For how long a token in a Secret must not have been used before it is marked as invalid, and then deleted.
+    #[arg(long, default_value = "8760h", value_parser = parse_duration)]
+    pub legacy_service_account_token_clean_up_period: Duration,
     /// Have volumes made for claims whose class has a provisioner.
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub enable_dynamic_provisioning: bool,
     /// After how long a claim or volume that waits for pods is looked at again.
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     pub pvclaimbinder_sync_period: Duration,
+    /// Never make a node that is not ready let go of a volume, however long it takes.
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub disable_force_detach_on_timeout: bool,
     /// Verbosity of the log.
     #[arg(short, long, default_value_t = 0)]
     pub v: u8,
@@ -163,13 +172,35 @@ struct Accepted {
     #[arg(long, hide = true)]
     configure_cloud_routes: Option<String>,
     #[arg(long, hide = true)]
-    horizontal_pod_autoscaler_sync_period: Option<String>,
-    #[arg(long, hide = true)]
     flex_volume_plugin_dir: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    disable_attach_detach_reconcile_sync: Option<String>,
+    #[arg(long, hide = true)]
+    attach_detach_reconcile_sync_period: Option<String>,
     #[arg(long, hide = true)]
     authorization_always_allow_paths: Option<String>,
     #[arg(long, hide = true)]
     logging_format: Option<String>,
+}
+
+/// How horizontal autoscaling works.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Autoscaling {
+    /// How often each autoscaler looks at its metrics.
+    #[arg(long, default_value = "15s", value_parser = parse_duration)]
+    pub horizontal_pod_autoscaler_sync_period: Duration,
+    /// For how long the number of pods does not fall below what was recommended.
+    #[arg(long, default_value = "5m", value_parser = parse_duration)]
+    pub horizontal_pod_autoscaler_downscale_stabilization: Duration,
+    /// How far, as a fraction, usage may be from its target before anything is changed.
+    #[arg(long, default_value_t = 0.1)]
+    pub horizontal_pod_autoscaler_tolerance: f64,
+    /// For how long after the start of a pod its use of CPU may be left out.
+    #[arg(long, default_value = "5m", value_parser = parse_duration)]
+    pub horizontal_pod_autoscaler_cpu_initialization_period: Duration,
+    /// For how long after the start of a pod a change of its readiness counts as the first.
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub horizontal_pod_autoscaler_initial_readiness_delay: Duration,
 }
 
 /// How many keys each controller reconciles at once.
@@ -217,6 +248,12 @@ pub struct Concurrency {
     /// How many service account tokens are looked at at once.
     #[arg(long = "concurrent-serviceaccount-token-syncs", default_value_t = 5)]
     pub service_account_tokens: usize,
+    /// How many claims for devices, and pods that name them, are looked at at once.
+    #[arg(long = "concurrent-resourceclaim-syncs", default_value_t = 50)]
+    pub resource_claims: usize,
+    /// How many autoscalers are looked at at once.
+    #[arg(long = "concurrent-horizontal-pod-autoscaler-syncs", default_value_t = 5)]
+    pub autoscalers: usize,
     /// How many pods with ephemeral volumes are looked at at once.
     #[arg(long = "concurrent-ephemeralvolume-syncs", default_value_t = 5)]
     pub ephemeral_volumes: usize,

@@ -63,6 +63,12 @@ pub static CONTROLLERS: &[Registration] = &[
         "ttl-after-finished-controller",
         crate::ttlafterfinished::start,
     ),
+    entry(
+        "horizontal-pod-autoscaler-controller",
+        "horizontalpodautoscaling",
+        "horizontal-pod-autoscaler",
+        crate::autoscaler::start,
+    ),
     entry("disruption-controller", "disruption", "disruption-controller", crate::disruption::start),
     entry(
         "clusterrole-aggregation-controller",
@@ -115,6 +121,12 @@ pub static CONTROLLERS: &[Registration] = &[
         crate::volumes::binder::start,
     ),
     entry(
+        "persistentvolume-attach-detach-controller",
+        "attachdetach",
+        "attachdetach-controller",
+        crate::volumes::attach::start,
+    ),
+    entry(
         "persistentvolume-expander-controller",
         "persistentvolume-expander",
         "expand-controller",
@@ -134,6 +146,19 @@ pub static CONTROLLERS: &[Registration] = &[
         account: "persistent-volume-binder",
         start: crate::volumes::local_path::start,
     },
+    Registration {
+        name: "resourceclaim-controller",
+        alias: None,
+        by_default: true,
+        account: "resource-claim-controller",
+        start: crate::resourceclaim::start,
+    },
+    entry(
+        "legacy-serviceaccount-token-cleaner-controller",
+        "legacy-service-account-token-cleaner",
+        "legacy-service-account-token-cleaner",
+        crate::legacy_tokens::start,
+    ),
     entry("serviceaccount-token-controller", "serviceaccount-token", "", crate::serviceaccount_tokens::start),
     Registration {
         name: "validatingadmissionpolicy-status-controller",
@@ -230,20 +255,13 @@ pub fn select(selection: &[String]) -> Result<Vec<&'static str>, String> {
 
 /// Names that upstream knows and that name nothing here; a selection may mention them.
 const UPSTREAM_ONLY: &[&str] = &[
-    "attachdetach",
     "cloud-node-lifecycle",
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
-    "horizontal-pod-autoscaler-controller",
-    "horizontalpodautoscaling",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-    "legacy-service-account-token-cleaner",
-    "legacy-serviceaccount-token-cleaner-controller",
     "node-route-controller",
-    "persistentvolume-attach-detach-controller",
     "podcertificaterequest-cleaner-controller",
     "podgroup-protection-controller",
-    "resourceclaim-controller",
     "resourcepoolstatusrequest-controller",
     "route",
     "selinux-warning-controller",
@@ -272,7 +290,7 @@ mod tests {
         assert_eq!(all, CONTROLLERS.iter().filter(|entry| entry.by_default).count());
         assert_eq!(chosen("*,-deployment").expect("known").len(), all - 1);
         assert_eq!(chosen("*,-deployment,deployment").expect("known").len(), all);
-        assert_eq!(chosen("*,-attachdetach").expect("upstream knows it").len(), all);
+        assert_eq!(chosen("*,-route").expect("upstream knows it").len(), all);
         assert_eq!(chosen("nope"), Err("nope".to_owned()));
         assert_eq!(chosen("").expect("nothing"), Vec::<&str>::new());
     }

@@ -36,6 +36,12 @@ pub fn roll(deployment: &Deployment, work: &mut Sets) -> bool {
     shrink_old(deployment, work)
 }
 
+/// The available pods of a ReplicaSet that are to stay. A status may be older than the size that was asked for, and
+/// speak of pods that are on their way out; upstream counts those, and could then take more than it may.
+fn staying(set: &ReplicaSet) -> i32 {
+    sets::available(set).min(sets::wanted(set))
+}
+
 /// Takes pods from old ReplicaSets: unhealthy ones first, then as many as availability allows.
 fn shrink_old(deployment: &Deployment, work: &mut Sets) -> bool {
     let Some(new) = work.new.clone().filter(|new| new.metadata.uid.is_some()) else { return false };
@@ -43,7 +49,7 @@ fn shrink_old(deployment: &Deployment, work: &mut Sets) -> bool {
         return false;
     }
     let min_available = sets::replicas(deployment) - sets::max_unavailable(deployment);
-    let new_unavailable = sets::wanted(&new) - sets::available(&new);
+    let new_unavailable = sets::wanted(&new) - staying(&new);
     let may_go = sets::sum(work.all(), sets::wanted) - min_available - new_unavailable;
     if may_go <= 0 {
         return false;
@@ -51,12 +57,12 @@ fn shrink_old(deployment: &Deployment, work: &mut Sets) -> bool {
     work.old.sort_by_key(sets::by_age);
     let mut gone = 0;
     for old in work.old.iter_mut().filter(|old| sets::wanted(old) > 0) {
-        let unhealthy = (sets::wanted(old) - sets::available(old)).max(0).min(may_go - gone);
+        let unhealthy = (sets::wanted(old) - staying(old)).min(may_go - gone);
         let size = sets::wanted(old) - unhealthy;
         scale_to(old, size, deployment);
         gone += unhealthy;
     }
-    let spare = sets::sum(work.all(), sets::available) - min_available;
+    let spare = sets::sum(work.all(), staying) - min_available;
     let mut taken = 0;
     for old in work.old.iter_mut().filter(|old| sets::wanted(old) > 0) {
         let take = sets::wanted(old).min(spare - taken).max(0);
@@ -112,6 +118,8 @@ mod tests {
         check(10, "0", "2", (4, 4), &[(5, 0), (1, 1)], (4, &[3, 1]));
         check(10, "2", "0", (6, 0), &[(6, 1)], (6, &[6]));
         check(4, "1", "1", (2, 2), &[(3, 1)], (2, &[1]));
+        // A status that speaks of pods that were already given up does not let others go.
+        check(3, "2", "1", (1, 0), &[(1, 3), (3, 1)], (1, &[1, 1]));
     }
 
     #[test]

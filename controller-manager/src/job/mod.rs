@@ -279,7 +279,7 @@ impl Controller {
         let api = self.control.api(meta::namespace(&pod.metadata));
         let name = meta::name(&pod.metadata);
         let patched = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-        match patched.ignore_gone() {
+        match patched.ignore_not_found() {
             Ok(Some(patched)) => {
                 self.written.wrote(key, &patched);
                 Ok(())
@@ -287,6 +287,14 @@ impl Controller {
             Ok(None) => Ok(()),
             // Another pod has the name by now.
             Err(error) if errors::is_invalid(&error) => Ok(()),
+            // Another pod, or somebody else changed this one at the same time: a pod that keeps its finalizer must
+            // not be taken for one that lost it, or it would count twice.
+            Err(error) if errors::is_conflict(&error) => {
+                let live = api.get(name).await.ignore_not_found()?;
+                let same =
+                    live.is_some_and(|live| live.metadata.uid == pod.metadata.uid && view::is_tracked(&live));
+                if same { Err(error) } else { Ok(()) }
+            }
             Err(error) => Err(error),
         }
     }

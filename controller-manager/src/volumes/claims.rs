@@ -124,6 +124,11 @@ pub fn capacity(volume: &PersistentVolume) -> Quantity {
     storage(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref())).unwrap_or_default()
 }
 
+/// The ways in which a volume can be used.
+pub fn access_modes(volume: &PersistentVolume) -> &[String] {
+    volume.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default()
+}
+
 /// Sets an annotation.
 pub fn annotate(metadata: &mut ObjectMeta, key: &str, value: &str) {
     metadata.annotations.get_or_insert_default().insert(key.to_owned(), value.to_owned());

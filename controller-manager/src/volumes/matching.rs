@@ -1,7 +1,8 @@
 //! Which volume suits a claim. As upstream's component-helpers/storage/volume and persistentvolume/index.go.
 
 use super::claims::{
-    capacity, claim_ref, class_of_claim, class_of_volume, key_of, requested, uid_of, volume_phase,
+    access_modes, capacity, claim_ref, class_of_claim, class_of_volume, key_of, requested, uid_of,
+    volume_phase,
 };
 use crate::common::{Selector, meta};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -27,10 +28,6 @@ fn attributes_differ(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -
     let of_volume = volume.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
     let of_claim = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
     of_volume.unwrap_or_default() != of_claim.unwrap_or_default()
-}
-
-fn access_modes(volume: &PersistentVolume) -> &[String] {
-    volume.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default()
 }
 
 /// Whether a volume can be used in all ways that a claim asks for.

@@ -1,5 +1,6 @@
 //! Persistent volumes and claims: what binds, makes, grows and attaches them.
 
+pub mod attach;
 pub mod binder;
 pub mod claims;
 pub mod ephemeral;

@@ -3,173 +3,18 @@
 //! Time is paused, so waiting for something to happen costs nothing, and "nothing happens for ten minutes" can be
 //! asked too.
 
+mod autoscaling;
+mod faults;
+mod harness;
+mod model;
 mod server;
 mod store;
 mod volumes;
 
-use clap::Parser;
-use client::Client;
-use controller_manager::Flags;
+use harness::{Cluster, key, run};
 use serde_json::{Value, json};
-use server::Log;
-use std::time::Duration;
-use store::{Key, Store, text};
-use tokio::task::JoinHandle;
+use store::text;
 use tokio_util::sync::CancellationToken;
-
-/// A cluster with one node.
-struct Cluster {
-    client: Client,
-    store: Store,
-    writes: Log,
-    token: CancellationToken,
-    running: JoinHandle<()>,
-    node: JoinHandle<()>,
-}
-
-fn key(group_version: &str, plural: &str, name: &str) -> Key {
-    let namespaced = !matches!(
-        plural,
-        "namespaces"
-            | "nodes"
-            | "clusterroles"
-            | "persistentvolumes"
-            | "storageclasses"
-            | "volumeattachments"
-    );
-    let namespace = if namespaced { "default" } else { "" };
-    (group_version.to_owned(), plural.to_owned(), namespace.to_owned(), name.to_owned())
-}
-
-impl Cluster {
-    /// Starts with these flags beyond the usual.
-    async fn start(flags: &'static [&'static str]) -> Self {
-        let store = Store::new();
-        let (client, writes) = server::connect(&store);
-        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "labels": {} } });
-        store.create(key("v1", "nodes", "n1"), node).expect("a node");
-        store
-            .create(key("v1", "namespaces", "default"), json!({ "apiVersion": "v1", "kind": "Namespace" }))
-            .expect("a namespace");
-        let node = tokio::spawn(run_node(store.clone(), vec!["n1"]));
-        let token = CancellationToken::new();
-        let running = tokio::spawn(run(client.clone(), flags, token.clone()));
-        Self { client, store, writes, token, running, node }
-    }
-
-    fn create(&self, group_version: &str, plural: &str, object: Value) {
-        let name = text(&object, "/metadata/name").to_owned();
-        let mut object = object;
-        object["apiVersion"] = json!(group_version);
-        self.store.create(key(group_version, plural, &name), object).expect("it is new");
-    }
-
-    /// Changes an object as a user would.
-    fn change(&self, group_version: &str, plural: &str, name: &str, patch: Value) {
-        self.store.patch(&key(group_version, plural, name), "", &patch).expect("it is there");
-    }
-
-    fn delete(&self, group_version: &str, plural: &str, name: &str, options: Value) {
-        self.store.delete(&key(group_version, plural, name), &options).expect("it is there");
-    }
-
-    fn get(&self, group_version: &str, plural: &str, name: &str) -> Value {
-        self.store.get(&key(group_version, plural, name)).unwrap_or_default()
-    }
-
-    fn list(&self, group_version: &str, plural: &str) -> Vec<Value> {
-        self.store.list(group_version, plural, "default").1
-    }
-
-    /// Waits until a condition holds; a day without it is a failure.
-    async fn wait(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let mut head = self.store.head();
-        let waiting = async {
-            while !holds(self) {
-                head.changed().await.expect("the store lives");
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(86_400), waiting).await.is_err() {
-            panic!("{what} did not happen");
-        }
-    }
-
-    /// Nothing is written any more for ten minutes, beyond what is under way.
-    async fn rests(&self) {
-        let mut seen = usize::MAX;
-        for _ in 0..100 {
-            let now = self.writes.lock().len();
-            if now == seen {
-                return;
-            }
-            seen = now;
-            tokio::time::sleep(Duration::from_secs(600)).await;
-        }
-        let last: Vec<_> = self.writes.lock().iter().rev().take(5).cloned().collect();
-        panic!("writes go on: {last:?}");
-    }
-
-    async fn stop(self) {
-        self.token.cancel();
-        self.running.await.expect("it stops in good order");
-        self.node.abort();
-    }
-}
-
-async fn run(client: Client, flags: &'static [&'static str], token: CancellationToken) {
-    let usual = ["kube-controller-manager", "--secure-port=0"];
-    let alone = (!flags.contains(&"--leader-elect=true")).then_some(&"--leader-elect=false");
-    let flags = Flags::try_parse_from(usual.iter().chain(alone).chain(flags)).expect("flags are valid");
-    let mut config = flags.into_config().expect("configuration is valid");
-    if config.flags.use_service_account_credentials {
-        config.anonymous = Some(client.clone());
-    }
-    controller_manager::run(config, client, token).await.expect("no controller fails");
-}
-
-/// Runs every pod: binds it, makes it ready with an address, and ends it when it is deleted. Pods of jobs succeed.
-async fn run_node(store: Store, nodes: Vec<&'static str>) {
-    let mut head = store.head();
-    let mut address = 0;
-    loop {
-        for pod in store.list("v1", "pods", "").1 {
-            let key = (
-                "v1".to_owned(),
-                "pods".to_owned(),
-                text(&pod, "/metadata/namespace").to_owned(),
-                text(&pod, "/metadata/name").to_owned(),
-            );
-            let phase = text(&pod, "/status/phase");
-            let (_, existing) = store.list("v1", "nodes", "");
-            let wanted = pod.pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0");
-            let node = wanted.and_then(Value::as_str).unwrap_or(nodes[0]).to_owned();
-            let there = existing.iter().any(|held| text(held, "/metadata/name") == node);
-            if pod["metadata"]["deletionTimestamp"].is_string() {
-                if pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
-                    let _ = store.delete(&key, &json!({ "gracePeriodSeconds": 0 }));
-                }
-            } else if phase == "Pending" && text(&pod, "/spec/nodeName").is_empty() && there {
-                let _ = store.patch(&key, "", &json!({ "spec": { "nodeName": node } }));
-            } else if phase == "Pending" && there {
-                address += 1;
-                let job = text(&pod, "/metadata/ownerReferences/0/kind") == "Job";
-                let status = if job {
-                    json!({ "phase": "Succeeded" })
-                } else {
-                    json!({
-                        "phase": "Running",
-                        "podIPs": [{ "ip": format!("10.1.{}.{}", address / 250, address % 250 + 1) }],
-                        "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" }],
-                    })
-                };
-                let _ = store.patch(&key, "status", &json!({ "status": status }));
-            }
-        }
-        if head.changed().await.is_err() {
-            return;
-        }
-    }
-}
 
 fn template(image: &str) -> Value {
     json!({

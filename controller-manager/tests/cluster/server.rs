@@ -1,5 +1,6 @@
 //! The HTTP side of the small API server: paths, verbs, watches, discovery.
 
+use super::faults::Faults;
 use super::store::{Key, Refused, Store, text};
 use bytes::Bytes;
 use client::Client;
@@ -35,6 +36,8 @@ const RESOURCES: &[(&str, &str, &str, bool)] = &[
     ("apps/v1", "StatefulSet", "statefulsets", true),
     ("apps/v1", "DaemonSet", "daemonsets", true),
     ("apps/v1", "ControllerRevision", "controllerrevisions", true),
+    ("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", true),
+    ("metrics.k8s.io/v1beta1", "PodMetrics", "pods", true),
     ("batch/v1", "Job", "jobs", true),
     ("batch/v1", "CronJob", "cronjobs", true),
     ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", true),
@@ -42,6 +45,8 @@ const RESOURCES: &[(&str, &str, &str, bool)] = &[
     ("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
     ("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", false),
     ("certificates.k8s.io/v1", "CertificateSigningRequest", "certificatesigningrequests", false),
+    ("resource.k8s.io/v1", "ResourceClaim", "resourceclaims", true),
+    ("resource.k8s.io/v1", "ResourceClaimTemplate", "resourceclaimtemplates", true),
     ("storage.k8s.io/v1", "StorageClass", "storageclasses", false),
     ("storage.k8s.io/v1", "VolumeAttachment", "volumeattachments", false),
     ("storage.k8s.io/v1", "VolumeAttributesClass", "volumeattributesclasses", false),
@@ -63,12 +68,12 @@ fn token(account: &str) -> Value {
     })
 }
 
-/// A client of the store, and the log of its writes.
-pub fn connect(store: &Store) -> (Client, Log) {
+/// A client of the store, and the log of its writes. With faults, calls fail and watches lag and break.
+pub fn connect(store: &Store, faults: Option<Faults>) -> (Client, Log) {
     let log = Log::default();
-    let (store, calls) = (store.clone(), log.clone());
+    let (store, calls, faults) = (store.clone(), log.clone(), faults.map(Arc::new));
     let service = tower::service_fn(move |request: Request<Body>| {
-        let (store, calls) = (store.clone(), calls.clone());
+        let (store, calls, faults) = (store.clone(), calls.clone(), faults.clone());
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -83,7 +88,19 @@ pub fn connect(store: &Store) -> (Client, Log) {
                     who.unwrap_or_default()
                 ));
             }
-            Ok::<_, Infallible>(answer(&store, &parts.method, &parts.uri, body))
+            let writes = parts.method != Method::GET;
+            let Some(faults) = faults.filter(|_| !parts.uri.path().contains("/events")) else {
+                return Ok::<_, Infallible>(answer(&store, &parts.method, &parts.uri, body, None));
+            };
+            tokio::time::sleep(faults.delay(50)).await;
+            if writes && let Some(refused) = faults.refusal(&parts.method) {
+                return Ok(refuse(refused));
+            }
+            // The answer to a create is not lost: who makes something without a name can only make another.
+            let lost = writes && parts.method != Method::POST && faults.happens(0.05);
+            let answer = answer(&store, &parts.method, &parts.uri, body, Some(&faults));
+            tokio::time::sleep(faults.delay(50)).await;
+            Ok(if lost { refuse((504, "Timeout", "the answer was lost".to_owned())) } else { answer })
         }
     });
     (Client::new(service, "default"), log)
@@ -135,7 +152,13 @@ fn parse(path: &str) -> Option<Path> {
     Some(Path { group_version, plural: next(), namespace, name: next(), part: next() })
 }
 
-fn answer(store: &Store, method: &Method, uri: &http::Uri, body: Value) -> Response<Stream> {
+fn answer(
+    store: &Store,
+    method: &Method,
+    uri: &http::Uri,
+    body: Value,
+    faults: Option<&Arc<Faults>>,
+) -> Response<Stream> {
     if let Some(found) = discovery(uri.path()) {
         return respond(200, &found);
     }
@@ -156,12 +179,22 @@ fn answer(store: &Store, method: &Method, uri: &http::Uri, body: Value) -> Respo
         (path.group_version.clone(), path.plural.clone(), path.namespace.clone(), path.name.clone());
     if *method == Method::GET && path.name.is_empty() {
         return if query.get("watch").is_some_and(|watch| watch == "true") {
-            watch(store, &path, &query)
+            watch(store, &path, &query, faults.cloned())
         } else {
             respond(200, &list(store, resource, &path, &query))
         };
     }
     let done = match *method {
+        Method::GET if path.part == "scale" => {
+            store.get(&key).map(|object| scale(&object)).ok_or((404, "NotFound", "no such object".to_owned()))
+        }
+        Method::PUT if path.part == "scale" => {
+            let version = &body["metadata"]["resourceVersion"];
+            let replicas = &body["spec"]["replicas"];
+            let patch =
+                json!({ "metadata": { "resourceVersion": version }, "spec": { "replicas": replicas } });
+            store.patch(&key, "", &patch).map(|object| scale(&object))
+        }
         Method::GET => store.get(&key).ok_or((404, "NotFound", format!("{} not found", path.name))),
         Method::POST if path.part == "token" => match store.get(&key) {
             Some(_) => Ok(token(&path.name)),
@@ -190,6 +223,25 @@ fn answer(store: &Store, method: &Method, uri: &http::Uri, body: Value) -> Respo
     }
 }
 
+/// How large a Deployment is, for those who only want to know that.
+fn scale(object: &Value) -> Value {
+    let labels = object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
+    let selector =
+        labels.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")));
+    json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {
+            "name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"],
+            "uid": object["metadata"]["uid"], "resourceVersion": object["metadata"]["resourceVersion"],
+        },
+        "spec": { "replicas": object["spec"]["replicas"] },
+        "status": {
+            "replicas": object.pointer("/status/replicas").cloned().unwrap_or(json!(0)),
+            "selector": selector.collect::<Vec<_>>().join(","),
+        },
+    })
+}
+
 fn selects(query: &HashMap<String, String>, object: &Value) -> bool {
     let Some((field, value)) = query.get("fieldSelector").and_then(|text| text.split_once('=')) else {
         return true;
@@ -212,15 +264,29 @@ fn list(
 }
 
 /// Sends changes as they come, until the client goes.
-fn watch(store: &Store, path: &Path, query: &HashMap<String, String>) -> Response<Stream> {
+fn watch(
+    store: &Store,
+    path: &Path,
+    query: &HashMap<String, String>,
+    faults: Option<Arc<Faults>>,
+) -> Response<Stream> {
+    if faults.as_ref().is_some_and(|faults| faults.happens(0.02)) {
+        return refuse((410, "Expired", "too old resource version".to_owned()));
+    }
     let from: u64 = query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
     let (store, query) = (store.clone(), query.clone());
     let of = (path.group_version.clone(), path.plural.clone(), path.namespace.clone());
     let head = store.head();
     let events = stream::unfold((from, head), move |(seen, mut head)| {
-        let (store, query, of) = (store.clone(), query.clone(), of.clone());
+        let (store, query, of, faults) = (store.clone(), query.clone(), of.clone(), faults.clone());
         async move {
             head.wait_for(|version| *version > seen).await.ok()?;
+            if let Some(faults) = faults {
+                tokio::time::sleep(faults.delay(500)).await;
+                if faults.happens(0.02) {
+                    return None;
+                }
+            }
             let mut lines = String::new();
             let mut seen = seen;
             for change in store.changes(seen) {

@@ -156,3 +156,58 @@ async fn claims_of_ephemeral_volumes_come_and_go_with_their_pods() {
     cluster.rests().await;
     cluster.stop().await;
 }
+
+/// A driver that attaches and detaches at once.
+async fn drive(store: super::store::Store) {
+    let mut head = store.head();
+    loop {
+        for attachment in store.list(STORAGE, "volumeattachments", "").1 {
+            let key = super::key(STORAGE, "volumeattachments", text(&attachment, "/metadata/name"));
+            if attachment.pointer("/status/attached") != Some(&json!(true)) {
+                let _ = store.patch(&key, "status", &json!({ "status": { "attached": true } }));
+            }
+        }
+        if head.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_are_attached_for_pods_and_detached_when_the_node_let_go() {
+    let cluster = Cluster::start(&["--disable-force-detach-on-timeout"]).await;
+    let driver = tokio::spawn(drive(cluster.store.clone()));
+    let managed = json!({ "volumes.kubernetes.io/controller-managed-attach-detach": "true" });
+    cluster.change("v1", "nodes", "n1", json!({ "metadata": { "annotations": managed } }));
+    let mut disk = volume("disk", "1Gi", "Retain");
+    disk["spec"]["nfs"] = Value::Null;
+    disk["spec"]["csi"] = json!({ "driver": "d.example", "volumeHandle": "h" });
+    cluster.create("v1", "persistentvolumes", disk);
+    cluster.create("v1", "persistentvolumeclaims", claim("data", "1Gi", ""));
+    let data = json!({ "name": "data", "persistentVolumeClaim": { "claimName": "data" } });
+    let spec = json!({ "containers": [{ "name": "c", "image": "one" }], "volumes": [data] });
+    cluster.create("v1", "pods", json!({ "kind": "Pod", "metadata": { "name": "web" }, "spec": spec }));
+    let unique = "kubernetes.io/csi/d.example^h";
+    let reported = |cluster: &Cluster| {
+        text(&cluster.get("v1", "nodes", "n1"), "/status/volumesAttached/0/name") == unique
+    };
+    cluster.wait("the attachment", reported).await;
+    let use_it = |cluster: &Cluster, list: Value| {
+        let status = json!({ "status": { "volumesInUse": list } });
+        cluster.store.patch(&super::key("v1", "nodes", "n1"), "status", &status).expect("it is there");
+    };
+    use_it(&cluster, json!([unique]));
+    cluster.rests().await;
+    cluster.delete("v1", "pods", "web", json!({}));
+    cluster.wait("the end of the pod", |cluster| cluster.list("v1", "pods").is_empty()).await;
+    cluster.rests().await;
+    assert!(reported(&cluster), "the node still uses it");
+    use_it(&cluster, json!([]));
+    cluster
+        .wait("the detachment", |cluster| cluster.store.list(STORAGE, "volumeattachments", "").1.is_empty())
+        .await;
+    assert!(!reported(&cluster));
+    cluster.rests().await;
+    driver.abort();
+    cluster.stop().await;
+}

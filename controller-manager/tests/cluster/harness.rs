@@ -1,0 +1,192 @@
+//! A cluster in memory: the API server, the controllers, and nodes that run pods.
+
+use super::faults::Faults;
+use super::server::{self, Log};
+use super::store::{Key, Store, text};
+use clap::Parser;
+use client::Client;
+use controller_manager::Flags;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A cluster with nodes.
+pub struct Cluster {
+    /// The client that the controllers use.
+    pub client: Client,
+    /// What the API server has.
+    pub store: Store,
+    /// The writes that were made.
+    pub writes: Log,
+    /// Ends the controllers.
+    pub token: CancellationToken,
+    running: JoinHandle<()>,
+    node: JoinHandle<()>,
+}
+
+/// The key of an object.
+pub fn key(group_version: &str, plural: &str, name: &str) -> Key {
+    let namespaced = !matches!(
+        plural,
+        "namespaces"
+            | "nodes"
+            | "clusterroles"
+            | "persistentvolumes"
+            | "storageclasses"
+            | "volumeattachments"
+    );
+    let namespace = if namespaced { "default" } else { "" };
+    (group_version.to_owned(), plural.to_owned(), namespace.to_owned(), name.to_owned())
+}
+
+impl Cluster {
+    /// Starts with these flags beyond the usual, and one node.
+    pub async fn start(flags: &'static [&'static str]) -> Self {
+        Self::start_with(flags, vec!["n1"], None)
+    }
+
+    /// Starts with nodes that take their time, and a network in which things go wrong as the seed has it.
+    pub fn start_with(flags: &'static [&'static str], nodes: Vec<&'static str>, seed: Option<u64>) -> Self {
+        let store = Store::new();
+        let (client, writes) = server::connect(&store, seed.map(Faults::new));
+        for name in &nodes {
+            let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "labels": {} } });
+            store.create(key("v1", "nodes", name), node).expect("a node");
+        }
+        store
+            .create(key("v1", "namespaces", "default"), json!({ "apiVersion": "v1", "kind": "Namespace" }))
+            .expect("a namespace");
+        let node = tokio::spawn(run_node(store.clone(), nodes, seed.map(Faults::new)));
+        let token = CancellationToken::new();
+        let running = tokio::spawn(run(client.clone(), flags, token.clone()));
+        Self { client, store, writes, token, running, node }
+    }
+
+    /// Creates an object as a user would.
+    pub fn create(&self, group_version: &str, plural: &str, object: Value) {
+        let name = text(&object, "/metadata/name").to_owned();
+        let mut object = object;
+        object["apiVersion"] = json!(group_version);
+        self.store.create(key(group_version, plural, &name), object).expect("it is new");
+    }
+
+    /// Changes an object as a user would.
+    pub fn change(&self, group_version: &str, plural: &str, name: &str, patch: Value) {
+        self.store.patch(&key(group_version, plural, name), "", &patch).expect("it is there");
+    }
+
+    /// Deletes an object as a user would.
+    pub fn delete(&self, group_version: &str, plural: &str, name: &str, options: Value) {
+        self.store.delete(&key(group_version, plural, name), &options).expect("it is there");
+    }
+
+    /// An object; null if it is not there.
+    pub fn get(&self, group_version: &str, plural: &str, name: &str) -> Value {
+        self.store.get(&key(group_version, plural, name)).unwrap_or_default()
+    }
+
+    /// The objects of a kind in the namespace `default`.
+    pub fn list(&self, group_version: &str, plural: &str) -> Vec<Value> {
+        self.store.list(group_version, plural, "default").1
+    }
+
+    /// Waits until a condition holds; a day without it is a failure.
+    pub async fn wait(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let mut head = self.store.head();
+        let waiting = async {
+            while !holds(self) {
+                head.changed().await.expect("the store lives");
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(86_400), waiting).await.is_err() {
+            panic!("{what} did not happen");
+        }
+    }
+
+    /// Nothing is written any more for ten minutes, beyond what is under way.
+    pub async fn rests(&self) {
+        let mut seen = usize::MAX;
+        for _ in 0..100 {
+            let now = self.writes.lock().len();
+            if now == seen {
+                return;
+            }
+            seen = now;
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
+        let last: Vec<_> = self.writes.lock().iter().rev().take(5).cloned().collect();
+        panic!("writes go on: {last:?}");
+    }
+
+    /// Stops in good order.
+    pub async fn stop(self) {
+        self.token.cancel();
+        self.running.await.expect("it stops in good order");
+        self.node.abort();
+    }
+}
+
+/// Runs the controllers.
+pub async fn run(client: Client, flags: &'static [&'static str], token: CancellationToken) {
+    let usual = ["kube-controller-manager", "--secure-port=0"];
+    let alone = (!flags.contains(&"--leader-elect=true")).then_some(&"--leader-elect=false");
+    let flags = Flags::try_parse_from(usual.iter().chain(alone).chain(flags)).expect("flags are valid");
+    let mut config = flags.into_config().expect("configuration is valid");
+    if config.flags.use_service_account_credentials {
+        config.anonymous = Some(client.clone());
+    }
+    controller_manager::run(config, client, token).await.expect("no controller fails");
+}
+
+/// Runs every pod: binds it, makes it ready with an address, and ends it when it is deleted. Pods of jobs succeed.
+/// A slow one takes its time about every step.
+pub async fn run_node(store: Store, nodes: Vec<&'static str>, slow: Option<Faults>) {
+    let mut head = store.head();
+    let mut address = 0;
+    loop {
+        let mut left = false;
+        for pod in store.list("v1", "pods", "").1 {
+            let key = (
+                "v1".to_owned(),
+                "pods".to_owned(),
+                text(&pod, "/metadata/namespace").to_owned(),
+                text(&pod, "/metadata/name").to_owned(),
+            );
+            if slow.as_ref().is_some_and(|slow| slow.happens(0.5)) {
+                left = true;
+                continue;
+            }
+            let phase = text(&pod, "/status/phase");
+            let (_, existing) = store.list("v1", "nodes", "");
+            let wanted = pod.pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0");
+            let node = wanted.and_then(Value::as_str).unwrap_or(nodes[0]).to_owned();
+            let there = existing.iter().any(|held| text(held, "/metadata/name") == node);
+            if pod["metadata"]["deletionTimestamp"].is_string() {
+                if pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
+                    let _ = store.delete(&key, &json!({ "gracePeriodSeconds": 0 }));
+                }
+            } else if phase == "Pending" && text(&pod, "/spec/nodeName").is_empty() && there {
+                let _ = store.patch(&key, "", &json!({ "spec": { "nodeName": node } }));
+            } else if phase == "Pending" && there {
+                address += 1;
+                let job = text(&pod, "/metadata/ownerReferences/0/kind") == "Job";
+                let status = if job {
+                    json!({ "phase": "Succeeded" })
+                } else {
+                    json!({
+                        "phase": "Running", "startTime": "2026-01-01T00:00:00Z",
+                        "podIPs": [{ "ip": format!("10.1.{}.{}", address / 250, address % 250 + 1) }],
+                        "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" }],
+                    })
+                };
+                let _ = store.patch(&key, "status", &json!({ "status": status }));
+            }
+        }
+        match slow.as_ref().filter(|_| left) {
+            Some(slow) => tokio::time::sleep(slow.delay(2000)).await,
+            None if head.changed().await.is_err() => return,
+            None => {}
+        }
+    }
+}
