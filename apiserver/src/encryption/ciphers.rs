@@ -176,7 +176,7 @@ impl Seed {
         Ok(Self(random()?))
     }
 
-    /// One that was made before; `None` if it is too short. Of a longer one upstream uses all.
+    /// One that was made before; `None` if it has not the length that all seeds have.
     #[must_use]
     pub fn new(seed: &[u8]) -> Option<Self> {
         Some(Self(seed.try_into().ok()?))
