@@ -98,7 +98,12 @@ fn by_budgets(
     pods: Vec<Arc<PodInfo>>,
     budgets: &[Arc<PodDisruptionBudget>],
 ) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
-    let mut budgets: Vec<_> = budgets.iter().filter_map(|budget| Budget::new(budget)).collect();
+    let is_near = |budget: &&Arc<PodDisruptionBudget>| {
+        let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
+        pods.iter().any(|pod| pod.namespace() == namespace)
+    };
+    // Most budgets are about other pods, and selectors are dear.
+    let mut budgets: Vec<_> = budgets.iter().filter(is_near).filter_map(|b| Budget::new(b)).collect();
     pods.into_iter().partition(|pod| {
         let mut overdrawn = false;
         for budget in budgets.iter_mut().filter(|budget| budget.is_about(pod)) {
