@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -26,12 +27,19 @@ pub(super) struct Core {
     pub(super) token: CancellationToken,
     seen: watch::Sender<Revision>,
     progress_asked: Mutex<Option<Instant>>,
+    /// States before this revision are not shown any more, even if they could be.
+    compacted: AtomicU64,
 }
 
 impl Core {
     /// Everything up to here is in the caches.
     pub(super) fn seen(&self) -> Revision {
         *self.seen.borrow()
+    }
+
+    /// The oldest revision whose state may be read.
+    pub(super) fn compacted(&self) -> Revision {
+        Revision(self.compacted.load(Ordering::Relaxed))
     }
 
     /// The revision of the store, once it has been seen.
@@ -93,7 +101,8 @@ impl Cacher {
     ) -> Result<Self, Error> {
         let revision = store.current_revision().await?;
         let seen = watch::Sender::new(revision);
-        let core = Arc::new(Core { store, config, token, seen, progress_asked: Mutex::default() });
+        let (progress_asked, compacted) = (Mutex::default(), AtomicU64::default());
+        let core = Arc::new(Core { store, config, token, seen, progress_asked, compacted });
         let routes = Routes::default();
         let dispatcher =
             Dispatcher { core: Arc::clone(&core), routes: Arc::clone(&routes), next: revision.next() };
@@ -105,6 +114,19 @@ impl Cacher {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.core.store
+    }
+
+    /// Forgets history before `revision`, in the store and here: lists that were begun at an older one cannot go on,
+    /// whether or not their state is cached still (upstream `watchCache.Compact`).
+    ///
+    /// # Errors
+    /// The store refuses.
+    pub async fn compact(&self, revision: Revision) -> Result<(), store::Error> {
+        let outcome = self.core.store.compact(revision).await;
+        if matches!(outcome, Ok(()) | Err(store::Error::Compacted { .. })) {
+            self.core.compacted.fetch_max(revision.0, Ordering::Relaxed);
+        }
+        outcome
     }
 
     /// Starts to cache a resource, at once or while others are served. A prefix that is cached already is left as

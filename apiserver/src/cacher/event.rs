@@ -80,6 +80,11 @@ impl Event {
         }
     }
 
+    /// Forgets what was rendered for watchers, once they have it.
+    pub(super) fn age(&self) {
+        self.frames.age();
+    }
+
     /// Bytes of the new state, for the bounds of the history.
     pub(super) fn bytes(&self) -> usize {
         self.current.as_ref().map_or(0, |object| object.json.len())

@@ -68,6 +68,11 @@ impl History {
         self.after(revision).map(|events| events.cloned().collect())
     }
 
+    /// All events, oldest first.
+    pub(super) fn events(&self) -> impl Iterator<Item = &Arc<Event>> {
+        self.events.iter()
+    }
+
     /// Forgets what is beyond the bounds.
     pub(super) fn trim(&mut self, config: &Config, now: Instant) {
         while self.events.len() > config.history_min {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -96,6 +97,11 @@ impl CachedObject {
     /// As [`CachedObject::form`]; a failure is not remembered.
     pub fn try_form<E>(&self, form: Form, make: impl FnOnce(&Self) -> Result<Bytes, E>) -> Result<Bytes, E> {
         self.forms.try_get(u64::from(form.0), || make(self))
+    }
+
+    /// Forgets the other encodings if none was asked for since the last call; they are made again when needed.
+    pub(super) fn age(&self) {
+        self.forms.age();
     }
 
     /// The object in another version, if that is known.
@@ -309,9 +315,13 @@ impl<'de> Deserialize<'de> for Metadata<'de> {
 /// One encoding, once it has been made. Its lock is held while it is made, so that it is made once.
 type Slot = Arc<Mutex<Option<Bytes>>>;
 
-/// Encodings that are made on first use and then shared.
+/// Encodings that are made on first use and then shared, for as long as somebody asks for them.
 #[derive(Default)]
-pub(super) struct Renderings(Mutex<Vec<(u64, Slot)>>);
+pub(super) struct Renderings {
+    slots: Mutex<Vec<(u64, Slot)>>,
+    /// Asked for since [`Renderings::age`] last looked.
+    used: AtomicBool,
+}
 
 impl Renderings {
     /// The encoding `id`, made by `make` if this is its first use.
@@ -335,8 +345,22 @@ impl Renderings {
         Ok(bytes)
     }
 
+    /// Forgets all encodings if none was asked for since the last call.
+    pub(super) fn age(&self) {
+        if !self.used.swap(false, Ordering::Relaxed) {
+            let mut slots = self.slots.lock();
+            if !slots.is_empty() {
+                *slots = Vec::new();
+            }
+        }
+    }
+
     fn slot(&self, id: u64) -> Slot {
-        let mut slots = self.0.lock();
+        // Many readers ask, and mostly it is true already: a write would take the cache line from all others.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        let mut slots = self.slots.lock();
         if let Some((_, slot)) = slots.iter().find(|(known, _)| *known == id) {
             return Arc::clone(slot);
         }
@@ -455,5 +479,17 @@ mod tests {
         assert_eq!(object.form(Form(1), |_| Bytes::from_static(b"one")), "one");
         assert_eq!(object.form(Form(1), |_| unreachable!("made twice")), "one");
         assert_eq!(object.form(Form(2), |_| Bytes::from_static(b"two")), "two");
+    }
+
+    #[test]
+    fn forms_that_nobody_asks_for_are_forgotten() {
+        let object =
+            ingest(&spec(false), key_value("/registry/pods/a", r#"{"metadata":{}}"#)).expect("valid");
+        object.form(Form(1), |_| Bytes::from_static(b"one"));
+        object.age();
+        assert_eq!(object.form(Form(1), |_| unreachable!("was used")), "one");
+        object.age();
+        object.age();
+        assert_eq!(object.form(Form(1), |_| Bytes::from_static(b"again")), "again");
     }
 }

@@ -88,6 +88,11 @@ impl Ordered {
         Some(removed)
     }
 
+    /// All objects.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<CachedObject>> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+
     /// The size of an object in bytes, on average over the first ones of a few chunks.
     pub(super) fn average_size(&self) -> usize {
         let step = (self.chunks.len() / SAMPLES).max(1);

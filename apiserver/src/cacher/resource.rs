@@ -327,6 +327,10 @@ impl Resource {
 
     /// The objects as of a revision of the past: from a snapshot, by undoing the history, or from the store.
     async fn objects_at(&self, revision: Revision) -> Result<Ordered, Error> {
+        let oldest = self.core.compacted();
+        if revision < oldest {
+            return Err(Error::Expired { requested: revision, oldest });
+        }
         let pinned = self.pins.lock().iter().find(|(_, pinned, _)| *pinned == revision).cloned();
         if let Some((_, _, objects)) = pinned {
             return Ok(objects);
@@ -398,6 +402,10 @@ impl Resource {
     /// Forgets what has become old.
     pub(super) fn tidy(&self, now: Instant) {
         self.state.write().history.trim(&self.core.config, now);
+        let state = self.state.read();
+        state.history.events().for_each(|event| event.age());
+        state.objects.iter().for_each(|object| object.age());
+        drop(state);
         self.pins.lock().retain(|(made, _, _)| now.duration_since(*made) < PIN_AGE);
     }
 }

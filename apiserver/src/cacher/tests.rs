@@ -232,6 +232,20 @@ async fn past_states_come_from_the_history_or_the_store() {
 }
 
 #[tokio::test]
+async fn states_before_a_compaction_are_gone_even_if_they_are_cached() {
+    let f = fixture().await;
+    let first = f.create("a/0", "x", "").await;
+    let second = f.create("a/1", "x", "").await;
+    f.create("a/2", "x", "").await;
+    let at = |revision| f.list(ReadAt::Exact(revision), Filter::default(), 1, None);
+    let page = at(second).await.expect("cached");
+    assert_eq!((page.items.len(), page.remaining), (1, Some(1)));
+    f.cacher.compact(second).await.expect("compacted");
+    assert!(matches!(at(first).await, Err(Error::Expired { .. })));
+    assert!(at(second).await.is_ok(), "what was compacted to can be read");
+}
+
+#[tokio::test]
 async fn a_revision_that_never_comes_is_refused() {
     let f = fixture_with(Config { wait: Duration::from_millis(20), ..Config::default() }).await;
     let refused = f.list(ReadAt::AtLeast(Revision(1000)), Filter::default(), 0, None).await;

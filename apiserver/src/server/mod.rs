@@ -15,6 +15,7 @@ pub mod security;
 pub mod service;
 pub mod storage;
 pub mod tls;
+mod websocket;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -256,8 +257,8 @@ fn spawn(
         listener.serve(Arc::clone(&serving), config.shutdown_grace, token).await;
         serving.audit.iter().for_each(|audit| audit.finish());
     });
-    let interval = server.config.compaction_interval;
-    tasks.spawn("compaction", move |token| storage::compact(store, interval, token));
+    let (cacher, interval) = (server.cacher.clone(), server.config.compaction_interval);
+    tasks.spawn("compaction", move |token| storage::compact(cacher, interval, token));
     tasks.spawn("service-repair", |token| repair.run(token));
     tasks.spawn("bootstrap", move |token| look_after(server, own, facts, member, token));
     Ok(())

@@ -16,6 +16,7 @@ use super::context::Context;
 use super::counted;
 use super::listener::Peer;
 use super::protected::Classified;
+use super::websocket::Socket;
 use super::{Server, response};
 use crate::audit::Record;
 use crate::authn::{Credentials, User};
@@ -175,7 +176,7 @@ struct Passage<'a> {
 
 impl Passage<'_> {
     /// Lets the request through to its handler if it may pass.
-    async fn admit(self, request: Request<Body>, requestor: Arc<User>) -> Answer {
+    async fn admit(self, mut request: Request<Body>, requestor: Arc<User>) -> Answer {
         let Self { server, info, query, method, terms, record } = self;
         let security = server.security();
         let user = match security {
@@ -206,6 +207,7 @@ impl Passage<'_> {
             record.decided(&decision);
         }
         authz::permit(decision, &user, &info)?;
+        let socket = Socket::wanted(&mut request, &info);
         let headers = request.headers().clone();
         let mut context = Context::new(Arc::clone(&server), info, user, method, query, headers);
         context.record = record;
@@ -222,6 +224,9 @@ impl Passage<'_> {
                 response::error(&error, &context.headers, &context.query)
             }
         };
+        if let Some(socket) = socket {
+            response = socket.carry(response, context.server.token.clone());
+        }
         add_warnings(response.headers_mut(), &context.take_warnings());
         Ok(held.answer(response, context.info.verb == "watch"))
     }

@@ -10,6 +10,7 @@ use store::embedded::Embedded;
 use store::etcd::{Config, Etcd, Tls};
 use tokio_util::sync::CancellationToken;
 
+use crate::cacher::Cacher;
 use crate::config::StorageConfig;
 
 /// How long an etcd may take to answer at first.
@@ -43,7 +44,7 @@ fn read(file: &Option<PathBuf>) -> anyhow::Result<Option<Vec<u8>>> {
 }
 
 /// Forgets what is older than one interval, again and again.
-pub async fn compact(store: Arc<dyn Store>, interval: Duration, token: CancellationToken) {
+pub async fn compact(cacher: Cacher, interval: Duration, token: CancellationToken) {
     if interval.is_zero() {
         return;
     }
@@ -55,12 +56,12 @@ pub async fn compact(store: Arc<dyn Store>, interval: Duration, token: Cancellat
             () = tokio::time::sleep(interval) => {}
         }
         if let Some(revision) = previous.take()
-            && let Err(error) = store.compact(revision).await
+            && let Err(error) = cacher.compact(revision).await
         {
             // Another server may have done it.
             tracing::debug!(%error, "history was not compacted");
         }
-        match store.current_revision().await {
+        match cacher.store().current_revision().await {
             Ok(revision) => previous = Some(revision),
             Err(error) => tracing::warn!(%error, "could not ask for the store's revision"),
         }

@@ -6,6 +6,7 @@
 pub(crate) mod dial;
 mod exec;
 mod kubelet;
+mod links;
 mod log;
 mod proxy;
 pub(crate) mod relay;

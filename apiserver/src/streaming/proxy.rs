@@ -1,7 +1,7 @@
 //! `pods/proxy`, `services/proxy`, `nodes/proxy`: any HTTP request, passed on.
 
 use api::status::ApiError;
-use http::header::{HeaderName, HeaderValue, LOCATION};
+use http::header::{HOST, HeaderName, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode};
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use kube::Api;
@@ -9,6 +9,7 @@ use rand::Rng as _;
 
 use super::dial::Connection;
 use super::kubelet::authority;
+use super::links::Links;
 use super::{Streaming, relay};
 use crate::authz::{from_client, go_quote};
 use crate::body::{self, Body};
@@ -139,7 +140,7 @@ impl Streaming {
             }
             let connection = self.kubelets.connect(&location, true).await;
             let connection = connection.map_err(|error| unreachable_service(&error))?;
-            return send(connection, &location.authority(), true, info, request).await;
+            return send(connection, &location.authority(), info, request).await;
         }
         let port =
             target.port.parse().map_err(|_| unreachable_service(&format!("unknown port {}", target.port)))?;
@@ -161,7 +162,7 @@ impl Streaming {
         let connection = self.open.connect(host, port, https).await;
         let connection = connection
             .map_err(|error| unreachable_service(&format!("dial tcp {}: {error}", authority(host, port))))?;
-        send(connection, &authority(host, port), https, info, request).await
+        send(connection, &authority(host, port), info, request).await
     }
 }
 
@@ -214,11 +215,10 @@ fn redirect_to_root(info: &RequestInfo, request: &Request<Body>) -> Option<Respo
     Some(response)
 }
 
-/// Sends the request and makes redirects of the backend lead back through the proxy.
+/// Sends the request and makes links of the backend lead back through the proxy.
 async fn send(
     connection: Box<dyn Connection>,
     host: &str,
-    https: bool,
     info: &RequestInfo,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
@@ -227,34 +227,15 @@ async fn send(
     let prefix = raw.strip_suffix(&rest).unwrap_or(&raw).to_owned();
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = if rest.is_empty() { "/" } else { &rest };
-    let forwarded_host = request.headers().get(http::header::HOST).cloned();
+    let asked =
+        request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
     *request.uri_mut() = format!("{path}{query}").parse().map_err(ApiError::internal)?;
-    let headers = request.headers_mut();
-    let mut forwarded = |name: &'static str, value: Option<HeaderValue>| {
-        if let Some(value) = value {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    forwarded("x-forwarded-uri", HeaderValue::from_str(&format!("{prefix}{path}")).ok());
-    forwarded("x-forwarded-host", forwarded_host);
-    forwarded("x-forwarded-proto", Some(HeaderValue::from_static("https")));
+    if let Ok(uri) = HeaderValue::from_str(&format!("{prefix}{path}")) {
+        request.headers_mut().insert(HeaderName::from_static("x-forwarded-uri"), uri);
+    }
     let response = relay::relay(connection, host, request).await;
-    let mut response = response.map_err(|error| unreachable_service(&error))?;
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-    if let Some(location) = location.and_then(|location| rewrite(location, host, https, &prefix)) {
-        response.headers_mut().insert(LOCATION, location);
-    }
-    Ok(response)
-}
-
-/// Where a redirect of the backend leads, seen from the client; `None` if it leads elsewhere.
-fn rewrite(location: &str, host: &str, https: bool, prefix: &str) -> Option<HeaderValue> {
-    let own = format!("{}://{host}", if https { "https" } else { "http" });
-    let path = location.strip_prefix(&own).unwrap_or(location);
-    if !path.starts_with('/') || path.starts_with("//") {
-        return None;
-    }
-    HeaderValue::from_str(&format!("{prefix}{path}")).ok()
+    let response = response.map_err(|error| unreachable_service(&error))?;
+    Links { prefix, backend: host.to_owned(), asked }.rewrite(response)
 }
 
 #[cfg(test)]
@@ -317,16 +298,5 @@ mod tests {
         let expected = Backend { ip: "10.0.0.1".into(), port: 8080, pod: "pod-10.0.0.1".into() };
         assert_eq!(backends(&endpoints, "http", "ns"), [expected]);
         assert!(backends(&endpoints, "", "ns").is_empty());
-    }
-
-    #[test]
-    fn redirects_lead_back_through_the_proxy() {
-        let rewritten = |location: &str| {
-            rewrite(location, "10.0.0.1:80", false, "/p")
-                .map(|value| value.to_str().expect("text").to_owned())
-        };
-        assert_eq!(rewritten("/a").as_deref(), Some("/p/a"));
-        assert_eq!(rewritten("http://10.0.0.1:80/a").as_deref(), Some("/p/a"));
-        assert_eq!(rewritten("https://example.com/"), None);
     }
 }

@@ -9,6 +9,7 @@ use apiserver::audit::AuditConfig;
 use apiserver::audit::log::LogConfig;
 use apiserver::config::Config;
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -21,6 +22,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::support::{
     Authority, Cluster, create_pod, eventually, install_crypto_provider, message, namespace, pod,
@@ -176,15 +179,57 @@ async fn logs_come_from_the_kubelet() {
     cluster.stop().await;
 }
 
-/// Speaks HTTP/1.1 with the server over TLS, by hand.
-async fn upgrade(cluster: &Cluster, path: &str, while_open: impl FnOnce()) -> (String, Vec<u8>) {
+/// A connection to the server.
+async fn connect(cluster: &Cluster) -> tokio_rustls::client::TlsStream<TcpStream> {
     let config = rustls::ClientConfig::builder()
         .dangerous()
         .with_custom_certificate_verifier(client::tls::anybody())
         .with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let socket = TcpStream::connect(cluster.running.address()).await.unwrap();
-    let mut stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+    connector.connect("localhost".try_into().unwrap(), socket).await.unwrap()
+}
+
+/// What comes over a WebSocket until it is closed, or `most` messages; first the protocol that the server chose.
+async fn messages(cluster: &Cluster, path: &str, protocol: &str, most: usize) -> (String, Vec<Message>) {
+    let mut request = format!("wss://localhost{path}").into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert("authorization", "Bearer secret-of-root".parse().unwrap());
+    headers.insert("origin", "https://localhost".parse().unwrap());
+    if !protocol.is_empty() {
+        headers.insert("sec-websocket-protocol", protocol.parse().unwrap());
+    }
+    let (mut socket, answer) =
+        tokio_tungstenite::client_async(request, connect(cluster).await).await.expect("a WebSocket");
+    let chosen = answer.headers().get("sec-websocket-protocol");
+    let chosen = chosen.map(|name| name.to_str().unwrap().to_owned()).unwrap_or_default();
+    let mut found = Vec::new();
+    while found.len() < most {
+        match socket.next().await {
+            Some(Ok(Message::Close(_))) | None => break,
+            Some(message) => found.push(message.unwrap()),
+        }
+    }
+    (chosen, found)
+}
+
+#[tokio::test]
+async fn logs_and_watches_go_over_websockets() {
+    let (cluster, _kubelet) = with_node().await;
+    let logs = "/api/v1/namespaces/shop/pods/web/log";
+    let binary = messages(&cluster, logs, "binary.k8s.io", 9).await;
+    assert_eq!(binary, ("binary.k8s.io".into(), vec![Message::binary(""), Message::binary("one\ntwo\n")]));
+    let text = messages(&cluster, logs, "base64.binary.k8s.io", 9).await;
+    assert_eq!(text.1, [Message::text(""), Message::text("b25lCnR3bwo=")]);
+    let (_, events) = messages(&cluster, "/api/v1/namespaces/shop/pods?watch=true", "", 1).await;
+    let event: Value = serde_json::from_str(events[0].to_text().unwrap()).unwrap();
+    assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("web")));
+    cluster.stop().await;
+}
+
+/// Speaks HTTP/1.1 with the server over TLS, by hand.
+async fn upgrade(cluster: &Cluster, path: &str, while_open: impl FnOnce()) -> (String, Vec<u8>) {
+    let mut stream = connect(cluster).await;
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret-of-root\r\nConnection: Upgrade\r\n\
          Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\nContent-Length: 0\r\n\r\n"
