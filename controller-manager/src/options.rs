@@ -172,6 +172,20 @@ struct Accepted {
     #[arg(long, hide = true)]
     configure_cloud_routes: Option<String>,
     #[arg(long, hide = true)]
+    route_reconciliation_period: Option<String>,
+    #[arg(long, hide = true)]
+    cidr_allocator_type: Option<String>,
+    #[arg(long, hide = true)]
+    cloud_config: Option<String>,
+    #[arg(long, hide = true)]
+    concurrent_service_syncs: Option<usize>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    contention_profiling: Option<String>,
+    #[arg(long, hide = true)]
+    controller_start_interval: Option<String>,
+    #[arg(long, hide = true)]
+    emulated_version: Option<String>,
+    #[arg(long, hide = true)]
     flex_volume_plugin_dir: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
     disable_attach_detach_reconcile_sync: Option<String>,
@@ -248,6 +262,9 @@ pub struct Concurrency {
     /// How many service account tokens are looked at at once.
     #[arg(long = "concurrent-serviceaccount-token-syncs", default_value_t = 5)]
     pub service_account_tokens: usize,
+    /// How many admission policies are checked at once.
+    #[arg(long = "concurrent-validating-admission-policy-status-syncs", default_value_t = 5)]
+    pub admission_policies: usize,
     /// How many claims for devices, and pods that name them, are looked at at once.
     #[arg(long = "concurrent-resourceclaim-syncs", default_value_t = 50)]
     pub resource_claims: usize,
@@ -331,12 +348,15 @@ pub mod tests {
             "--allocate-node-cidrs",
             "--authentication-kubeconfig=/etc/k",
             "--node-monitor-grace-period=16s",
+            "--concurrent-horizontal-pod-autoscaler-syncs=7",
+            "--horizontal-pod-autoscaler-tolerance=0.2",
+            "--contention-profiling",
             "--bind-address=127.0.0.1",
             "--v=2",
         ])
         .expect("valid");
         assert!(config.election.is_none() && config.flags.allocate_node_cidrs);
-        assert_eq!(config.concurrent.replication_controllers, 9);
+        assert_eq!((config.concurrent.replication_controllers, config.concurrent.autoscalers), (9, 7));
         assert_eq!(config.flags.node_monitor_grace_period, Duration::from_secs(16));
         assert_eq!(config.serve.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:10257"));
         assert!(config.controllers.contains(&"bootstrap-signer-controller"));

@@ -23,7 +23,8 @@ pub fn start(cx: &Context) {
     let synced = policies.clone();
     let synced = async move { synced.synced().await };
     let client = cx.client.clone();
-    cx.work("validatingadmissionpolicy-status-controller", queue, 5, synced, move |key| {
+    let workers = cx.config.concurrent.admission_policies;
+    cx.work("validatingadmissionpolicy-status-controller", queue, workers, synced, move |key| {
         let (client, policies) = (client.clone(), policies.clone());
         async move { reconcile(&client, &policies, &key).await }
     });

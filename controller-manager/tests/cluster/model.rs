@@ -313,3 +313,73 @@ async fn replica_sets_come_to_their_number_from_any_state() {
         cluster.stop().await;
     }
 }
+
+/// Claims and volumes of random sizes find each other, each at most once.
+#[tokio::test(start_paused = true)]
+async fn no_volume_is_given_to_two_claims() {
+    for seed in SEEDS {
+        let choices = Faults::new(seed + 3000);
+        let cluster = Cluster::start_with(FLAGS, vec!["n1"], Some(seed));
+        let observer = Observer::start(cluster.store.clone(), |world| {
+            let mut held = std::collections::BTreeSet::new();
+            for claim in world.of("persistentvolumeclaims") {
+                let volume = text(claim, "/spec/volumeName");
+                if !volume.is_empty() && !held.insert(volume) {
+                    return Err(format!("{volume} is given away twice"));
+                }
+            }
+            Ok(())
+        });
+        let size = || format!("{}Gi", choices.pick(&[1, 2, 3]));
+        for index in 0..4 {
+            cluster.create(
+                "v1",
+                "persistentvolumeclaims",
+                json!({
+                    "kind": "PersistentVolumeClaim", "metadata": { "name": format!("c{index}") },
+                    "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": "",
+                              "resources": { "requests": { "storage": size() } } },
+                    "status": { "phase": "Pending" },
+                }),
+            );
+            tokio::time::sleep(choices.delay(500)).await;
+            cluster.create(
+                "v1",
+                "persistentvolumes",
+                json!({
+                    "kind": "PersistentVolume", "metadata": { "name": format!("v{index}") },
+                    "spec": { "accessModes": ["ReadWriteOnce"], "capacity": { "storage": size() },
+                              "persistentVolumeReclaimPolicy": "Retain", "nfs": { "server": "s", "path": "/" } },
+                }),
+            );
+        }
+        // One large enough for each that is left over.
+        for index in 4..8 {
+            cluster.create(
+                "v1",
+                "persistentvolumes",
+                json!({
+                    "kind": "PersistentVolume", "metadata": { "name": format!("v{index}") },
+                    "spec": { "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "3Gi" },
+                              "persistentVolumeReclaimPolicy": "Retain", "nfs": { "server": "s", "path": "/" } },
+                }),
+            );
+        }
+        let bound = |cluster: &Cluster| {
+            let claims = cluster.list("v1", "persistentvolumeclaims");
+            let volumes = cluster.store.list("v1", "persistentvolumes", "").1;
+            let settled =
+                volumes.iter().all(|volume| matches!(text(volume, "/status/phase"), "Bound" | "Available"));
+            settled && claims.iter().all(|claim| text(claim, "/status/phase") == "Bound")
+        };
+        cluster.wait("the binding", bound).await;
+        cluster.rests().await;
+        let volumes = cluster.store.list("v1", "persistentvolumes", "").1;
+        let taken = volumes.iter().filter(|volume| text(volume, "/status/phase") == "Bound").count();
+        assert_eq!(taken, 4, "seed {seed}: what a fault left bound is free again");
+        let writes = cluster.writes.lock().len();
+        assert!(writes < 100, "seed {seed}: {writes} writes");
+        observer.check(&format!("seed {seed}"));
+        cluster.stop().await;
+    }
+}
