@@ -4,6 +4,7 @@
 //! asked too.
 
 mod autoscaling;
+mod devices;
 mod faults;
 mod harness;
 mod model;
