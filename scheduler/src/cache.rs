@@ -20,6 +20,8 @@ pub struct Cache {
     zones: BTreeMap<String, Vec<String>>,
     /// Which node each pod counts on, by UID; pods may come before their node.
     places: HashMap<String, Place>,
+    /// UIDs of pods placed by us, and not yet seen so in the API.
+    assumed: HashSet<String>,
     /// UIDs of pods whose node is not known yet.
     homeless: HashSet<String>,
     images: HashMap<String, usize>,
@@ -30,8 +32,6 @@ pub struct Cache {
 struct Place {
     node: String,
     pod: Arc<PodInfo>,
-    /// Placed by us, and not yet seen so in the API.
-    assumed: bool,
 }
 
 /// What changed since the last snapshot.
@@ -128,6 +128,7 @@ impl Cache {
     pub fn remove_pod(&mut self, uid: &str) {
         let Some(place) = self.places.remove(uid) else { return };
         self.homeless.remove(uid);
+        self.assumed.remove(uid);
         if let Some(info) = self.nodes.get_mut(&place.node)
             && let Some(pod) = Arc::make_mut(info).remove(uid)
         {
@@ -153,9 +154,13 @@ impl Cache {
         let confirms =
             self.places.get_mut(&uid).filter(|old| old.node == node && counts_the_same(&old.pod, &pod));
         if let Some(old) = confirms {
-            old.assumed = assumed;
             let old = std::mem::replace(&mut old.pod, pod.clone());
             self.swap(&node, &old, pod);
+            if assumed {
+                self.assumed.insert(uid);
+            } else {
+                self.assumed.remove(&uid);
+            }
             return;
         }
         self.remove_pod(&uid);
@@ -169,7 +174,10 @@ impl Cache {
                 self.homeless.insert(uid.clone());
             }
         }
-        self.places.insert(uid, Place { node, pod, assumed });
+        if assumed {
+            self.assumed.insert(uid.clone());
+        }
+        self.places.insert(uid, Place { node, pod });
     }
 
     /// Holds the newer state of a pod that counts for the same.
@@ -197,7 +205,7 @@ impl Cache {
     /// Whether the pod counts on a node only because we placed it there.
     #[must_use]
     pub fn is_assumed(&self, uid: &str) -> bool {
-        self.places.get(uid).is_some_and(|place| place.assumed)
+        self.assumed.contains(uid)
     }
 
     /// Takes the labels of a namespace; `None` if it is gone.
@@ -212,7 +220,7 @@ impl Cache {
     /// How many nodes there are, how many pods count on nodes, and how many of them we placed just now.
     #[must_use]
     pub fn sizes(&self) -> [usize; 3] {
-        [self.nodes.len(), self.places.len(), self.places.values().filter(|p| p.assumed).count()]
+        [self.nodes.len(), self.places.len(), self.assumed.len()]
     }
 
     /// Brings the snapshot up to date with what changed since the last call. There is one snapshot per cache.
