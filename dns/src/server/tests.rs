@@ -1,3 +1,5 @@
+//! Questions that come over the wire, and what is said of them.
+
 use super::*;
 use crate::zone::tests::facts;
 use hickory_proto::op::Message;

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::EvictParams;
 
 use super::policies::hears;
-use super::streams::pipe;
+use super::streams::{apply_each, pipe};
 use super::{Env, ready_pods};
 
 /// A pod on each node that serves its name, and all behind one service.
@@ -45,7 +45,7 @@ pub async fn a_machine_joins_and_pods_of_both_nodes_are_one_network(env: Arc<Env
 
 async fn with_two_nodes(cluster: &Cluster, joined: &mut Joined, kubectl: &Kubectl) -> Result<()> {
     let names = [cluster.settings.node_name.clone(), joined.settings.node_name.clone()];
-    pipe(kubectl, "apply -f -", WEB).await?;
+    apply_each(kubectl, WEB).await?;
     let pods = ready_pods(kubectl, "app=web", 2).await?;
     for pod in &pods {
         let on = kubectl.run(&format!("get pod {pod} -o jsonpath={{.spec.nodeName}}")).await?;

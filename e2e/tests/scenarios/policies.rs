@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::kubectl::Kubectl;
 use e2e::wait;
 
-use super::streams::pipe;
+use super::streams::{apply_each, pipe};
 use super::{Env, ready_pods};
 
 /// A pod that serves on two ports, one of them with a name, and can ask others.
@@ -27,9 +27,9 @@ pub async fn policies_decide_who_hears_whom(env: Arc<Env>) -> Result<()> {
     let kubectl = env.namespace("policies").await?;
     let stranger = env.namespace("strangers").await?;
     for name in ["server", "friend", "other"] {
-        pipe(&kubectl, "apply -f -", &talker(name)).await?;
+        apply_each(&kubectl, &talker(name)).await?;
     }
-    pipe(&stranger, "apply -f -", &talker("server")).await?;
+    apply_each(&stranger, &talker("server")).await?;
     ready_pods(&kubectl, "group=talkers", 3).await?;
     ready_pods(&stranger, "group=talkers", 1).await?;
     let away = format!("server.{}", stranger.namespace());

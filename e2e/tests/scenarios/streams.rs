@@ -21,6 +21,14 @@ pub async fn pipe(kubectl: &Kubectl, words: &str, input: &str) -> Result<()> {
     Ok(())
 }
 
+/// Applies objects in JSON, one after the other: not every kubectl takes more than one.
+pub async fn apply_each(kubectl: &Kubectl, objects: &str) -> Result<()> {
+    for object in objects.split("\n---\n") {
+        pipe(kubectl, "apply -f -", object).await?;
+    }
+    Ok(())
+}
+
 /// A pod that prints a line now and then.
 async fn talker(kubectl: &Kubectl) -> Result<()> {
     let manifest = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"talker","labels":{"app":"talker"}},"spec":{
