@@ -1,3 +1,5 @@
+//! Values through every provider and back, rotation, and what must be refused.
+
 use std::path::PathBuf;
 
 use base64::Engine;

@@ -1,3 +1,5 @@
+//! How many replicas each kind of metric asks for, and which of them wins: upstream's cases.
+
 use super::super::calculate::{Metric, Starting, Tolerances};
 use super::*;
 use jiff::{SignedDuration, Timestamp};

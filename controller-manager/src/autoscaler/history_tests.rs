@@ -1,3 +1,5 @@
+//! What is remembered of recommendations and scalings: upstream's cases.
+
 use super::*;
 use k8s_openapi::api::autoscaling::v2::HPAScalingPolicy;
 

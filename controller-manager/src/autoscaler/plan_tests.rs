@@ -1,3 +1,5 @@
+//! A whole round of the autoscaler: replicas, conditions and events.
+
 use super::super::calculate::{Metric, Metrics};
 use super::*;
 use jiff::SignedDuration;

@@ -1,3 +1,5 @@
+//! Which claims are made for a pod, kept, released and deleted.
+
 use super::*;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Single steps of a set of queues; whole stories are in `scenarios`.
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
