@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::layout::Layout;
 use crate::settings::Settings;
-use crate::{cleanup, kubeconfig, prepare, server};
+use crate::{cleanup, containerd, kubeconfig, prepare, server};
 
 const UNIT: &str = "/etc/systemd/system/coxswain.service";
 const START_PATIENCE: Duration = Duration::from_secs(120);
@@ -34,6 +34,8 @@ pub async fn up(layout: &Layout, settings: &Settings, progress: &(dyn Fn(&str) +
     let marker = layout.run.join("started-as");
     if running && fs::read_to_string(&marker).is_ok_and(|as_it_was| as_it_was == wanted) {
         progress("the cluster runs already");
+        // The server imports what is there when it starts; some images may be newer.
+        containerd::import(layout, &prepare::archives(&layout.images()), progress).await?;
     } else {
         if running {
             progress("restarting the cluster: it changed; pods go on");

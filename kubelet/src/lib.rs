@@ -47,3 +47,4 @@ pub mod logs;
 pub mod probes;
 pub mod server;
 pub mod volumes;
+pub mod watching;

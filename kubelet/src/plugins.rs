@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::Tasks;
-use notify::{RecursiveMode, Watcher};
 use proto::plugin_registration::registration_client::RegistrationClient;
 use proto::plugin_registration::{InfoRequest, PluginInfo, RegistrationStatus};
 use tokio::sync::Notify;
@@ -19,6 +18,7 @@ use tonic::Request;
 
 use crate::csi::Csi;
 use crate::runtime::unix_channel;
+use crate::watching;
 
 /// How long a plugin may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,7 +33,10 @@ type Identity = (u64, i64, i64);
 pub fn run(directory: PathBuf, csi: Csi, tasks: &Tasks) {
     tasks.spawn("plugins", |token| async move {
         let changed = Arc::new(Notify::new());
-        let _watch = watch(&directory, &changed);
+        if let Err(error) = tokio::fs::create_dir_all(&directory).await {
+            tracing::error!(path = %directory.display(), %error, "no directory for plugins");
+        }
+        let _watcher = watching::watch_all(&directory, changed.clone());
         let mut known = HashMap::new();
         loop {
             let whole = tokio::select! {
@@ -47,22 +50,6 @@ pub fn run(directory: PathBuf, csi: Csi, tasks: &Tasks) {
             }
         }
     });
-}
-
-/// Watches as long as the answer lives; without a watch, looking now and then must do.
-fn watch(directory: &Path, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
-    if let Err(error) = std::fs::create_dir_all(directory) {
-        tracing::error!(path = %directory.display(), %error, "no directory for plugins");
-    }
-    let changed = changed.clone();
-    let made = notify::recommended_watcher(move |_: notify::Result<notify::Event>| changed.notify_one());
-    let watching = made.and_then(|mut watcher| {
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    watching
-        .inspect_err(|error| tracing::warn!(path = %directory.display(), %error, "plugins are not watched"))
-        .ok()
 }
 
 /// Brings what is registered to what is there. Whether all of it could be.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 /// Follows the directory of a log, so that a new file of its name is noticed as well.
@@ -18,16 +17,12 @@ impl Follower {
     /// Starts to watch `path`.
     pub fn new(path: &Path) -> notify::Result<Self> {
         let changed = Arc::new(Notify::new());
-        let (notify, watched) = (changed.clone(), path.to_owned());
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let concerns = event.is_ok_and(|event| {
-                event.paths.iter().any(|path: &PathBuf| path.file_name() == watched.file_name())
-            });
-            if concerns {
-                notify.notify_one();
-            }
-        })?;
-        watcher.watch(path.parent().unwrap_or(Path::new("/")), RecursiveMode::NonRecursive)?;
+        let watched = path.to_owned();
+        let concerns = move |event: &notify::Event| {
+            event.paths.iter().any(|path: &PathBuf| path.file_name() == watched.file_name())
+        };
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let watcher = crate::watching::watch(directory, changed.clone(), concerns)?;
         Ok(Self { changed, _watcher: watcher })
     }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use client::Tasks;
 use k8s_openapi::api::core::v1::Pod;
-use notify::{RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
 
 pub use manifest::read_manifest;
@@ -27,7 +26,7 @@ pub async fn follow(
     let (sender, receiver) = watch::channel(read_all(&directory, &node_name, &[]).await);
     tasks.spawn("manifests", move |token| async move {
         let changed = Arc::new(Notify::new());
-        let _watcher = watch_directory(&directory, changed.clone());
+        let _watcher = crate::watching::watch_all(&directory, changed.clone());
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
@@ -46,22 +45,6 @@ pub async fn follow(
         }
     });
     receiver
-}
-
-/// Told by the kernel about changes; without that (no inotify), the directory is looked at from time to time only.
-fn watch_directory(directory: &Path, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
-    let made = notify::recommended_watcher(move |_: notify::Result<notify::Event>| changed.notify_one());
-    let watching = made.and_then(|mut watcher| {
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    match watching {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            tracing::warn!(path = %directory.display(), %error, "manifests are not watched, only reread");
-            None
-        }
-    }
 }
 
 /// All pods of a directory. A manifest that cannot be read is left out; a pod seen before keeps when it was seen.
