@@ -27,7 +27,8 @@ use crate::server::tls;
     name = "kube-apiserver",
     version,
     about = "The Kubernetes API server: validates and stores the objects of the API and serves them over REST",
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    next_line_help = true
 )]
 pub struct Flags {
     /// URLs of the etcd members (scheme://host:port), separated by commas. Without it the state is kept in --data-dir

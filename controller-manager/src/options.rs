@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Watches the shared state of the cluster through the API server and moves the current state towards the desired
 /// state.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "kube-controller-manager", version)]
+#[command(name = "kube-controller-manager", version, next_line_help = true)]
 pub struct Flags {
     /// Where the API server is.
     #[command(flatten)]

@@ -1,5 +1,6 @@
 //! The binaries as commands: help, wrong words, and what they need and do not find.
 
+use std::io::Read;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,15 +25,28 @@ fn run(binary: &str, words: &[&str]) -> Output {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{binary} does not start: {error}"));
+    // What it says is read while it runs: a pipe holds only so much.
+    let (mut out, mut err) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
+    let (stdout, stderr) =
+        (std::thread::spawn(move || whole(&mut out)), std::thread::spawn(move || whole(&mut err)));
     let began = Instant::now();
-    while child.try_wait().expect("a child").is_none() {
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
         if began.elapsed() > PATIENCE {
             child.kill().expect("it is ours");
             panic!("{binary} {words:?} goes on");
         }
         std::thread::park_timeout(Duration::from_millis(10));
-    }
-    child.wait_with_output().expect("its output")
+    };
+    Output { status, stdout: stdout.join().expect("its output"), stderr: stderr.join().expect("its output") }
+}
+
+fn whole(pipe: &mut impl Read) -> Vec<u8> {
+    let mut text = Vec::new();
+    pipe.read_to_end(&mut text).expect("a pipe");
+    text
 }
 
 fn text(bytes: &[u8]) -> String {
