@@ -75,6 +75,17 @@ impl Context {
     }
 }
 
+/// What [`Context::work`] is to do: `reconcile`, each time with a clone of `state`.
+pub fn with<T, F, Fut>(state: &T, reconcile: F) -> impl Fn(ObjectKey) -> Fut + Clone + Send + Sync + 'static
+where
+    T: Clone + Send + Sync + 'static,
+    F: Fn(T, ObjectKey) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = anyhow::Result<Action>> + Send + 'static,
+{
+    let state = state.clone();
+    move |key| reconcile(state.clone(), key)
+}
+
 /// Adds the key of every object of a type that is added, changed or deleted.
 pub fn enqueue_all<K: Object>(informer: &Informer<K>, queue: &WorkQueue<ObjectKey>) {
     let queue = queue.clone();

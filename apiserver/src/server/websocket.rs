@@ -55,10 +55,13 @@ impl Socket {
     /// The socket that a request asks for, if it is a request that can be answered over one.
     pub(super) fn wanted(request: &mut Request<Body>, info: &RequestInfo) -> Option<Self> {
         let is_log = info.resource == "pods" && info.subresource == "log" && info.group.is_empty();
+        if !(is_log || info.verb == "watch") {
+            return None;
+        }
         let headers = request.headers();
         let named =
             headers.get(UPGRADE).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"));
-        if !(is_log || info.verb == "watch") || !named || !wants_upgrade(headers) {
+        if !named || !wants_upgrade(headers) {
             return None;
         }
         let names = [ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION];

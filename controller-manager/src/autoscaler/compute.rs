@@ -227,12 +227,7 @@ fn object(
             let proposal = calculator.total(replicas.spec, milli(wanted), usage?)?;
             Ok((proposal, format!("{kind} metric {name}"), value(proposal.usage)))
         }
-        ("AverageValue", _, Some(wanted)) => {
-            let usage = usage.map_err(|error| format!("failed to get {name} object metric: {error}"))?;
-            let proposal = calculator.shared(replicas.status, milli(wanted), usage);
-            let called = format!("external metric {name}({})", shown(metric.selector.as_ref()));
-            Ok((proposal, called, average(proposal.usage)))
-        }
+        ("AverageValue", _, Some(wanted)) => shared(("object", metric), wanted, usage, replicas, calculator),
         _ => Err("invalid object metric source: neither a value target nor an average value target was set"
             .to_owned()),
     }
@@ -246,20 +241,34 @@ fn external(
     calculator: &Calculator<'_>,
 ) -> Outcome {
     let name = &metric.name;
-    let called = format!("external metric {name}({})", shown(metric.selector.as_ref()));
     if let Some(wanted) = &target.average_value {
-        let usage = usage.map_err(|error| format!("failed to get {name} external metric: {error}"))?;
-        let proposal = calculator.shared(replicas.status, milli(wanted), usage);
-        return Ok((proposal, called, average(proposal.usage)));
+        return shared(("external", metric), wanted, usage, replicas, calculator);
     }
     if let Some(wanted) = &target.value {
         let proposal = usage
             .and_then(|usage| calculator.total(replicas.spec, milli(wanted), usage))
             .map_err(|error| format!("failed to get external metric {name}: {error}"))?;
-        return Ok((proposal, called, value(proposal.usage)));
+        return Ok((proposal, called(metric), value(proposal.usage)));
     }
     Err("invalid external metric source: neither a value target nor an average value target was set"
         .to_owned())
+}
+
+/// An amount that all replicas have a part of. Upstream calls it external in its message whatever it is.
+fn shared(
+    (kind, metric): (&str, &MetricIdentifier),
+    wanted: &ApiQuantity,
+    usage: Result<i64, String>,
+    replicas: Replicas,
+    calculator: &Calculator<'_>,
+) -> Outcome {
+    let usage = usage.map_err(|error| format!("failed to get {} {kind} metric: {error}", metric.name))?;
+    let proposal = calculator.shared(replicas.status, milli(wanted), usage);
+    Ok((proposal, called(metric), average(proposal.usage)))
+}
+
+fn called(metric: &MetricIdentifier) -> String {
+    format!("external metric {}({})", metric.name, shown(metric.selector.as_ref()))
 }
 
 /// A selector as Go prints it.

@@ -11,7 +11,7 @@
 use super::claims::{self, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER};
 use crate::common::errors::IgnoreGone;
 use crate::common::{errors, meta};
-use crate::context::{Context, enqueue_all};
+use crate::context::{Context, enqueue_all, with};
 use client::controller::Action;
 use client::events::reference;
 use client::kube::api::{DeleteParams, PostParams};
@@ -158,15 +158,10 @@ pub fn start(cx: &Context) {
         (WorkQueue::new("local_path_claims"), WorkQueue::new("local_path_volumes"));
     enqueue_all(&provisioner.0.claims, &claim_queue);
     enqueue_all(&provisioner.0.volumes, &volume_queue);
-    let of_claims = provisioner.clone();
-    cx.work(NAME, claim_queue, 1, provisioner.clone().synced(), move |key| {
-        let provisioner = of_claims.clone();
-        async move { provisioner.claim(key).await }
-    });
-    cx.work(NAME, volume_queue, 1, provisioner.clone().synced(), move |key| {
-        let provisioner = provisioner.clone();
-        async move { provisioner.volume(key).await }
-    });
+    let of_claims = with(&provisioner, |provisioner, key| async move { provisioner.claim(key).await });
+    let of_volumes = with(&provisioner, |provisioner, key| async move { provisioner.volume(key).await });
+    cx.work(NAME, claim_queue, 1, provisioner.clone().synced(), of_claims);
+    cx.work(NAME, volume_queue, 1, provisioner.synced(), of_volumes);
 }
 
 impl Provisioner {

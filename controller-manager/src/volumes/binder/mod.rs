@@ -19,7 +19,7 @@ use super::in_tree::{self, Deleter};
 use super::matching::best_match;
 use crate::common::errors::IgnoreGone;
 use crate::common::{errors, meta, pods};
-use crate::context::{Context, enqueue_all};
+use crate::context::{Context, enqueue_all, with};
 use anyhow::Context as _;
 use client::controller::Action;
 use client::kube::api::{DeleteParams, PostParams};
@@ -95,15 +95,10 @@ pub fn start(cx: &Context) {
         token: cx.tasks.token(),
     }));
     binder.subscribe(&claim_queue, &volume_queue);
-    let of_claims = binder.clone();
-    cx.work(NAME, claim_queue, 1, binder.clone().synced(), move |key| {
-        let binder = of_claims.clone();
-        async move { binder.claim(key).await }
-    });
-    cx.work(NAME, volume_queue, 1, binder.clone().synced(), move |key| {
-        let binder = binder.clone();
-        async move { binder.volume(key).await }
-    });
+    let of_claims = with(&binder, |binder, key| async move { binder.claim(key).await });
+    let of_volumes = with(&binder, |binder, key| async move { binder.volume(key).await });
+    cx.work(NAME, claim_queue, 1, binder.clone().synced(), of_claims);
+    cx.work(NAME, volume_queue, 1, binder.synced(), of_volumes);
 }
 
 impl Binder {
