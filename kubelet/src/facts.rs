@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::agent::NetworkFault;
 use crate::config::KubeletConfiguration;
 use crate::csi::Csi;
+use crate::devices::Devices;
 use crate::node_status::machine::{Machine, file_system};
 use crate::node_status::{FactSource, Facts, Pressure};
 use crate::pleg::Pleg;
@@ -70,6 +71,8 @@ pub struct Sources {
     pub pressure: Arc<RwLock<Pressure>>,
     /// Volumes of drivers.
     pub csi: Csi,
+    /// Devices of plugins.
+    pub devices: Devices,
 }
 
 struct Inner {
@@ -184,6 +187,7 @@ impl FactSource for NodeFacts {
             pressure: *sources.pressure.read(),
             faults,
             volumes_in_use,
+            devices: sources.devices.capacity(),
         }
     }
 }

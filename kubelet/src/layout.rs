@@ -107,10 +107,10 @@ impl Layout {
         self.pod_log_dir(namespace, name, uid).join(container_log_file(container, attempt))
     }
 
-    /// The checkpoint directory of the device and state stores.
+    /// Sockets of device plugins, and the file of what they gave.
     #[must_use]
-    pub fn state_dir(&self) -> PathBuf {
-        self.root.join("state")
+    pub fn device_plugins_dir(&self) -> PathBuf {
+        self.root.join("device-plugins")
     }
 }
 

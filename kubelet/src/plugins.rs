@@ -1,5 +1,5 @@
-//! Plugins that make themselves known: sockets in a directory that is watched. Drivers of volumes (CSI) are the one kind
-//! that is known here; others are told so.
+//! Plugins that make themselves known: sockets in a directory that is watched. Drivers of volumes (CSI) and device plugins
+//! are known here; others are told so.
 //!
 //! One task looks at the directory, at once when it changes and now and then by itself. A socket that was replaced counts
 //! as another; one that is gone takes its plugin with it. After a restart everything is found anew.
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tonic::Request;
 
 use crate::csi::Csi;
+use crate::devices::Devices;
 use crate::runtime::unix_channel;
 use crate::watching;
 
@@ -29,8 +30,57 @@ const RETRY: Duration = Duration::from_secs(2);
 /// What a socket is told apart by.
 type Identity = (u64, i64, i64);
 
+/// Who takes in plugins, by their kind.
+#[derive(Clone)]
+pub struct Handlers {
+    /// `CSIPlugin`.
+    pub csi: Csi,
+    /// `DevicePlugin`.
+    pub devices: Devices,
+}
+
+/// A plugin that was taken in.
+#[derive(Clone, Debug)]
+struct Known {
+    identity: Identity,
+    kind: Kind,
+    name: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Csi,
+    Device,
+}
+
+impl Handlers {
+    async fn take_in(&self, socket: &Path, info: &PluginInfo) -> Result<Kind, String> {
+        let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
+        match info.r#type.as_str() {
+            "CSIPlugin" => {
+                self.csi.register(&info.name, endpoint, &info.supported_versions).await.map(|()| Kind::Csi)
+            }
+            "DevicePlugin" => {
+                Devices::validate(&info.name, &info.supported_versions)?;
+                self.devices.connect(&info.name, endpoint).await.map(|()| Kind::Device)
+            }
+            other => {
+                let socket = socket.display();
+                Err(format!("no handler registered for plugin type: {other} at socket {socket}"))
+            }
+        }
+    }
+
+    async fn let_go(&self, plugin: &Known) {
+        match plugin.kind {
+            Kind::Csi => self.csi.deregister(&plugin.name).await,
+            Kind::Device => self.devices.disconnect(&plugin.name),
+        }
+    }
+}
+
 /// Registers the plugins whose sockets are in `directory`.
-pub fn run(directory: PathBuf, csi: Csi, tasks: &Tasks) {
+pub fn run(directory: PathBuf, handlers: Handlers, tasks: &Tasks) {
     tasks.spawn("plugins", |token| async move {
         let changed = Arc::new(Notify::new());
         if let Err(error) = tokio::fs::create_dir_all(&directory).await {
@@ -41,7 +91,7 @@ pub fn run(directory: PathBuf, csi: Csi, tasks: &Tasks) {
         loop {
             let whole = tokio::select! {
                 () = token.cancelled() => return,
-                whole = look(&directory, &csi, &mut known) => whole,
+                whole = look(&directory, &handlers, &mut known) => whole,
             };
             tokio::select! {
                 () = token.cancelled() => return,
@@ -53,16 +103,16 @@ pub fn run(directory: PathBuf, csi: Csi, tasks: &Tasks) {
 }
 
 /// Brings what is registered to what is there. Whether all of it could be.
-async fn look(directory: &Path, csi: &Csi, known: &mut HashMap<PathBuf, (Identity, String)>) -> bool {
+async fn look(directory: &Path, handlers: &Handlers, known: &mut HashMap<PathBuf, Known>) -> bool {
     let there = sockets(directory);
     let gone: Vec<PathBuf> = known
         .iter()
-        .filter(|(path, (identity, _))| there.get(*path) != Some(identity))
+        .filter(|(path, plugin)| there.get(*path) != Some(&plugin.identity))
         .map(|(path, _)| path.clone())
         .collect();
     for path in gone {
-        if let Some((_, name)) = known.remove(&path) {
-            csi.deregister(&name).await;
+        if let Some(plugin) = known.remove(&path) {
+            handlers.let_go(&plugin).await;
         }
     }
     let mut whole = true;
@@ -70,9 +120,9 @@ async fn look(directory: &Path, csi: &Csi, known: &mut HashMap<PathBuf, (Identit
         if known.contains_key(&path) {
             continue;
         }
-        match register(&path, csi).await {
-            Ok(name) => {
-                known.insert(path, (identity, name));
+        match register(&path, handlers).await {
+            Ok((kind, name)) => {
+                known.insert(path, Known { identity, kind, name });
             }
             Err(error) => {
                 tracing::warn!(socket = %path.display(), error, "plugin could not be registered, will retry");
@@ -94,32 +144,20 @@ fn sockets(directory: &Path) -> HashMap<PathBuf, Identity> {
     found.collect()
 }
 
-async fn register(socket: &Path, csi: &Csi) -> Result<String, String> {
+async fn register(socket: &Path, handlers: &Handlers) -> Result<(Kind, String), String> {
     let mut plugin = RegistrationClient::new(unix_channel(socket));
     let mut request = Request::new(InfoRequest {});
     request.set_timeout(TIMEOUT);
     let info = tokio::time::timeout(TIMEOUT, plugin.get_info(request)).await;
     let info = info.map_err(|_| "no answer".to_owned())?.map_err(|s| s.message().to_owned())?.into_inner();
-    let result = accept(socket, csi, &info).await;
+    let result = handlers.take_in(socket, &info).await;
     let error = result.as_ref().err().cloned().unwrap_or_default();
     let told = RegistrationStatus { plugin_registered: result.is_ok(), error };
     let answered = tokio::time::timeout(TIMEOUT, plugin.notify_registration_status(told)).await;
     if !matches!(answered, Ok(Ok(_))) {
         tracing::warn!(socket = %socket.display(), "plugin does not take the answer to its registration");
     }
-    result.map(|()| info.name)
-}
-
-async fn accept(socket: &Path, csi: &Csi, info: &PluginInfo) -> Result<(), String> {
-    if info.r#type != "CSIPlugin" {
-        return Err(format!(
-            "no handler registered for plugin type: {} at socket {}",
-            info.r#type,
-            socket.display()
-        ));
-    }
-    let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
-    csi.register(&info.name, endpoint, &info.supported_versions).await
+    result.map(|kind| (kind, info.name))
 }
 
 #[cfg(test)]
@@ -189,12 +227,20 @@ mod tests {
             node: Arc::new(|| None),
             poke: Arc::default(),
         });
+        let tasks = Tasks::new();
+        let devices = Devices::new(crate::devices::Deps {
+            directory: root.join("device-plugins"),
+            numa: vec![0],
+            poke: Arc::default(),
+            tasks: tasks.clone(),
+        });
+        let handlers = Handlers { csi, devices };
         let mut known = HashMap::new();
-        assert!(look(&root, &csi, &mut known).await, "nothing is there");
+        assert!(look(&root, &handlers, &mut known).await, "nothing is there");
 
-        let other = serve(&root.join("other.sock"), "DRAPlugin");
-        assert!(!look(&root, &csi, &mut known).await);
-        assert!(other.told.lock()[0].starts_with("false no handler registered for plugin type: DRAPlugin"));
+        let other = serve(&root.join("other.sock"), "OtherPlugin");
+        assert!(!look(&root, &handlers, &mut known).await);
+        assert!(other.told.lock()[0].starts_with("false no handler registered for plugin type: OtherPlugin"));
         std::fs::remove_file(root.join("other.sock")).expect("remove");
 
         let driver = serve(&root.join("driver.sock"), "CSIPlugin");
@@ -204,9 +250,9 @@ mod tests {
         for answer in [&node, &node, &drivers, &drivers] {
             api.answer(200, answer.clone());
         }
-        assert!(look(&root, &csi, &mut known).await);
+        assert!(look(&root, &handlers, &mut known).await);
         assert_eq!(*driver.told.lock(), ["true "]);
-        assert!(look(&root, &csi, &mut known).await);
+        assert!(look(&root, &handlers, &mut known).await);
         assert_eq!(driver.told.lock().len(), 1, "it is known");
 
         std::fs::remove_file(root.join("driver.sock")).expect("remove");
@@ -217,7 +263,7 @@ mod tests {
         for answer in [&ids, &node, &told, &drivers] {
             api.answer(200, answer.clone());
         }
-        assert!(look(&root, &csi, &mut known).await);
+        assert!(look(&root, &handlers, &mut known).await);
         assert!(known.is_empty());
         let asked = api.asked(8).await;
         assert_eq!(

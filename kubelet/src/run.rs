@@ -26,6 +26,7 @@ use crate::cgroups::{self, Cgroups};
 use crate::config::KubeletConfiguration;
 use crate::containers::resources::LimitSettings;
 use crate::csi::{self, Csi};
+use crate::devices::{self, Devices};
 use crate::dns::DnsSettings;
 use crate::events::{EventSink, Events};
 use crate::eviction::{Eviction, image_policy, threshold};
@@ -38,7 +39,9 @@ use crate::logs::LogRotator;
 use crate::node_status::machine::{Machine, machine, node_addresses};
 use crate::node_status::{NodeReporter, Pressure, Registration, initial_node, lease};
 use crate::objects::Objects;
+use crate::placement::{Alignment, Placement};
 use crate::pleg::Pleg;
+use crate::plugins::Handlers;
 use crate::pod_workers::{Intervals, PodWorkers};
 use crate::pods::PodRegistry;
 use crate::probes::{self, ProbeManager};
@@ -113,6 +116,8 @@ struct Kubelet {
     addresses: Vec<std::net::IpAddr>,
     node: NodeCell,
     csi: Csi,
+    placement: Placement,
+    devices: Devices,
 }
 
 impl Kubelet {
@@ -143,6 +148,13 @@ impl Kubelet {
             node: Arc::new(move || seen.read().clone()),
             poke: poke.clone(),
         });
+        let devices = Devices::new(devices::Deps {
+            directory: layout.device_plugins_dir(),
+            numa: vec![0],
+            poke: poke.clone(),
+            tasks: tasks.clone(),
+        });
+        let placement = Placement::new(devices.clone(), Alignment::default());
         Ok(Self {
             status: StatusManager::new(client.clone()),
             pods: PodRegistry::default(),
@@ -167,6 +179,8 @@ impl Kubelet {
             addresses,
             node,
             csi,
+            placement,
+            devices,
         })
     }
 
@@ -181,6 +195,7 @@ impl Kubelet {
         );
         let node = self.report_node(&facts, tasks);
         self.status.run(tasks);
+        self.devices.serve(tasks).context("device plugins")?;
         self.take_in_plugins(tasks);
         let environment = self.environment(tasks);
         let probes = ProbeManager::new(probes::Deps {
@@ -196,6 +211,8 @@ impl Kubelet {
         agent.report_slow_starts();
         let wake = workers.clone();
         probes.subscribe(move |update| wake.wake(&update.pod_uid));
+        let wake = workers.clone();
+        self.devices.on_health(Box::new(move |uid| wake.wake(uid)));
         self.evict(&workers, tasks)?;
         let wake = workers.clone();
         self.pleg.run(tasks, move |uid| wake.wake(uid));
@@ -232,15 +249,17 @@ impl Kubelet {
             poke: self.poke.clone(),
             pressure: self.pressure.clone(),
             csi: self.csi.clone(),
+            devices: self.devices.clone(),
         })
     }
 
-    /// Takes in drivers of volumes, and tells the API that there may be some.
+    /// Takes in drivers of volumes and device plugins, and tells the API that there may be some.
     fn take_in_plugins(&self, tasks: &Tasks) {
         if self.client.is_none() {
             return;
         }
-        crate::plugins::run(self.layout.root().join("plugins_registry"), self.csi.clone(), tasks);
+        let handlers = Handlers { csi: self.csi.clone(), devices: self.devices.clone() };
+        crate::plugins::run(self.layout.root().join("plugins_registry"), handlers, tasks);
         let csi = self.csi.clone();
         tasks.spawn("csi-node", |token| async move {
             let mut wait = Duration::from_secs(1);
@@ -268,6 +287,7 @@ impl Kubelet {
             update: self.settings.node_status_update_frequency.0,
             report: self.settings.node_status_report_frequency.0,
             register: self.settings.register_node,
+            reset_devices: self.devices.is_new_node(),
             poke: self.poke.clone(),
             current: Box::new(move || follow.store().list().into_iter().next()),
         };
@@ -311,6 +331,7 @@ impl Kubelet {
             node,
             host_ips: RwLock::new(self.addresses.clone()),
             runtime_classes: self.factory.as_ref().map(SharedInformerFactory::informer),
+            placement: self.placement.clone(),
             on_slow_start: std::sync::OnceLock::new(),
         })
     }
@@ -359,6 +380,7 @@ impl Kubelet {
             objects: self.objects.clone(),
             probes,
             cgroups: self.cgroups.clone(),
+            placement: self.placement.clone(),
             pleg: self.pleg.clone(),
             network: self.network.clone(),
             mirrors: self.client.clone().map(|c| Mirrors::new(c, self.config.node_name.clone())),

@@ -194,6 +194,14 @@ pub fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
+/// Whether something is asked for, or limited, for the pod as a whole.
+#[must_use]
+pub fn has_pod_resources(pod: &Pod) -> bool {
+    let whole = spec(pod).resources.as_ref();
+    let any = |list: Option<&std::collections::BTreeMap<_, _>>| list.is_some_and(|list| !list.is_empty());
+    whole.is_some_and(|whole| any(whole.requests.as_ref()) || any(whole.limits.as_ref()))
+}
+
 /// Name of a pod.
 #[must_use]
 pub fn name(pod: &Pod) -> &str {

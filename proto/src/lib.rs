@@ -40,3 +40,34 @@ pub mod csi {
 pub mod plugin_registration {
     tonic::include_proto!("pluginregistration");
 }
+
+/// Device plugins `v1beta1`: how devices of a node come to a kubelet and its containers.
+#[allow(missing_docs, clippy::all, reason = "generated from proto/deviceplugin.proto")]
+pub mod device_plugin {
+    tonic::include_proto!("v1beta1");
+}
+
+/// Pod resources `v1`: what the containers of a node were given.
+#[allow(missing_docs, clippy::all, reason = "generated from proto/podresources.proto")]
+pub mod pod_resources {
+    tonic::include_proto!("v1");
+}
+
+/// Drivers of dynamic resources.
+pub mod dra {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all, reason = "generated from proto/dra_v1.proto")]
+    pub mod v1 {
+        tonic::include_proto!("k8s.io.kubelet.pkg.apis.dra.v1");
+    }
+    /// Health of devices.
+    #[allow(missing_docs, clippy::all, reason = "generated from proto/dra_health.proto")]
+    pub mod health {
+        tonic::include_proto!("v1alpha1");
+    }
+    /// Version 1 beta 1, for drivers that know no other.
+    #[allow(missing_docs, clippy::all, reason = "generated from proto/dra_v1beta1.proto")]
+    pub mod v1beta1 {
+        tonic::include_proto!("k8s.io.kubelet.pkg.apis.dra.v1beta1");
+    }
+}

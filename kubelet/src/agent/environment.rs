@@ -16,6 +16,7 @@ use crate::dns::{self, DnsSettings};
 use crate::events::Events;
 use crate::layout::Layout;
 use crate::objects::Objects;
+use crate::placement::Placement;
 use crate::sync::runner::{ContainerOptions, ImageVolumes, PodEnvironment};
 use crate::{env, hosts, types};
 
@@ -45,6 +46,8 @@ pub struct Environment {
     pub host_ips: RwLock<Vec<IpAddr>>,
     /// Runtime classes; `None` without an API.
     pub runtime_classes: Option<Informer<RuntimeClass>>,
+    /// What containers are given of this node.
+    pub placement: Placement,
     /// Told the UID of a pod whose start takes long.
     pub on_slow_start: OnceLock<SlowStart>,
 }
@@ -126,7 +129,9 @@ impl PodEnvironment for Environment {
         let pod_ips = if types::host_network(pod) { &host_ips } else { pod_ips };
         let services = self.objects.services();
         let node = self.node();
-        let env = env::build(env::Input {
+        let given = self.placement.container_options(pod, container).await?;
+        let mut env = given.env;
+        let own = env::build(env::Input {
             pod,
             container,
             pod_ips,
@@ -139,10 +144,15 @@ impl PodEnvironment for Environment {
         })
         .await
         .map_err(|e| client::chain(&e))?;
-        let mut mounts = self.volumes.container_mounts(pod, container, &env, images).await?;
+        // As upstream: what comes with devices stands first, so the container's own word counts.
+        env.extend(own);
+        let mut mounts = given.mounts;
+        mounts.extend(self.volumes.container_mounts(pod, container, &env, images).await?);
         mounts.extend(self.hosts_file(pod, container, pod_ips).await?);
-        let devices = self.volumes.container_devices(pod, container)?;
-        Ok(ContainerOptions { env, mounts, devices })
+        let mut devices = given.devices;
+        devices.extend(self.volumes.container_devices(pod, container)?);
+        let (annotations, cdi_devices) = (given.annotations, given.cdi_devices);
+        Ok(ContainerOptions { env, mounts, devices, annotations, cdi_devices })
     }
 
     async fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>> {

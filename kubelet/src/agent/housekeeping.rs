@@ -73,6 +73,7 @@ impl Agent {
         let known = |uid: &str| wanted.contains(uid) || self.workers().view(uid).is_some();
         parts.status.retain(known);
         parts.allocated.retain(known);
+        parts.placement.retain(&|uid| self.may_hold(uid));
         // What is told of the runtime goes when nothing of the pod can be left there.
         parts.runtime.actuated().retain(|uid| known(uid) || !self.workers().content_may_go(uid));
     }

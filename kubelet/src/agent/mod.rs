@@ -24,6 +24,7 @@ use crate::config::KubeletConfiguration;
 use crate::events::Events;
 use crate::layout::Layout;
 use crate::objects::Objects;
+use crate::placement::Placement;
 use crate::pleg::Pleg;
 use crate::pod_workers::PodWorkers;
 use crate::pods::PodRegistry;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub probes: Arc<dyn PodProbes>,
     /// Control groups.
     pub cgroups: Cgroups,
+    /// What containers are given of this node.
+    pub placement: Placement,
     /// Changes at the runtime.
     pub pleg: Pleg,
     /// State of the runtime's network.
@@ -195,7 +198,10 @@ impl Agent {
                 resizes: &parts.resizes.of(uid),
                 group: group.as_ref(),
             },
-            |pod, status| parts.probes.update_pod_status(pod, status),
+            |pod, status| {
+                parts.probes.update_pod_status(pod, status);
+                parts.placement.update_status(pod, status);
+            },
             Timestamp::now(),
         );
         self.publish(pod, status.clone());

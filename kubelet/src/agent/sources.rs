@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 
 use super::Agent;
-use crate::admission::{Rejection, admit};
+use crate::admission::{Rejection, admit, sysctl};
 use crate::pod_workers::Stage;
 use crate::pods::{is_mirror, is_static};
 use crate::status::conditions::OWNED;
@@ -46,6 +46,11 @@ fn is_echo(before: &Pod, now: &Pod) -> bool {
         && others(before) == others(now)
 }
 
+/// Stands in the queue of pods behind the first list of them.
+fn end_of_first() -> ObjectKey {
+    ObjectKey::new("", "")
+}
+
 impl Agent {
     /// Follows the API's pods of this node. Answers when all that exist now are taken in.
     pub async fn follow_api(&self, pods: &Informer<Pod>, tasks: &Tasks) {
@@ -53,25 +58,40 @@ impl Agent {
         let notify = queue.clone();
         pods.subscribe(move |event| notify.add(ObjectKey::of(&**event.object())));
         let (this, informer, work) = (self.clone(), pods.clone(), queue.clone());
+        let (reached, whole) = tokio::sync::oneshot::channel();
         tasks.spawn("pod-source", |token| async move {
             let mut known: HashMap<ObjectKey, Arc<Pod>> = HashMap::new();
+            let mut reached = Some(reached);
             loop {
                 let key = tokio::select! {
                     () = token.cancelled() => return,
                     key = work.get() => match key { Some(key) => key, None => return },
                 };
-                this.api_pod_changed(&mut known, &key, informer.store().get(&key));
+                if key == end_of_first() {
+                    // Nobody waits any more when the kubelet is about to stop.
+                    reached.take().map(|reached| reached.send(()));
+                } else {
+                    let now = informer.store().get(&key);
+                    tokio::select! {
+                        biased;
+                        () = this.api_pod_changed(&mut known, &key, now) => {}
+                        () = token.cancelled() => return,
+                    }
+                }
                 work.done(&key);
             }
         });
         pods.synced().await;
-        while !queue.is_empty() {
-            tokio::task::yield_now().await;
+        // Keys come out in order: those of the first list are before this.
+        queue.add(end_of_first());
+        if whole.await.is_err() {
+            // The source ended first: the kubelet stops.
+            std::future::pending::<()>().await;
         }
     }
 
     /// Brings what is known under a name to what the API has: the same pod, another of the same name, or none.
-    fn api_pod_changed(
+    async fn api_pod_changed(
         &self,
         known: &mut HashMap<ObjectKey, Arc<Pod>>,
         key: &ObjectKey,
@@ -91,12 +111,12 @@ impl Agent {
             self.parts().status.observe(types::uid(&pod), &pod);
             self.workers().refresh(&pod);
         } else {
-            self.pod_changed(&pod);
+            self.pod_changed(&pod).await;
         }
     }
 
     /// A pod is new or changed.
-    pub fn pod_changed(&self, pod: &Arc<Pod>) {
+    pub async fn pod_changed(&self, pod: &Arc<Pod>) {
         let parts = self.parts();
         let runs = parts.pods.upsert(pod.clone());
         if is_mirror(pod) {
@@ -108,7 +128,7 @@ impl Agent {
             return;
         }
         parts.status.observe(types::uid(pod), pod);
-        if self.admit(pod) {
+        if self.admit(pod).await {
             self.resize_wanted(pod);
             self.workers().update(pod);
         }
@@ -142,7 +162,8 @@ impl Agent {
     /// Follows the manifests' pods; the set is always whole.
     pub async fn follow_static(&self, mut pods: watch::Receiver<Vec<Arc<Pod>>>, tasks: &Tasks) {
         let mut known = HashMap::new();
-        self.static_pods_changed(&mut known, &pods.borrow_and_update().clone());
+        let now = pods.borrow_and_update().clone();
+        self.static_pods_changed(&mut known, &now).await;
         let this = self.clone();
         tasks.spawn("static-pods", |token| async move {
             loop {
@@ -151,12 +172,16 @@ impl Agent {
                     changed = pods.changed() => if changed.is_err() { return },
                 }
                 let now = pods.borrow_and_update().clone();
-                this.static_pods_changed(&mut known, &now);
+                tokio::select! {
+                    biased;
+                    () = this.static_pods_changed(&mut known, &now) => {}
+                    () = token.cancelled() => return,
+                }
             }
         });
     }
 
-    fn static_pods_changed(&self, known: &mut HashMap<String, Arc<Pod>>, now: &[Arc<Pod>]) {
+    async fn static_pods_changed(&self, known: &mut HashMap<String, Arc<Pod>>, now: &[Arc<Pod>]) {
         let uids: HashSet<&str> = now.iter().map(|p| types::uid(p)).collect();
         let gone: Vec<_> = known.values().filter(|p| !uids.contains(types::uid(p))).cloned().collect();
         for pod in gone {
@@ -165,38 +190,27 @@ impl Agent {
         }
         for pod in now {
             if known.insert(types::uid(pod).to_owned(), pod.clone()).as_ref() != Some(pod) {
-                self.pod_changed(pod);
+                self.pod_changed(pod).await;
             }
         }
     }
 
     /// Whether the pod goes to a worker. Each pod is asked for once; what runs already is never asked again.
-    fn admit(&self, pod: &Arc<Pod>) -> bool {
-        let uid = types::uid(pod);
-        let mut admission = self.inner.admission.lock();
-        if admission.rejected.contains(uid) {
-            // A refused pod has nothing here; once it is to go, the worker lets it go.
-            return pod.metadata.deletion_timestamp.is_some();
-        }
-        let over =
-            matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
-        if admission.admitted.contains(uid) || over || pod.metadata.deletion_timestamp.is_some() {
-            return true;
+    pub(super) async fn admit(&self, pod: &Arc<Pod>) -> bool {
+        if let Some(settled) = self.settled(pod) {
+            return settled;
         }
         // After a restart, a pod is asked for what it was given, not for what it wished for meanwhile.
         let allocated = self.parts().allocated.applied(pod);
-        let admitted = match self.node() {
-            None => Ok(()),
-            Some(node) => {
-                let others = self.holders(uid);
-                let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
-                admit(&allocated, &others, &node, &self.parts().config.allowed_unsafe_sysctls)
-            }
-        };
-        match admitted {
-            Err(rejection) if !self.has_run(pod) => {
+        let runs = self.has_run(pod).await;
+        let placed = self.place(&allocated, runs).await;
+        let uid = types::uid(pod);
+        let mut admission = self.inner.admission.lock();
+        match placed.and_then(|()| self.fits(&allocated)) {
+            Err(rejection) if !runs => {
                 admission.rejected.insert(uid.to_owned());
                 drop(admission);
+                self.parts().placement.retain(&|holder| holder != uid);
                 self.reject(pod, &rejection);
                 false
             }
@@ -210,8 +224,60 @@ impl Agent {
         }
     }
 
-    fn has_run(&self, pod: &Pod) -> bool {
-        let listed = self.parts().pleg.listing();
+    /// Whether the pod goes to a worker, where that needs no admission.
+    fn settled(&self, pod: &Pod) -> Option<bool> {
+        let admission = self.inner.admission.lock();
+        if admission.rejected.contains(types::uid(pod)) {
+            // A refused pod has nothing here; once it is to go, the worker lets it go.
+            return Some(pod.metadata.deletion_timestamp.is_some());
+        }
+        let goes = admission.admitted.contains(types::uid(pod))
+            || api::pod::is_terminal(pod)
+            || pod.metadata.deletion_timestamp.is_some();
+        goes.then_some(true)
+    }
+
+    /// Gives the pod's containers what is given to one alone.
+    async fn place(&self, pod: &Pod, runs: bool) -> Result<(), Rejection> {
+        sysctl::check(pod, &self.parts().config.allowed_unsafe_sysctls)?;
+        let uid = types::uid(pod).to_owned();
+        let active = |holder: &str| holder == uid || self.may_hold(holder);
+        self.parts().placement.admit(pod, runs, &active).await
+    }
+
+    /// Whether there is room for the pod beside the others, and nothing else speaks against it.
+    fn fits(&self, pod: &Arc<Pod>) -> Result<(), Rejection> {
+        let Some(node) = self.node() else { return Ok(()) };
+        let node = self.parts().placement.raised(pod, &node);
+        let others = self.holders(types::uid(pod));
+        let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
+        admit(pod, &others, &node, &self.parts().config.allowed_unsafe_sysctls)
+    }
+
+    /// Whether the pod with this UID may still hold what was given to it.
+    pub(super) fn may_hold(&self, uid: &str) -> bool {
+        let admission = self.inner.admission.lock();
+        if !admission.complete {
+            // Pods from before a restart have not all been heard of.
+            return true;
+        }
+        let refused = admission.rejected.contains(uid);
+        drop(admission);
+        !refused
+            && match self.workers().view(uid) {
+                Some(view) => view.stage < Stage::Terminated,
+                None => self.parts().pods.by_uid(uid).is_some_and(|pod| !api::pod::is_terminal(&pod)),
+            }
+    }
+
+    /// Whether the pod runs already, from before a restart.
+    async fn has_run(&self, pod: &Pod) -> bool {
+        let pleg = &self.parts().pleg;
+        let listed = match pleg.listing() {
+            Some(listed) => Some(listed),
+            // Shortly after the start. Without an answer, the pod is a new one.
+            None => pleg.list_now().await.ok(),
+        };
         listed.is_some_and(|l| l.get(types::uid(pod)).is_some_and(|p| p.active))
     }
 

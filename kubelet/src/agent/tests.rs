@@ -8,9 +8,11 @@ use super::volumes::PodVolumes;
 use super::*;
 use crate::cgroups;
 use crate::containers::resources::LimitSettings;
+use crate::devices::Devices;
 use crate::dns::DnsSettings;
 use crate::events::testing::Recorded;
 use crate::images::Images;
+use crate::placement::{Alignment, Placement};
 use crate::pod_workers::{Intervals, PodSyncer, Synced};
 use crate::runtime::fake::FakeRuntime;
 use crate::sync::backoff::Backoff;
@@ -85,11 +87,13 @@ impl PodProbes for Unprobed {
     fn cleanup(&self, _: &HashSet<String>) {}
 }
 
+mod devices_given;
 mod kills;
 mod resizes;
 
 struct House {
     agent: Agent,
+    devices: Devices,
     volumes: Arc<Always>,
     probes: Arc<Unprobed>,
     events: Recorded,
@@ -126,6 +130,13 @@ fn house_at(
     let node: Node =
         serde_saphyr::from_str("metadata: {name: n1}\nstatus: {allocatable: {cpu: '1', pods: '9'}}")
             .expect("valid");
+    let devices = Devices::new(crate::devices::Deps {
+        directory: layout.device_plugins_dir(),
+        numa: vec![0, 1],
+        poke: Arc::default(),
+        tasks: tasks.clone(),
+    });
+    let placement = Placement::new(devices.clone(), Alignment::default());
     let environment = Arc::new(Environment {
         objects: objects.clone(),
         volumes: volumes.clone(),
@@ -136,6 +147,7 @@ fn house_at(
         node: Arc::new(RwLock::new(Some(Arc::new(node)))),
         host_ips: RwLock::new(vec!["192.0.2.1".parse().expect("valid")]),
         runtime_classes: None,
+        placement: placement.clone(),
         on_slow_start: OnceLock::new(),
     });
     let limits = LimitSettings {
@@ -172,6 +184,7 @@ fn house_at(
         volumes: volumes.clone(),
         probes: probes.clone(),
         cgroups,
+        placement,
         pleg: Pleg::new(fake.client()),
         network: NetworkFault::default(),
         mirrors: None,
@@ -179,7 +192,7 @@ fn house_at(
         resizes: Conditions::default(),
         manifests: None,
     });
-    House { agent, volumes, probes, events, tasks, root, own }
+    House { devices, agent, volumes, probes, events, tasks, root, own }
 }
 
 impl House {
@@ -331,14 +344,14 @@ async fn refused_pods_fail_and_reach_no_worker() {
     let house = house(&fake);
     let workers = house.agent.start_workers(Intervals::default(), &house.tasks);
     let greedy = pod("  containers: [{name: a, image: 'here:1', resources: {requests: {cpu: 2}}}]\n");
-    house.agent.pod_changed(&greedy);
+    house.agent.pod_changed(&greedy).await;
     assert!(workers.view("u").is_none());
     assert_eq!(house.phase("u"), "Failed OutOfcpu");
     assert!(house.events.lines()[0].starts_with("OutOfcpu: Node didn't have enough resource: cpu"));
     house.agent.pod_removed(&greedy);
     let mut modest = (*pod(ONE)).clone();
     modest.metadata.uid = Some("v".into());
-    house.agent.pod_changed(&Arc::new(modest));
+    house.agent.pod_changed(&Arc::new(modest)).await;
     assert!(workers.view("v").is_some());
     house.tasks.shut_down().await.expect("no failure");
 }

@@ -1,27 +1,13 @@
 //! The file of a record: upstream's checkpoint, so that either kubelet may follow the other on a node.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
 
 use super::PodResources;
-
-/// A record cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    /// The disk refused.
-    #[error("checkpoint file")]
-    Io(#[from] io::Error),
-    /// It is no checkpoint.
-    #[error("checkpoint format")]
-    Format(#[from] serde_json::Error),
-    /// It was written halfway, or by another hand.
-    #[error("checkpoint is corrupted")]
-    Corrupt,
-}
+use crate::checkpoint::{self, Error};
 
 #[derive(Serialize, Deserialize)]
 struct File {
@@ -44,21 +30,9 @@ struct Entry {
     pod_level_resources: Option<ResourceRequirements>,
 }
 
-/// FNV-1a, 32 bits, over the text with its type before it.
-fn checksum(data: &str) -> u64 {
-    let fold = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    let bytes = b"(string)".iter().chain(data.as_bytes());
-    u64::from(bytes.fold(0x811c_9dc5, fold))
-}
-
 /// What the file holds; nothing when there is none.
 pub(super) fn read(path: &Path) -> Result<HashMap<String, PodResources>, Error> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let file: File = serde_json::from_slice(&text)?;
+    let Some(file) = checkpoint::read::<File>(path)? else { return Ok(HashMap::new()) };
     if file.checksum != checksum(&file.data) {
         return Err(Error::Corrupt);
     }
@@ -70,7 +44,11 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, PodResources>, Error> 
     Ok(pods.collect())
 }
 
-/// Replaces the file as a whole. It is not forced to disk: with the machine, everything it tells of has ended too.
+fn checksum(data: &str) -> u64 {
+    checkpoint::checksum(&format!("(string){data}"))
+}
+
+/// Replaces the file as a whole.
 pub(super) fn write(path: &Path, pods: &HashMap<String, PodResources>) -> Result<(), Error> {
     let entries = pods.iter().map(|(uid, kept)| {
         let entry = Entry {
@@ -80,10 +58,7 @@ pub(super) fn write(path: &Path, pods: &HashMap<String, PodResources>) -> Result
         (uid.clone(), entry)
     });
     let data = serde_json::to_string(&Data { entries: entries.collect() })?;
-    let text = serde_json::to_vec(&File { checksum: checksum(&data), data })?;
-    let new = path.with_extension("new");
-    std::fs::write(&new, text)?;
-    Ok(std::fs::rename(new, path)?)
+    checkpoint::write(path, &File { checksum: checksum(&data), data })
 }
 
 #[cfg(test)]

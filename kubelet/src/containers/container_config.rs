@@ -1,5 +1,6 @@
 //! Configuration of one container.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -32,6 +33,10 @@ pub struct ContainerInput<'a> {
     pub mounts: Vec<cri::Mount>,
     /// Devices.
     pub devices: Vec<cri::Device>,
+    /// Annotations that go with its devices.
+    pub annotations: BTreeMap<String, String>,
+    /// Devices by their qualified CDI names.
+    pub cdi_devices: Vec<String>,
     /// Container whose processes this one sees; for ephemeral containers.
     pub target_id: Option<String>,
     /// How limits are enforced.
@@ -60,6 +65,9 @@ pub fn container_config(input: ContainerInput<'_>) -> Result<cri::ContainerConfi
         options.target_id = target;
     }
     let attempt = u32::try_from(input.restart_count).unwrap_or_default();
+    let mut annotations: HashMap<String, String> = input.annotations.into_iter().collect();
+    // The kubelet's own are read back from here, so nobody else's take their place.
+    annotations.extend(labels::container_annotations(pod, container, input.restart_count));
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: container.name.clone(), attempt }),
         image: Some(cri::ImageSpec {
@@ -74,7 +82,8 @@ pub fn container_config(input: ContainerInput<'_>) -> Result<cri::ContainerConfi
         mounts: input.mounts,
         devices: input.devices,
         labels: labels::container_labels(pod, &container.name),
-        annotations: labels::container_annotations(pod, container, input.restart_count),
+        annotations,
+        cdi_devices: input.cdi_devices.into_iter().map(|name| cri::CdiDevice { name }).collect(),
         log_path: container_log_file(&container.name, attempt),
         stdin: container.stdin.unwrap_or_default(),
         stdin_once: container.stdin_once.unwrap_or_default(),
@@ -117,6 +126,8 @@ mod tests {
             args: vec![],
             mounts: vec![],
             devices: vec![],
+            annotations: BTreeMap::from([("vendor/a".to_owned(), "1".to_owned())]),
+            cdi_devices: vec!["vendor/class=1".into()],
             target_id: Some("t".into()),
             limits: &LimitSettings {
                 cpu_cfs_quota: true,
@@ -133,6 +144,8 @@ mod tests {
         assert_eq!(config.image.expect("set").user_specified_image, "busybox");
         assert_eq!((config.working_dir.as_str(), config.tty), ("/w", true));
         assert_eq!(config.annotations["io.kubernetes.container.restartCount"], "3");
+        assert_eq!(config.annotations["vendor/a"], "1");
+        assert_eq!(config.cdi_devices[0].name, "vendor/class=1");
         assert_eq!(config.stop_signal, cri::Signal::Sigusr1 as i32);
         let linux = config.linux.expect("set");
         assert_eq!(linux.resources.expect("set").memory_limit_in_bytes, 1 << 20);

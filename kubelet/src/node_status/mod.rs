@@ -73,6 +73,8 @@ pub struct NodeReporter {
     pub report: Duration,
     /// Register at all, or expect the node to be there.
     pub register: bool,
+    /// What the API's node says of devices is of another life of this node.
+    pub reset_devices: bool,
     /// Told when the facts may have changed.
     pub poke: Arc<Notify>,
     /// The node as the API has it, from a watch.
@@ -112,6 +114,7 @@ impl NodeReporter {
     async fn work(&self) {
         let mut node = self.register_until_done().await;
         let mut reported: Option<Instant> = None;
+        let mut reset = self.reset_devices;
         loop {
             let facts = self.source.facts().await;
             // The watch may lag behind our own write: the newer of the two is the one to build on.
@@ -120,6 +123,9 @@ impl NodeReporter {
                 _ => node.clone(),
             };
             let mut wanted = known.clone();
+            if reset {
+                setters::reset_devices(&mut wanted);
+            }
             let events = setters::set_status(&mut wanted, &facts, Timestamp::now());
             let status = wanted.status.clone().unwrap_or_default();
             let due = reported.is_none_or(|at| at.elapsed() >= self.report);
@@ -128,6 +134,7 @@ impl NodeReporter {
                     Ok(now) => {
                         node = now;
                         reported = Some(Instant::now());
+                        reset = false;
                         self.tell(&events);
                     }
                     Err(error) => {
@@ -244,7 +251,8 @@ fn label_patch(wanted: &Node, existing: &Node) -> Option<Value> {
 }
 
 /// The patch that brings the API's status to `status`. Maps are merged key by key, so what others add survives.
-fn status_patch(status: &NodeStatus) -> Value {
+#[must_use]
+pub fn status_patch(status: &NodeStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     if let Some(Value::Array(addresses)) = value.get_mut("addresses") {
         // Merged by type upstream, though two may have the same: replaced as a whole.
@@ -319,6 +327,7 @@ mod tests {
             update: Duration::from_secs(10),
             report: Duration::from_secs(300),
             register: true,
+            reset_devices: false,
             poke: poke.clone(),
             current: Box::new(|| None),
         }

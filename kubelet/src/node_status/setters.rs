@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proto::cri;
 
 use super::machine::{Machine, kibibytes};
+use crate::devices::{self, Capacity};
 use crate::quantity;
 
 /// The version this kubelet reports.
@@ -64,6 +65,17 @@ pub struct Facts {
     pub faults: Vec<String>,
     /// Attached volumes that pods use.
     pub volumes_in_use: Vec<String>,
+    /// Devices of plugins.
+    pub devices: Capacity,
+}
+
+/// Sets everything of plugins to nothing: the node was made anew, and they have not told of themselves yet.
+pub fn reset_devices(node: &mut Node) {
+    let status = node.status.get_or_insert_default();
+    for list in [&mut status.capacity, &mut status.allocatable] {
+        let extended = list.iter_mut().flatten().filter(|(name, _)| devices::is_extended(name));
+        extended.for_each(|(_, amount)| *amount = Quantity("0".to_owned()));
+    }
 }
 
 /// An event about the node: reason and whether it is a warning, with its message.
@@ -112,11 +124,22 @@ fn set_resources(status: &mut NodeStatus, facts: &Facts) {
         pods = pods.min(facts.machine.cores * i64::from(facts.pods_per_core));
     }
     capacity.insert("pods".to_owned(), Quantity(pods.to_string()));
+    let count = |number: usize| Quantity(number.to_string());
+    for (name, (all, _)) in &facts.devices.resources {
+        capacity.insert(name.clone(), count(*all));
+    }
+    for name in &facts.devices.removed {
+        // Left at nothing, not left out: what is not there may be the cluster's business.
+        capacity.insert(name.clone(), count(0));
+    }
     let capacity = capacity.clone();
     let allocatable = status.allocatable.get_or_insert_default();
     allocatable.retain(|name, _| capacity.contains_key(name));
     for (name, amount) in &capacity {
         allocatable.insert(name.clone(), minus(name, amount, facts.reserved.get(name)));
+    }
+    for (name, (_, healthy)) in &facts.devices.resources {
+        allocatable.insert(name.clone(), count(*healthy));
     }
     let huge: i64 = facts.machine.huge_pages.values().sum();
     if huge > 0
@@ -362,6 +385,29 @@ mod tests {
         assert_eq!(allocatable["memory"].0, format!("{}Ki", (4096 - 100) * 1024));
         assert_eq!(allocatable["ephemeral-storage"].0, (90 << 20).to_string());
         assert_eq!(capacity["pods"].0, "110");
+    }
+
+    #[test]
+    fn devices_are_counted_and_remembered_at_nothing() {
+        let mut node = node("{capacity: {example.com/gone: '4', other.com/kept: '1'}}");
+        let devices = Capacity {
+            resources: [("example.com/dongle".to_owned(), (3, 2)), ("example.com/late".to_owned(), (0, 0))]
+                .into(),
+            removed: ["example.com/gone".to_owned()].into(),
+        };
+        set_status(&mut node, &Facts { devices, ..facts() }, at(0));
+        let shown = |node: &Node, name: &str| {
+            let status = node.status.clone().expect("set");
+            let of = |list: Option<BTreeMap<String, Quantity>>| list.expect("set")[name].0.clone();
+            format!("{} {}", of(status.capacity), of(status.allocatable))
+        };
+        assert_eq!(shown(&node, "example.com/dongle"), "3 2");
+        assert_eq!(shown(&node, "example.com/late"), "0 0");
+        assert_eq!(shown(&node, "example.com/gone"), "0 0");
+        assert_eq!(shown(&node, "other.com/kept"), "1 1");
+        reset_devices(&mut node);
+        assert_eq!(shown(&node, "other.com/kept"), "0 0");
+        assert_eq!(shown(&node, "pods"), "110 110");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What pods need that is no business of the runtime.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,6 +21,10 @@ pub struct ContainerOptions {
     pub mounts: Vec<cri::Mount>,
     /// Devices.
     pub devices: Vec<cri::Device>,
+    /// Annotations that go with its devices.
+    pub annotations: BTreeMap<String, String>,
+    /// Devices by their qualified CDI names.
+    pub cdi_devices: Vec<String>,
 }
 
 /// What pods need that is no business of the runtime. The text of an error goes into the container's status.

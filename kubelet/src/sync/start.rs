@@ -105,7 +105,7 @@ impl PodRuntime {
                     .ok_or_else(|| format!("unable to find target container {target}"))?,
             ),
         };
-        let ContainerOptions { env, mut mounts, devices } =
+        let ContainerOptions { env, mut mounts, devices, annotations, cdi_devices } =
             inner.environment.container(pod, container, place.ips, &volumes).await?;
         mounts.extend(self.termination_log(uid, container).await?);
         tokio::fs::create_dir_all(&logs).await.map_err(|e| {
@@ -125,6 +125,8 @@ impl PodRuntime {
             env,
             mounts,
             devices,
+            annotations,
+            cdi_devices,
             target_id,
             limits: &inner.limits,
             seccomp_root: &inner.seccomp_root,

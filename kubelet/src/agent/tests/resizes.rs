@@ -149,7 +149,7 @@ async fn without_room_a_wish_waits_until_there_is_some() {
     take_in(&story, &small);
     settle(&story, &small).await.expect("synced");
     // The other is held by a worker, as every pod that runs.
-    story.house.agent.pod_changed(&other);
+    story.house.agent.pod_changed(&other).await;
     let wish = sized("u", 2, "600m", "1Mi");
     take_in(&story, &wish);
     assert_eq!(story.resizes("u"), "PodResizePending Deferred");
@@ -240,12 +240,12 @@ async fn a_restart_forgets_no_allocation() {
     };
     let first = house_with(&fake, plain(), Record::open(path.clone()));
     drop(first.agent.start_workers(Intervals::default(), &first.tasks));
-    first.agent.pod_changed(&sized("u", 1, "400m", "1Mi"));
+    first.agent.pod_changed(&sized("u", 1, "400m", "1Mi")).await;
     first.tasks.shut_down().await.expect("no failure");
     // While no kubelet ran, the pod was wished a size that the node does not have.
     let again = house_with(&fake, plain(), Record::open(path.clone()));
     let workers = again.agent.start_workers(Intervals::default(), &again.tasks);
-    again.agent.pod_changed(&sized("u", 2, "7", "1Mi"));
+    again.agent.pod_changed(&sized("u", 2, "7", "1Mi")).await;
     assert!(workers.view("u").is_some(), "it is admitted with what it was given");
     assert!(again.agent.parts().resizes.of("u").is_empty(), "nothing is decided before all pods are known");
     again.agent.inner.admission.lock().complete = true;

@@ -1,0 +1,60 @@
+//! Files that outlive the kubelet: JSON with a checksum, as upstream's, so that either kubelet may follow the other.
+
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk refused.
+    #[error("checkpoint file")]
+    Io(#[from] io::Error),
+    /// It is no checkpoint.
+    #[error("checkpoint format")]
+    Format(#[from] serde_json::Error),
+    /// It was written halfway, or by another hand.
+    #[error("checkpoint is corrupted")]
+    Corrupt,
+    /// It says what cannot be.
+    #[error("{0}")]
+    Nonsense(String),
+}
+
+/// What the file holds; `None` when there is none.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Replaces the file as a whole. It is not forced to disk: with the machine, everything it tells of has ended too.
+pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    std::fs::write(&new, serde_json::to_vec(value)?)?;
+    Ok(std::fs::rename(new, path)?)
+}
+
+/// FNV-1a, 32 bits, of a value as Go's deep printer shows it.
+#[must_use]
+pub fn checksum(shown: &str) -> u64 {
+    let fold = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    u64::from(shown.bytes().fold(0x811c_9dc5, fold))
+}
+
+/// A map as Go's deep printer shows it; keys must come sorted.
+pub fn go_map(entries: impl IntoIterator<Item = (String, String)>) -> String {
+    let entries: Vec<_> = entries.into_iter().map(|(key, value)| format!("{key}:{value}")).collect();
+    format!("map[{}]", entries.join(" "))
+}
+
+/// A list as Go's deep printer shows it; one that was never made is none.
+pub fn go_list(items: Option<Vec<String>>) -> String {
+    items.map_or_else(|| "<nil>".to_owned(), |items| format!("[{}]", items.join(" ")))
+}
