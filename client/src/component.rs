@@ -36,6 +36,7 @@ where
         tokio::select! {
             outcome = &mut work => outcome,
             Err(error) = &mut signals => Err(error.into()),
+            never = crate::observability::upkeep() => match never {},
         }
     });
     match outcome {

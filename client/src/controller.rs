@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::task::JoinSet;
@@ -46,7 +46,7 @@ pub async fn run_workers<F, Fut>(
                 };
                 let Some(key) = key else { return };
                 let span = info_span!("reconcile", controller = name, object = %key);
-                reconcile_one(name, &queue, key, &reconcile).instrument(span).await;
+                reconcile_one(&queue, key, &reconcile).instrument(span).await;
             }
         });
     }
@@ -59,19 +59,12 @@ pub async fn run_workers<F, Fut>(
     }
 }
 
-async fn reconcile_one<F, Fut>(
-    name: &'static str,
-    queue: &WorkQueue<ObjectKey>,
-    key: ObjectKey,
-    reconcile: &F,
-) where
+async fn reconcile_one<F, Fut>(queue: &WorkQueue<ObjectKey>, key: ObjectKey, reconcile: &F)
+where
     F: Fn(ObjectKey) -> Fut,
     Fut: Future<Output = anyhow::Result<Action>> + Send,
 {
-    let started = Instant::now();
     let outcome = AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await;
-    metrics::histogram!("workqueue_work_duration_seconds", "name" => name)
-        .record(started.elapsed().as_secs_f64());
     let outcome = outcome.unwrap_or_else(|panic| Err(anyhow::anyhow!("panicked: {}", panic_text(&*panic))));
     match outcome {
         Ok(Action::Done) => queue.forget(&key),
@@ -124,5 +117,32 @@ mod tests {
         })
         .await;
         assert_eq!(attempts.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_keys_as_there_are_workers_are_worked_on_at_once() {
+        for workers in [1, 3] {
+            let queue = WorkQueue::new("test");
+            for name in ["a", "b", "c", "d", "e"] {
+                queue.add(ObjectKey::new("", name));
+            }
+            let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+            let (done, token) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
+            let (count, peak, stop) = (now.clone(), most.clone(), token.clone());
+            run_workers("test", queue, workers, token, move |_| {
+                let (count, peak, done, stop) = (count.clone(), peak.clone(), done.clone(), stop.clone());
+                async move {
+                    peak.fetch_max(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    count.fetch_sub(1, Ordering::SeqCst);
+                    if done.fetch_add(1, Ordering::SeqCst) == 4 {
+                        stop.cancel();
+                    }
+                    Ok(Action::Done)
+                }
+            })
+            .await;
+            assert_eq!(most.load(Ordering::SeqCst), u32::try_from(workers).expect("a few"));
+        }
     }
 }

@@ -4,20 +4,32 @@
 //! Clocks of different machines are never compared: a lease counts as expired when it has not changed for its
 //! duration by our own clock.
 
+mod lead;
+
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub use lead::Lead;
+
 use crate::{Api, Client, chain};
 
-/// Which lease to hold, as whom, and how patiently.
+/// How long after the end of its lease a leader that still works is called unhealthy.
+const TOLERANCE: Duration = Duration::from_secs(20);
+
+const STATUS: &str = "leader_election_master_status";
+const SLOW_PATH: &str = "leader_election_slowpath_total";
+
+/// Which lease to hold, as whom, and how patiently. Clones stand for the same candidate.
 #[derive(Clone, Debug)]
 pub struct LeaderElection {
     /// Namespace of the Lease.
@@ -32,6 +44,8 @@ pub struct LeaderElection {
     pub renew_deadline: Duration,
     /// Time between tries.
     pub retry_period: Duration,
+    /// When the lease that we hold was last renewed.
+    renewed: Arc<Mutex<Option<Instant>>>,
 }
 
 /// We led, and lost the lease to somebody else or to a server that did not answer in time.
@@ -76,6 +90,7 @@ impl LeaderFlags {
             lease: self.leader_elect_lease_duration,
             renew_deadline: self.leader_elect_renew_deadline,
             retry_period: self.leader_elect_retry_period,
+            renewed: Arc::default(),
         })
     }
 }
@@ -119,36 +134,74 @@ fn identity() -> String {
     format!("{}_{}", host.trim(), uuid::Uuid::new_v4())
 }
 
+/// Says what each metric means.
+pub(crate) fn describe() {
+    metrics::describe_gauge!(
+        STATUS,
+        "1 while this process leads by the lease of that name, 0 while it does not."
+    );
+    metrics::describe_counter!(SLOW_PATH, "Renewals that had to read the lease before.");
+}
+
 impl LeaderElection {
+    /// A health check, by upstream's name `leaderElection`: fails if we lead on although the lease has long expired.
+    pub fn check(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let (renewed, name, patience) = (self.renewed.clone(), self.name.clone(), self.lease + TOLERANCE);
+        move || match *renewed.lock() {
+            Some(at) if at.elapsed() > patience => {
+                Err(format!("failed election to renew leadership on lease {name}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn leads(&self, leads: bool) {
+        metrics::gauge!(STATUS, "name" => self.name.clone()).set(if leads { 1.0 } else { 0.0 });
+        if !leads {
+            *self.renewed.lock() = None;
+        }
+    }
+
     /// Waits to become leader, then runs `work` until the lease is lost, the work ends, or `token` is cancelled.
-    /// The token given to `work` is cancelled when it must stop. On the way out the lease is given back.
+    /// Work that must stop is told so, and dropped when others may lead. Else the lease is given back on the way out.
     ///
     /// # Errors
     /// The lease was lost.
     pub async fn run<F, Fut>(&self, client: Client, token: CancellationToken, work: F) -> Result<(), Lost>
     where
-        F: FnOnce(CancellationToken) -> Fut,
+        F: FnOnce(Lead) -> Fut,
         Fut: Future<Output = ()>,
     {
-        let api: Api<Lease> = Api::namespaced(client, &self.namespace);
+        let api: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
         let mut candidate = Candidate { election: self, api, observed: None };
+        self.leads(false);
         tokio::select! {
             biased;
             () = token.cancelled() => return Ok(()),
             () = candidate.acquire() => {}
         }
+        self.leads(true);
         info!(lease = self.name, identity = self.identity, "became leader");
         let leading = token.child_token();
+        let (lead, over) = Lead::under_lease(client, leading.clone());
         let lost = {
-            let work = work(leading.clone());
+            let work = work(lead);
             tokio::pin!(work);
             tokio::select! {
                 () = &mut work => false,
                 () = token.cancelled() => { work.await; false }
-                () = candidate.keep() => { leading.cancel(); work.await; true }
+                until = candidate.keep() => {
+                    leading.cancel();
+                    if tokio::time::timeout_at(until, work).await.is_err() {
+                        warn!(lease = self.name, "work goes on although the lease has run out, leaving it");
+                    }
+                    true
+                }
             }
         };
+        drop(over);
         leading.cancel();
+        self.leads(false);
         if lost {
             return Err(Lost { name: self.name.clone() });
         }
@@ -177,17 +230,24 @@ impl Candidate<'_> {
         }
     }
 
-    /// Renews until that has failed for too long.
-    async fn keep(&mut self) {
+    /// Renews until that has failed for too long; until when nobody else can have taken the lease.
+    async fn keep(&mut self) -> Instant {
         let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(self.election.retry_period).await;
+            let began = Instant::now();
             let left = self.election.renew_deadline.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, self.try_hold()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return warn!(lease = self.election.name, "lease is held by somebody else"),
+                Ok(Ok(true)) => renewed = began,
+                Ok(Ok(false)) => {
+                    warn!(lease = self.election.name, "lease is held by somebody else");
+                    return began;
+                }
                 Ok(Err(error)) => debug!(error = %chain(&error), "could not renew lease, will retry"),
-                Err(_) => return warn!(lease = self.election.name, "lease could not be renewed in time"),
+                Err(_) => {
+                    warn!(lease = self.election.name, "lease could not be renewed in time");
+                    return renewed + self.election.lease;
+                }
             }
         }
     }
@@ -195,9 +255,15 @@ impl Candidate<'_> {
     /// One try to take or renew the lease; false if somebody else holds it.
     async fn try_hold(&mut self) -> kube::Result<bool> {
         let now = Timestamp::now();
+        if let Some(current) = self.held() {
+            match self.write(current, now).await {
+                Ok(()) => return Ok(true),
+                Err(error) => debug!(error = %chain(&error), "lease is not what it was, reading it"),
+            }
+        }
         let Some(current) = self.api.get_opt(&self.election.name).await? else {
             let created = self.api.create(&PostParams::default(), &self.wanted(None, now)).await?;
-            self.observed = Some((created, Instant::now()));
+            self.holds(created);
             return Ok(true);
         };
         if self.observed.as_ref().is_none_or(|(seen, _)| seen.spec != current.spec) {
@@ -211,10 +277,31 @@ impl Candidate<'_> {
         if !holder.is_empty() && holder != self.election.identity && fresh {
             return Ok(false);
         }
+        if holder == self.election.identity {
+            metrics::counter!(SLOW_PATH, "name" => self.election.name.clone()).increment(1);
+        }
+        self.write(current, now).await?;
+        Ok(true)
+    }
+
+    /// The lease as we last wrote it, if it has not expired since: nobody else should have changed it.
+    fn held(&self) -> Option<Lease> {
+        let (lease, at) = self.observed.as_ref()?;
+        let holder = lease.spec.as_ref()?.holder_identity.as_ref()?;
+        (*holder == self.election.identity && at.elapsed() < self.election.lease).then(|| lease.clone())
+    }
+
+    async fn write(&mut self, current: Lease, now: Timestamp) -> kube::Result<()> {
         let wanted = self.wanted(Some(current), now);
         let updated = self.api.replace(&self.election.name, &PostParams::default(), &wanted).await?;
-        self.observed = Some((updated, Instant::now()));
-        Ok(true)
+        self.holds(updated);
+        Ok(())
+    }
+
+    fn holds(&mut self, lease: Lease) {
+        let now = Instant::now();
+        self.observed = Some((lease, now));
+        *self.election.renewed.lock() = Some(now);
     }
 
     /// The lease as it should be when we hold it.
@@ -266,18 +353,4 @@ impl Candidate<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn go_durations_are_read() {
-        for (text, millis) in
-            [("15s", 15_000), ("1m30s", 90_000), ("500ms", 500), ("1.5h", 5_400_000), ("0", 0)]
-        {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "15", "s", "1d", "1m 30s"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,6 @@
-//! The HTTP endpoints every component has: `/healthz`, `/livez`, `/readyz` and `/metrics`.
+//! The HTTP endpoints every component has: `/healthz`, `/livez`, `/readyz`, each check below them, and `/metrics`.
+
+mod health;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,56 +21,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::observability;
 
+pub use health::Health;
+
 /// At most this many connections at a time.
 const CONNECTIONS: usize = 64;
-
-type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
-
-/// Named checks that decide whether a component is healthy.
-#[derive(Clone, Default)]
-pub struct Health {
-    checks: Arc<Vec<(&'static str, Check)>>,
-}
-
-impl Health {
-    /// A component that is healthy while it runs.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a check. Before the health is shared.
-    #[must_use]
-    pub fn with(
-        self,
-        name: &'static str,
-        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
-    ) -> Self {
-        let mut checks = Arc::into_inner(self.checks).unwrap_or_default();
-        checks.push((name, Box::new(check)));
-        Self { checks: Arc::new(checks) }
-    }
-
-    /// What to answer: 200 and `ok`, or 500 and the checks with their outcome.
-    fn answer(&self, verbose: bool) -> (StatusCode, String) {
-        let mut failed = false;
-        let mut lines = String::from("[+]ping ok\n");
-        for (name, check) in self.checks.iter() {
-            match check() {
-                Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
-                Err(reason) => {
-                    failed = true;
-                    lines.push_str(&format!("[-]{name} failed: {reason}\n"));
-                }
-            }
-        }
-        match (failed, verbose) {
-            (true, _) => (StatusCode::INTERNAL_SERVER_ERROR, lines + "healthz check failed\n"),
-            (false, true) => (StatusCode::OK, lines + "healthz check passed\n"),
-            (false, false) => (StatusCode::OK, "ok".to_owned()),
-        }
-    }
-}
 
 /// Serves the endpoints over plain HTTP until `token` is cancelled.
 ///
@@ -118,30 +74,23 @@ where
     Ok(())
 }
 
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
 fn answer(health: &Health, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let verbose = request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("verbose")));
-    let (status, body) = match request.uri().path() {
-        "/healthz" | "/livez" | "/readyz" => health.answer(verbose),
-        "/metrics" => (StatusCode::OK, observability::metrics_handle().render()),
-        _ => (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+    let path = request.uri().path();
+    let (first, rest) = path.trim_start_matches('/').split_once('/').unzip();
+    let answer = match first.unwrap_or(path.trim_start_matches('/')) {
+        kind @ ("healthz" | "livez" | "readyz") => health.answer(kind, rest, request.uri().query()),
+        "metrics" if rest.is_none() => Some((StatusCode::OK, observability::metrics_handle().render())),
+        _ => None,
     };
+    let (status, body) = answer.unwrap_or_else(|| (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()));
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    let headers = response.headers_mut();
+    let kind = if path == "/metrics" { METRICS } else { PLAIN };
+    headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failed_check_is_named() {
-        let health = Health::new().with("cache", || Ok(())).with("lease", || Err("lost".to_owned()));
-        let (status, body) = health.answer(false);
-        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert!(body.contains("[+]cache ok\n[-]lease failed: lost\n"), "{body}");
-        assert_eq!(Health::new().answer(false), (StatusCode::OK, "ok".to_owned()));
-    }
 }

@@ -1,8 +1,10 @@
 //! A queue of keys to look at, with client-go's promises: a key waits at most once, is never worked on twice at
 //! the same time, and one that is added while it is worked on is handed out once more afterwards.
 
+pub(crate) mod metrics;
+
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use metrics::{Metrics, Running};
 
 const BASE_DELAY: Duration = Duration::from_millis(5);
 const MAX_DELAY: Duration = Duration::from_secs(1000);
@@ -29,12 +33,21 @@ struct Shared<T> {
     name: &'static str,
     state: Mutex<State<T>>,
     wake: Notify,
+    metrics: Metrics,
+}
+
+impl<T: Send> Running for Shared<T> {
+    fn running(&self, now: Instant) -> Vec<Duration> {
+        self.state.lock().processing.values().map(|since| now - *since).collect()
+    }
 }
 
 struct State<T> {
     ready: VecDeque<T>,
-    dirty: HashSet<T>,
-    processing: HashSet<T>,
+    /// Keys to be worked on, and since when.
+    dirty: HashMap<T, Instant>,
+    /// Keys that are worked on, and since when.
+    processing: HashMap<T, Instant>,
     failures: HashMap<T, u32>,
     delayed: BinaryHeap<Reverse<(Instant, u64)>>,
     delayed_keys: HashMap<u64, T>,
@@ -44,14 +57,14 @@ struct State<T> {
     shut_down: bool,
 }
 
-impl<T: Clone + Eq + Hash> WorkQueue<T> {
+impl<T: Clone + Eq + Hash + Send + 'static> WorkQueue<T> {
     /// An empty queue; the name labels its metrics.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            dirty: HashSet::new(),
-            processing: HashSet::new(),
+            dirty: HashMap::new(),
+            processing: HashMap::new(),
             failures: HashMap::new(),
             delayed: BinaryHeap::new(),
             delayed_keys: HashMap::new(),
@@ -59,7 +72,11 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             next_id: 0,
             shut_down: false,
         };
-        Self { shared: Arc::new(Shared { name, state: Mutex::new(state), wake: Notify::new() }) }
+        let metrics = Metrics::new(name);
+        let shared = Arc::new(Shared { name, state: Mutex::new(state), wake: Notify::new(), metrics });
+        let running: Arc<dyn Running> = shared.clone();
+        metrics::register(name, &running);
+        Self { shared }
     }
 
     /// The queue's name.
@@ -71,8 +88,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     /// Adds a key to be worked on now.
     pub fn add(&self, key: T) {
         let mut state = self.shared.state.lock();
-        if state.add(key) {
-            metrics::counter!("workqueue_adds_total", "name" => self.shared.name).increment(1);
+        if state.add(key, Instant::now(), &self.shared.metrics) {
             drop(state);
             self.shared.wake.notify_one();
         }
@@ -111,7 +127,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             *failures += 1;
             delay
         };
-        metrics::counter!("workqueue_retries_total", "name" => self.shared.name).increment(1);
+        self.shared.metrics.retried();
         self.add_after(key, delay);
     }
 
@@ -132,8 +148,9 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             let notified = self.shared.wake.notified();
             let next_due = {
                 let mut state = self.shared.state.lock();
-                state.release_due(Instant::now());
-                if let Some(key) = state.take() {
+                let now = Instant::now();
+                state.release_due(now, &self.shared.metrics);
+                if let Some(key) = state.take(now, &self.shared.metrics) {
                     if !state.ready.is_empty() || !state.delayed.is_empty() {
                         self.shared.wake.notify_one();
                     }
@@ -158,8 +175,10 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     /// Work on the key has ended; if it was added meanwhile it is handed out again.
     pub fn done(&self, key: &T) {
         let mut state = self.shared.state.lock();
-        state.processing.remove(key);
-        if state.dirty.contains(key) {
+        if let Some(since) = state.processing.remove(key) {
+            self.shared.metrics.done(since.elapsed());
+        }
+        if state.dirty.contains_key(key) {
             state.ready.push_back(key.clone());
             drop(state);
             self.shared.wake.notify_one();
@@ -188,23 +207,29 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
 
 impl<T: Clone + Eq + Hash> State<T> {
     /// Marks the key; true if it became ready.
-    fn add(&mut self, key: T) -> bool {
-        if self.shut_down || !self.dirty.insert(key.clone()) || self.processing.contains(&key) {
+    fn add(&mut self, key: T, now: Instant, metrics: &Metrics) -> bool {
+        if self.shut_down || self.dirty.contains_key(&key) {
+            return false;
+        }
+        metrics.added();
+        self.dirty.insert(key.clone(), now);
+        if self.processing.contains_key(&key) {
             return false;
         }
         self.ready.push_back(key);
         true
     }
 
-    fn take(&mut self) -> Option<T> {
+    fn take(&mut self, now: Instant, metrics: &Metrics) -> Option<T> {
         let key = self.ready.pop_front()?;
-        self.dirty.remove(&key);
-        self.processing.insert(key.clone());
+        let since = self.dirty.remove(&key).unwrap_or(now);
+        metrics.taken(now - since);
+        self.processing.insert(key.clone(), now);
         Some(key)
     }
 
     /// Moves the delayed keys whose time has come.
-    fn release_due(&mut self, now: Instant) {
+    fn release_due(&mut self, now: Instant, metrics: &Metrics) {
         while let Some(Reverse((at, id))) = self.delayed.peek().copied() {
             let superseded = !self.delayed_keys.contains_key(&id);
             if at > now && !superseded {
@@ -213,7 +238,7 @@ impl<T: Clone + Eq + Hash> State<T> {
             self.delayed.pop();
             if let Some(key) = self.delayed_keys.remove(&id) {
                 self.due.remove(&key);
-                self.add(key);
+                self.add(key, now, metrics);
             }
         }
     }

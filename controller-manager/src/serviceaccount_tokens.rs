@@ -85,7 +85,7 @@ pub fn start(cx: &Context) {
     let accounts = cx.informer::<ServiceAccount>();
     let only = Selection { fields: Some(format!("type={TYPE}")), ..Default::default() };
     let secrets = cx.informers.informer_selected::<Secret>(only);
-    let queue = WorkQueue::new("serviceaccount_tokens_secret");
+    let queue = WorkQueue::new("serviceaccount_tokens_service");
     let keys = queue.clone();
     secrets.subscribe(move |event| keys.add(meta::key(&event.object().metadata)));
     let (all, keys) = (secrets.clone(), queue.clone());

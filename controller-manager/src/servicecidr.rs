@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Starts the controller.
 pub fn start(cx: &Context) {
     let (ranges, addresses) = (cx.informer::<ServiceCIDR>(), cx.informer::<IPAddress>());
-    let queue = WorkQueue::new("service-cidr-controller");
+    let queue = WorkQueue::new("ipaddresses");
     enqueue_all(&ranges, &queue);
     let (all, keys) = (ranges.clone(), queue.clone());
     ranges.subscribe(move |event| {

@@ -31,7 +31,7 @@ struct Controller {
 /// Starts the controller.
 pub fn start(cx: &Context) {
     let (pods, nodes) = (cx.pods(), cx.informer::<Node>());
-    let queue = WorkQueue::new("noexec_taint");
+    let queue = WorkQueue::new("noexec_taint_pod");
     let keys = queue.clone();
     pods.subscribe(move |event| {
         let matters = match event {

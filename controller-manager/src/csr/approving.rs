@@ -19,7 +19,7 @@ const ANY: (&str, &str) =
 /// Starts the controller.
 pub fn start(cx: &Context) {
     let requests = cx.informer::<CertificateSigningRequest>();
-    let queue = WorkQueue::new("csrapproving");
+    let queue = WorkQueue::new("certificate");
     enqueue_all(&requests, &queue);
     let (client, synced) = (cx.client.clone(), requests.clone());
     let synced = async move { synced.synced().await };

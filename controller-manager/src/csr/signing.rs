@@ -43,7 +43,7 @@ pub fn start(cx: &Context) {
         }
     };
     let requests = cx.informer::<CertificateSigningRequest>();
-    let queue = WorkQueue::new("csrsigning");
+    let queue = WorkQueue::new("certificate");
     enqueue_all(&requests, &queue);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),

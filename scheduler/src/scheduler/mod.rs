@@ -48,15 +48,19 @@ const WRITES: usize = 64;
 pub async fn run(config: Config, client: Client, token: CancellationToken) -> anyhow::Result<()> {
     let tasks = Tasks::child_of(&token);
     if let Some(address) = config.serving {
-        tasks.spawn_critical("serving", |token| serving::serve(address, Health::new(), token));
+        let health = match &config.election {
+            Some(election) => Health::new().with("leaderElection", election.check()),
+            None => Health::new(),
+        };
+        tasks.spawn_critical("serving", |token| serving::serve(address, health, token));
     }
     tasks.spawn_critical("scheduler", |token| async move {
         match config.election.clone() {
             None => lead(config, client, token).await,
             Some(election) => {
                 election
-                    .run(client.clone(), token, |leading| async move {
-                        if let Err(error) = lead(config, client, leading).await {
+                    .run(client, token, |right| async move {
+                        if let Err(error) = lead(config, right.client, right.token).await {
                             warn!(error = %format!("{error:#}"), "scheduling ended");
                         }
                     })
