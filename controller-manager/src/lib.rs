@@ -15,6 +15,7 @@ mod cronjob;
 mod csr;
 mod daemonset;
 mod deployment;
+mod devicetaints;
 mod disruption;
 mod endpoints;
 mod endpointslice;

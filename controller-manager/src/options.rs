@@ -268,6 +268,9 @@ pub struct Concurrency {
     /// How many claims for devices, and pods that name them, are looked at at once.
     #[arg(long = "concurrent-resourceclaim-syncs", default_value_t = 50)]
     pub resource_claims: usize,
+    /// How many pods that use tainted devices are looked at at once.
+    #[arg(long = "concurrent-device-taint-eviction-syncs", default_value_t = 8)]
+    pub device_taints: usize,
     /// How many autoscalers are looked at at once.
     #[arg(long = "concurrent-horizontal-pod-autoscaler-syncs", default_value_t = 5)]
     pub autoscalers: usize,
@@ -301,9 +304,12 @@ pub struct Config {
 impl Flags {
     /// Checks the flags and reads the files they name.
     pub fn into_config(self) -> anyhow::Result<Config> {
-        let controllers = registry::select(&self.controllers).map_err(|name| {
+        let selection = registry::select(&self.controllers).map_err(|name| {
             BadConfiguration(format!("\"{name}\" is not in the list of known controllers (--controllers)"))
         })?;
+        for (controller, why) in &selection.idle {
+            tracing::info!(controller, why, "controller is asked for but does not run");
+        }
         if self.allocate_node_cidrs && self.cluster_cidr.is_empty() {
             return Err(BadConfiguration("--allocate-node-cidrs needs --cluster-cidr".to_owned()).into());
         }
@@ -314,7 +320,7 @@ impl Flags {
             None => None,
         };
         Ok(Config {
-            controllers,
+            controllers: selection.run,
             election: self.leader.election("kube-controller-manager"),
             serve: (self.secure_port != 0).then(|| SocketAddr::new(self.bind_address, self.secure_port)),
             concurrent: self.concurrent.clone(),
@@ -361,6 +367,87 @@ pub mod tests {
         assert_eq!(config.serve.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:10257"));
         assert!(config.controllers.contains(&"bootstrap-signer-controller"));
         assert!(!config.controllers.contains(&"ttl-controller"));
+    }
+
+    /// Every flag of upstream's that says how many workers a controller has.
+    #[test]
+    fn workers_are_counted_for_each_controller() {
+        let number = |concurrent: &Concurrency, flag: &str| {
+            let Concurrency {
+                deployments,
+                replicasets,
+                replication_controllers,
+                statefulsets,
+                daemonsets,
+                jobs,
+                cronjobs,
+                endpoints,
+                service_endpoints,
+                mirroring,
+                gc,
+                namespaces,
+                quotas,
+                service_account_tokens,
+                admission_policies,
+                resource_claims,
+                device_taints,
+                autoscalers,
+                ephemeral_volumes,
+                ttl_after_finished,
+            } = concurrent;
+            *match flag {
+                "concurrent-deployment-syncs" => deployments,
+                "concurrent-replicaset-syncs" => replicasets,
+                "concurrent-rc-syncs" | "concurrent_rc_syncs" => replication_controllers,
+                "concurrent-statefulset-syncs" => statefulsets,
+                "concurrent-daemonset-syncs" => daemonsets,
+                "concurrent-job-syncs" => jobs,
+                "concurrent-cron-job-syncs" => cronjobs,
+                "concurrent-endpoint-syncs" => endpoints,
+                "concurrent-service-endpoint-syncs" => service_endpoints,
+                "mirroring-concurrent-service-endpoint-syncs" => mirroring,
+                "concurrent-gc-syncs" => gc,
+                "concurrent-namespace-syncs" => namespaces,
+                "concurrent-resource-quota-syncs" => quotas,
+                "concurrent-serviceaccount-token-syncs" => service_account_tokens,
+                "concurrent-validating-admission-policy-status-syncs" => admission_policies,
+                "concurrent-resourceclaim-syncs" => resource_claims,
+                "concurrent-device-taint-eviction-syncs" => device_taints,
+                "concurrent-horizontal-pod-autoscaler-syncs" => autoscalers,
+                "concurrent-ephemeralvolume-syncs" => ephemeral_volumes,
+                "concurrent-ttl-after-finished-syncs" => ttl_after_finished,
+                other => panic!("{other}"),
+            }
+        };
+        for (flag, default) in [
+            ("concurrent-deployment-syncs", 5),
+            ("concurrent-replicaset-syncs", 5),
+            ("concurrent-rc-syncs", 5),
+            ("concurrent_rc_syncs", 5),
+            ("concurrent-statefulset-syncs", 5),
+            ("concurrent-daemonset-syncs", 2),
+            ("concurrent-job-syncs", 5),
+            ("concurrent-cron-job-syncs", 5),
+            ("concurrent-endpoint-syncs", 5),
+            ("concurrent-service-endpoint-syncs", 5),
+            ("mirroring-concurrent-service-endpoint-syncs", 5),
+            ("concurrent-gc-syncs", 20),
+            ("concurrent-namespace-syncs", 10),
+            ("concurrent-resource-quota-syncs", 5),
+            ("concurrent-serviceaccount-token-syncs", 5),
+            ("concurrent-validating-admission-policy-status-syncs", 5),
+            ("concurrent-resourceclaim-syncs", 50),
+            ("concurrent-device-taint-eviction-syncs", 8),
+            ("concurrent-horizontal-pod-autoscaler-syncs", 5),
+            ("concurrent-ephemeralvolume-syncs", 5),
+            ("concurrent-ttl-after-finished-syncs", 5),
+        ] {
+            assert_eq!(number(&config(&[]).expect("valid").concurrent, flag), default, "{flag}");
+            let changed = config(&[&format!("--{flag}=77")]).expect("valid");
+            assert_eq!(number(&changed.concurrent, flag), 77, "{flag}");
+        }
+        // A cloud's; there is none.
+        assert!(config(&["--concurrent-service-syncs=3"]).is_ok());
     }
 
     #[test]

@@ -146,12 +146,18 @@ pub static CONTROLLERS: &[Registration] = &[
         account: "persistent-volume-binder",
         start: crate::volumes::local_path::start,
     },
+    entry(
+        "resourceclaim-controller",
+        "resource-claim-controller",
+        "resource-claim-controller",
+        crate::resourceclaim::start,
+    ),
     Registration {
-        name: "resourceclaim-controller",
+        name: "device-taint-eviction-controller",
         alias: None,
         by_default: true,
-        account: "resource-claim-controller",
-        start: crate::resourceclaim::start,
+        account: "device-taint-eviction-controller",
+        start: crate::devicetaints::start,
     },
     entry(
         "legacy-serviceaccount-token-cleaner-controller",
@@ -220,88 +226,156 @@ pub static CONTROLLERS: &[Registration] = &[
     ),
 ];
 
-/// The controllers that a selection means, in starting order. As upstream's IsControllerEnabled: a name that is
-/// given counts more than `*`. The error is a name that no controller has.
-pub fn select(selection: &[String]) -> Result<Vec<&'static str>, String> {
-    let canonical = |name: &str| {
-        CONTROLLERS
-            .iter()
-            .find(|entry| entry.name == name || entry.alias == Some(name))
-            .map(|entry| entry.name)
-    };
-    let mut on = Vec::new();
-    let mut off = Vec::new();
+/// A controller that upstream knows, and that does not run here.
+pub struct Idle {
+    /// The name, as upstream's.
+    pub name: &'static str,
+    /// The name that older releases knew it by.
+    pub alias: Option<&'static str>,
+    /// Why it does not run.
+    pub why: &'static str,
+}
+
+const fn idle(name: &'static str, alias: Option<&'static str>, why: &'static str) -> Idle {
+    Idle { name, alias, why }
+}
+
+const CLOUD: &str = "there is no cloud provider";
+
+/// All of those; most need an API that v1.36 does not serve by default.
+pub static IDLE: &[Idle] = &[
+    idle("cloud-node-lifecycle-controller", Some("cloud-node-lifecycle"), CLOUD),
+    idle("node-route-controller", Some("route"), CLOUD),
+    idle("service-lb-controller", Some("service"), CLOUD),
+    idle(
+        "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+        None,
+        "feature gate ClusterTrustBundle is off",
+    ),
+    idle("podcertificaterequest-cleaner-controller", None, "feature gate PodCertificateRequest is off"),
+    idle("podgroup-protection-controller", None, "feature gate GenericWorkload is off"),
+    idle("resourcepoolstatusrequest-controller", None, "feature gate DRAResourcePoolStatus is off"),
+    idle(
+        "storageversion-garbage-collector-controller",
+        Some("storage-version-gc"),
+        "feature gate StorageVersionAPI is off",
+    ),
+    idle("storage-version-migrator-controller", Some("svm"), "feature gate StorageVersionMigrator is off"),
+    // Off unless asked for in upstream too, and of use only where nodes run SELinux.
+    idle("selinux-warning-controller", None, "SELinux labels of volumes are not compared"),
+    // Known to distributions that sign certificates of Services.
+    idle(
+        "service-ca-certificate-publisher-controller",
+        Some("service-ca-cert-publisher"),
+        "certificates of Services are not signed",
+    ),
+];
+
+/// What a selection means.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The controllers to run, in starting order.
+    pub run: Vec<&'static str>,
+    /// Those that were asked for by name and do not run, with the reason.
+    pub idle: Vec<(&'static str, &'static str)>,
+}
+
+/// Understands a selection. As upstream's IsControllerEnabled: what is said first about a name counts, and counts more
+/// than `*`. The error is a name that no controller has.
+pub fn select(selection: &[String]) -> Result<Selection, String> {
+    let mut said = Vec::new();
     let mut star = false;
     for item in selection.iter().map(|item| item.trim()).filter(|item| !item.is_empty()) {
         if item == "*" {
             star = true;
             continue;
         }
-        let (list, name) = match item.strip_prefix('-') {
-            Some(name) => (&mut off, name),
-            None => (&mut on, item),
-        };
-        match canonical(name) {
-            Some(name) => list.push(name),
-            None if UPSTREAM_ONLY.contains(&name) => {}
-            None => return Err(name.to_owned()),
-        }
+        let name = item.strip_prefix('-').unwrap_or(item);
+        said.push((canonical(name).ok_or_else(|| name.to_owned())?, name == item));
     }
-    let chosen = |entry: &&Registration| {
-        on.contains(&entry.name) || (star && entry.by_default && !off.contains(&entry.name))
-    };
-    Ok(CONTROLLERS.iter().filter(chosen).map(|entry| entry.name).collect())
+    let about = |name: &str| said.iter().find(|(held, _)| *held == name).map(|(_, on)| *on);
+    let chosen = |entry: &&Registration| about(entry.name).unwrap_or(star && entry.by_default);
+    let asked = |entry: &&Idle| about(entry.name).unwrap_or(false);
+    Ok(Selection {
+        run: CONTROLLERS.iter().filter(chosen).map(|entry| entry.name).collect(),
+        idle: IDLE.iter().filter(asked).map(|entry| (entry.name, entry.why)).collect(),
+    })
 }
 
-/// Names that upstream knows and that name nothing here; a selection may mention them.
-const UPSTREAM_ONLY: &[&str] = &[
-    "cloud-node-lifecycle",
-    "cloud-node-lifecycle-controller",
-    "device-taint-eviction-controller",
-    "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-    "node-route-controller",
-    "podcertificaterequest-cleaner-controller",
-    "podgroup-protection-controller",
-    "resourcepoolstatusrequest-controller",
-    "route",
-    "selinux-warning-controller",
-    "service",
-    "service-ca-certificate-publisher-controller",
-    "service-ca-cert-publisher",
-    "service-lb-controller",
-    "storage-version-gc",
-    "storage-version-migrator-controller",
-    "storageversion-garbage-collector-controller",
-];
+/// The present name of a controller.
+fn canonical(name: &str) -> Option<&'static str> {
+    let run = CONTROLLERS.iter().map(|entry| (entry.name, entry.alias));
+    let idle = IDLE.iter().map(|entry| (entry.name, entry.alias));
+    run.chain(idle).find(|(held, alias)| *held == name || *alias == Some(name)).map(|(held, _)| held)
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn chosen(selection: &str) -> Result<Vec<&'static str>, String> {
+    fn chosen(selection: &str) -> Result<Selection, String> {
         select(&selection.split(',').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    fn run(selection: &str) -> Vec<&'static str> {
+        chosen(selection).expect("the names are known").run
     }
 
     #[test]
     fn selection() {
-        assert_eq!(chosen("replicaset").expect("known"), ["replicaset-controller"]);
-        assert_eq!(chosen("replicaset-controller,-deployment").expect("known"), ["replicaset-controller"]);
-        let all = chosen("*").expect("known").len();
+        assert_eq!(run("replicaset"), ["replicaset-controller"]);
+        assert_eq!(run("replicaset-controller,-deployment"), ["replicaset-controller"]);
+        let all = run("*").len();
         assert_eq!(all, CONTROLLERS.iter().filter(|entry| entry.by_default).count());
-        assert_eq!(chosen("*,-deployment").expect("known").len(), all - 1);
-        assert_eq!(chosen("*,-deployment,deployment").expect("known").len(), all);
-        assert_eq!(chosen("*,-route").expect("upstream knows it").len(), all);
-        assert_eq!(chosen("nope"), Err("nope".to_owned()));
-        assert_eq!(chosen("").expect("nothing"), Vec::<&str>::new());
+        assert_eq!(run("*,-deployment").len(), all - 1);
+        assert_eq!(run("*,-deployment,deployment").len(), all - 1, "what is said first counts");
+        assert_eq!(run("deployment,-deployment,*").len(), all);
+        assert_eq!(run("*,bootstrapsigner").len(), all + 1);
     }
 
     #[test]
-    fn no_name_is_used_twice() {
+    fn names_of_upstream_are_known_and_others_refused() {
+        assert_eq!(chosen("nope"), Err("nope".to_owned()));
+        assert_eq!(chosen("-nope"), Err("nope".to_owned()));
+        assert_eq!(chosen(""), Ok(Selection::default()));
+        assert_eq!(chosen("*,-route").expect("known").idle, []);
+        let asked = chosen("svm,resource-claim-controller,-route").expect("known");
+        assert_eq!(asked.run, ["resourceclaim-controller"]);
+        assert_eq!(
+            asked.idle,
+            [("storage-version-migrator-controller", "feature gate StorageVersionMigrator is off")]
+        );
+    }
+
+    /// Upstream's names of v1.36 (`cmd/kube-controller-manager/names`, and the three that a cloud provides).
+    const UPSTREAM: &str = "serviceaccount-token endpoints endpointslice endpointslice-mirroring replicationcontroller \
+        pod-garbage-collector resourcequota namespace serviceaccount garbage-collector daemonset job deployment \
+        replicaset horizontal-pod-autoscaler disruption statefulset cronjob certificatesigningrequest-signing \
+        certificatesigningrequest-approving certificatesigningrequest-cleaner podcertificaterequest-cleaner ttl \
+        bootstrap-signer token-cleaner node-ipam node-lifecycle taint-eviction device-taint-eviction \
+        persistentvolume-binder persistentvolume-attach-detach persistentvolume-expander clusterrole-aggregation \
+        persistentvolumeclaim-protection persistentvolume-protection podgroup-protection ttl-after-finished \
+        root-ca-certificate-publisher service-ca-certificate-publisher \
+        kube-apiserver-serving-clustertrustbundle-publisher ephemeral-volume storageversion-garbage-collector \
+        resourceclaim resourcepoolstatusrequest legacy-serviceaccount-token-cleaner validatingadmissionpolicy-status \
+        volumeattributesclass-protection service-cidr storage-version-migrator selinux-warning \
+        service-lb node-route cloud-node-lifecycle";
+
+    #[test]
+    fn every_name_of_upstream_is_here_once() {
+        let mut wanted: Vec<_> =
+            UPSTREAM.split_whitespace().map(|short| format!("{short}-controller")).collect();
+        wanted.push("local-path-provisioner-controller".to_owned());
+        wanted.sort_unstable();
         let mut names: Vec<_> =
-            CONTROLLERS.iter().flat_map(|e| std::iter::once(e.name).chain(e.alias)).collect();
+            CONTROLLERS.iter().map(|e| e.name).chain(IDLE.iter().map(|e| e.name)).collect();
         names.sort_unstable();
-        let count = names.len();
-        names.dedup();
-        assert_eq!(names.len(), count);
+        assert_eq!(names, wanted);
+        let aliases = CONTROLLERS.iter().filter_map(|e| e.alias).chain(IDLE.iter().filter_map(|e| e.alias));
+        let mut all: Vec<_> = names.iter().copied().chain(aliases).collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count, "no name or alias is used twice");
     }
 }

@@ -1,10 +1,12 @@
 //! EndpointSlices: where the pods of a Service are, in pieces of bounded size.
 //!
-//! `endpoints.rs` turns pods into endpoints, `plan.rs` distributes them over slices. As upstream's
-//! k8s.io/endpointslice and pkg/controller/endpointslice.
+//! `endpoints.rs` turns pods into endpoints, `plan.rs` distributes them over slices, `topology.rs` says which zones each
+//! is for, and `hints.rs` remembers that. As upstream's k8s.io/endpointslice and pkg/controller/endpointslice.
 
 mod endpoints;
+mod hints;
 mod plan;
+mod topology;
 
 use crate::common::errors::{self, IgnoreGone};
 use crate::common::{meta, services, written::Written};
@@ -14,6 +16,7 @@ use client::controller::Action;
 use client::events::{EventRecorder, EventType};
 use client::kube::api::{DeleteParams, PostParams, Preconditions};
 use client::{Api, Client, Event, Informer, ObjectKey, WorkQueue, kube};
+use hints::Hints;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -38,6 +41,7 @@ struct Controller {
     recorder: EventRecorder,
     written: Written,
     triggers: services::TriggerTimes,
+    hints: Arc<Hints>,
     max_endpoints: usize,
 }
 
@@ -72,11 +76,14 @@ pub fn start(cx: &Context) {
     services::enqueue_for_pods(&pods, &services, &queue, cx.config.flags.endpointslice_updates_batch_period);
     enqueue_for_slices(&slices, &queue);
     enqueue_for_nodes(&nodes, &pods, &services, &queue);
+    let hints = Arc::new(Hints::new(nodes.clone()));
+    hints.enqueue_overloaded(&queue);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
         recorder: cx.recorder("endpoint-slice-controller"),
         written: Written::new().follow(&slices),
         triggers: services::TriggerTimes::default(),
+        hints,
         max_endpoints: cx.config.flags.max_endpoints_per_slice.max(1),
         services: services.clone(),
         pods: pods.clone(),
@@ -137,6 +144,7 @@ impl Controller {
         let Some(service) = self.services.store().get(&key) else {
             self.written.forget(&key);
             self.triggers.forget(&key);
+            self.hints.forget(&key);
             return Ok(Action::Done);
         };
         let Some(selector) = services::selector(&service).filter(|_| !services::is_external_name(&service))
@@ -151,8 +159,14 @@ impl Controller {
         let trigger = self.triggers.observe(&key, &service, &pods);
         let node = |name: &str| self.nodes.store().get(&ObjectKey::new("", name));
         let existing = managed(&self.slices, &key, CONTROLLER);
-        let plan = plan::plan(&service, &pods, node, &existing, self.max_endpoints);
-        if let Err(error) = self.apply(&key, &service, plan, trigger).await {
+        let zones = topology::is_wanted(&service).then(|| self.hints.zones());
+        let plan = plan::plan(&service, &pods, node, &existing, self.max_endpoints, zones.as_deref());
+        let said = self.hints.observe(&key, &endpoints::address_types(&service), &plan.topology);
+        let applied = self.apply(&key, &service, plan, trigger).await;
+        for hints::Said { kind, reason, message } in said {
+            self.recorder.object_event(&*service, kind, reason, message);
+        }
+        if let Err(error) = applied {
             let message =
                 format!("Error updating Endpoint Slices for Service {key}: {}", errors::message(&error));
             self.recorder.object_event(

@@ -1,11 +1,12 @@
 //! Distributes endpoints over slices, touching as few slices as possible.
 
+use super::topology::{self, Counts, Slices, Zones};
 use super::{CONTROLLER, MANAGED_BY, SERVICE_NAME, endpoints};
 use crate::common::{meta, pods, services};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What to write.
@@ -17,6 +18,9 @@ pub struct Plan {
     pub update: Vec<EndpointSlice>,
     /// Slices that nothing needs.
     pub delete: Vec<EndpointSlice>,
+    /// By type of addresses: how many endpoints each zone has by its hints, or why there are none. Empty unless the
+    /// Service asks for hints by topology.
+    pub topology: BTreeMap<&'static str, Result<Counts, String>>,
 }
 
 /// Ports in an order of their own: slices are grouped by them.
@@ -46,23 +50,42 @@ fn identity(endpoint: &Endpoint) -> (Vec<String>, String, String) {
     (addresses, endpoint.hostname.clone().unwrap_or_default(), uid)
 }
 
-/// Compares what is there with what should be.
+/// Compares what is there with what should be. `zones` are given if hints are wanted by topology.
 pub fn plan(
     service: &Service,
     pods: &[Arc<Pod>],
     node: impl Fn(&str) -> Option<Arc<Node>>,
     existing: &[Arc<EndpointSlice>],
     max_endpoints: usize,
+    zones: Option<&Zones>,
 ) -> Plan {
     let types = endpoints::address_types(service);
     let mut plan = Plan::default();
     for address_type in &types {
         let existing: Vec<_> = existing.iter().filter(|slice| slice.address_type == *address_type).collect();
-        plan_type(service, pods, &node, &existing, max_endpoints, address_type, &mut plan);
+        let desired = desired(service, pods, &node, address_type, zones.is_some());
+        let mut part = plan_type(service, desired, &existing, max_endpoints, address_type, zones.is_some());
+        if let Some(zones) = zones {
+            let unchanged = unchanged(&existing, &part);
+            let slices = Slices { create: &mut part.create, update: &mut part.update, unchanged };
+            plan.topology.insert(*address_type, topology::add_hints(zones, slices));
+        }
+        reuse(service, &mut part.create, &mut part.update, &mut part.delete);
+        plan.create.extend(part.create);
+        plan.update.extend(part.update);
+        plan.delete.extend(part.delete);
     }
     let foreign = existing.iter().filter(|slice| !types.contains(&slice.address_type.as_str()));
     plan.delete.extend(foreign.map(|slice| EndpointSlice::clone(slice)));
     plan
+}
+
+/// The slices that a plan leaves alone.
+fn unchanged(existing: &[&Arc<EndpointSlice>], plan: &Plan) -> Vec<EndpointSlice> {
+    let touched: BTreeSet<_> =
+        plan.update.iter().chain(&plan.delete).map(|slice| meta::name(&slice.metadata)).collect();
+    let rest = existing.iter().filter(|slice| !touched.contains(meta::name(&slice.metadata)));
+    rest.map(|slice| EndpointSlice::clone(slice)).collect()
 }
 
 /// Endpoints in the order of their pods, by their ports.
@@ -73,6 +96,7 @@ fn desired(
     pods: &[Arc<Pod>],
     node: &impl Fn(&str) -> Option<Arc<Node>>,
     address_type: &str,
+    by_topology: bool,
 ) -> Desired {
     let mut desired = Desired::new();
     for pod in pods.iter().filter(|pod| services::belongs(pod, true)) {
@@ -85,18 +109,23 @@ fn desired(
         }
         list.extend(endpoints::endpoint(pod, node.as_deref(), service, address_type));
     }
+    if by_topology {
+        // Hints come last and do not make an endpoint another one.
+        for (_, list) in desired.values_mut() {
+            list.iter_mut().for_each(|endpoint| endpoint.hints = None);
+        }
+    }
     desired
 }
 
 fn plan_type(
     service: &Service,
-    pods: &[Arc<Pod>],
-    node: &impl Fn(&str) -> Option<Arc<Node>>,
+    desired: Desired,
     existing: &[&Arc<EndpointSlice>],
     max_endpoints: usize,
     address_type: &str,
-    plan: &mut Plan,
-) {
+    by_topology: bool,
+) -> Plan {
     let (mut create, mut update, mut delete) = (Vec::new(), Vec::new(), Vec::new());
     let mut by_ports: BTreeMap<PortKey, Vec<EndpointSlice>> = BTreeMap::new();
     for slice in existing {
@@ -107,10 +136,10 @@ fn plan_type(
             delete.push(EndpointSlice::clone(slice));
         }
     }
-    for (key, (ports, endpoints)) in desired(service, pods, node, address_type) {
+    for (key, (ports, endpoints)) in desired {
         let slices = by_ports.remove(&key).unwrap_or_default();
         let empty = || new_slice(service, address_type, ports.clone());
-        let (made, changed, gone) = fill(service, slices, endpoints, max_endpoints, empty);
+        let (made, changed, gone) = fill(service, slices, endpoints, max_endpoints, by_topology, empty);
         create.extend(made);
         update.extend(changed);
         delete.extend(gone);
@@ -127,10 +156,7 @@ fn plan_type(
             create.push(placeholder);
         }
     }
-    reuse(service, &mut create, &mut update, &mut delete);
-    plan.create.extend(create);
-    plan.update.extend(update);
-    plan.delete.extend(delete);
+    Plan { create, update, delete, ..Plan::default() }
 }
 
 /// A slice that would be deleted is better overwritten by one that would be created.
@@ -158,6 +184,7 @@ fn fill(
     slices: Vec<EndpointSlice>,
     desired: Vec<Endpoint>,
     max: usize,
+    by_topology: bool,
     empty: impl Fn() -> EndpointSlice,
 ) -> (Vec<EndpointSlice>, Vec<EndpointSlice>, Vec<EndpointSlice>) {
     let mut left: VecDeque<Endpoint> = VecDeque::new();
@@ -173,8 +200,8 @@ fn fill(
     for mut slice in slices {
         let before = slice.endpoints.take().unwrap_or_default();
         let kept: Vec<_> = before.iter().filter_map(|endpoint| wanted.remove(&identity(endpoint))).collect();
-        let same =
-            kept.len() == before.len() && kept.iter().zip(&before).all(|(new, old)| looks_same(new, old));
+        let same = kept.len() == before.len()
+            && kept.iter().zip(&before).all(|(new, old)| looks_same(new, old, by_topology));
         let relabelled = labels(service);
         let labels_same = slice.metadata.labels.as_ref() == Some(&relabelled);
         if !same && kept.is_empty() {
@@ -224,7 +251,8 @@ fn best_fit(slices: &[EndpointSlice], more: usize, max: usize) -> Option<usize> 
     fitting.max_by_key(|(_, slice)| count(slice)).map(|(index, _)| index)
 }
 
-fn looks_same(new: &Endpoint, old: &Endpoint) -> bool {
+/// Hints by topology are no part of an endpoint: they depend on all others.
+fn looks_same(new: &Endpoint, old: &Endpoint, by_topology: bool) -> bool {
     let conditions = |endpoint: &Endpoint| endpoint.conditions.clone().unwrap_or_default();
     let target = |endpoint: &Endpoint| {
         let mut target = endpoint.target_ref.clone()?;
@@ -233,7 +261,7 @@ fn looks_same(new: &Endpoint, old: &Endpoint) -> bool {
     };
     new.node_name == old.node_name
         && new.zone == old.zone
-        && new.hints == old.hints
+        && (by_topology || new.hints == old.hints)
         && conditions(new) == conditions(old)
         && target(new) == target(old)
 }
@@ -313,7 +341,7 @@ mod tests {
     }
 
     fn planned(service: &Service, pods: &[Arc<Pod>], existing: &[Arc<EndpointSlice>]) -> Plan {
-        plan(service, pods, |_| Some(Arc::new(Node::default())), existing, 100)
+        plan(service, pods, |_| Some(Arc::new(Node::default())), existing, 100, None)
     }
 
     /// Applies a plan to a model of the store.

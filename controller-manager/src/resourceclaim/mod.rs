@@ -1,7 +1,7 @@
 //! Claims for devices: made from templates for the pods that name them, and freed when nobody uses them.
 //! As upstream's pkg/controller/resourceclaim, without the claims of pod groups, which upstream has behind a gate.
 
-mod plan;
+pub(crate) mod plan;
 
 use crate::common::errors::{self, IgnoreGone};
 use crate::common::refs::CONTROLLER_INDEX;

@@ -1,6 +1,6 @@
 //! What goes wrong in a network, and how long things take, as a seed has it.
 
-use super::store::Refused;
+use super::store::{Change, Refused};
 use http::Method;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -40,5 +40,23 @@ impl Faults {
         let broken = (500, "InternalError", "something broke".to_owned());
         let changes = *method == Method::PUT || *method == Method::PATCH;
         Some(if changes && self.happens(0.5) { conflict } else { broken })
+    }
+
+    /// Changes as they arrive: some twice, and those of different objects in another order. The last stays the last, as
+    /// it says from where to go on.
+    pub fn delivered(&self, changes: &[Change]) -> Vec<Change> {
+        let mut order: Vec<Change> = Vec::new();
+        for change in changes {
+            order.push(change.clone());
+            if self.happens(0.1) {
+                order.push(change.clone());
+            }
+        }
+        for at in (1..order.len().saturating_sub(1)).rev() {
+            if order[at].key != order[at - 1].key && self.happens(0.3) {
+                order.swap(at, at - 1);
+            }
+        }
+        order
     }
 }

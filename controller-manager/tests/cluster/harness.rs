@@ -8,20 +8,21 @@ use client::Client;
 use controller_manager::Flags;
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A cluster with nodes.
 pub struct Cluster {
-    /// The client that the controllers use.
-    pub client: Client,
     /// What the API server has.
     pub store: Store,
     /// The writes that were made.
     pub writes: Log,
     /// Ends the controllers.
     pub token: CancellationToken,
-    running: JoinHandle<()>,
+    /// Whether the controllers reach the API server.
+    pub network: watch::Sender<bool>,
+    running: Process,
     node: JoinHandle<()>,
 }
 
@@ -35,6 +36,7 @@ pub fn key(group_version: &str, plural: &str, name: &str) -> Key {
             | "persistentvolumes"
             | "storageclasses"
             | "volumeattachments"
+            | "resourceslices"
     );
     let namespace = if namespaced { "default" } else { "" };
     (group_version.to_owned(), plural.to_owned(), namespace.to_owned(), name.to_owned())
@@ -49,7 +51,8 @@ impl Cluster {
     /// Starts with nodes that take their time, and a network in which things go wrong as the seed has it.
     pub fn start_with(flags: &'static [&'static str], nodes: Vec<&'static str>, seed: Option<u64>) -> Self {
         let store = Store::new();
-        let (client, writes) = server::connect(&store, seed.map(Faults::new));
+        let network = watch::Sender::new(true);
+        let (client, writes) = server::connect(&store, seed.map(Faults::new), network.subscribe());
         for name in &nodes {
             let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "labels": {} } });
             store.create(key("v1", "nodes", name), node).expect("a node");
@@ -59,8 +62,8 @@ impl Cluster {
             .expect("a namespace");
         let node = tokio::spawn(run_node(store.clone(), nodes, seed.map(Faults::new)));
         let token = CancellationToken::new();
-        let running = tokio::spawn(run(client.clone(), flags, token.clone()));
-        Self { client, store, writes, token, running, node }
+        let running = tokio::spawn(run(client, flags, token.clone()));
+        Self { store, writes, token, network, running, node }
     }
 
     /// Creates an object as a user would.
@@ -119,27 +122,47 @@ impl Cluster {
         panic!("writes go on: {last:?}");
     }
 
+    /// Another process of controllers beside, with a network that works; and the log of its writes.
+    pub fn another(&self, flags: &'static [&'static str], token: &CancellationToken) -> (Process, Log) {
+        let (client, writes) = server::connect(&self.store, None, watch::Sender::new(true).subscribe());
+        (tokio::spawn(run(client, flags, token.clone())), writes)
+    }
+
     /// Stops in good order.
     pub async fn stop(self) {
         self.token.cancel();
-        self.running.await.expect("it stops in good order");
+        self.running.await.expect("it does not panic").expect("no controller fails");
         self.node.abort();
+    }
+
+    /// Waits until the controllers end by themselves, and ends the nodes; what the controllers ended with.
+    pub async fn ended(self) -> anyhow::Result<()> {
+        let outcome = self.running.await.expect("it does not panic");
+        self.node.abort();
+        outcome
     }
 }
 
+/// A process of controllers.
+pub type Process = JoinHandle<anyhow::Result<()>>;
+
 /// Runs the controllers.
-pub async fn run(client: Client, flags: &'static [&'static str], token: CancellationToken) {
-    let usual = ["kube-controller-manager", "--secure-port=0"];
+async fn run(client: Client, flags: &'static [&'static str], token: CancellationToken) -> anyhow::Result<()> {
+    let usual = ["kube-controller-manager"];
+    let served = flags.iter().any(|flag| flag.starts_with("--secure-port="));
+    let silent = (!served).then_some(&"--secure-port=0");
     let alone = (!flags.contains(&"--leader-elect=true")).then_some(&"--leader-elect=false");
-    let flags = Flags::try_parse_from(usual.iter().chain(alone).chain(flags)).expect("flags are valid");
+    let flags =
+        Flags::try_parse_from(usual.iter().chain(silent).chain(alone).chain(flags)).expect("flags are valid");
     let mut config = flags.into_config().expect("configuration is valid");
     if config.flags.use_service_account_credentials {
         config.anonymous = Some(client.clone());
     }
-    controller_manager::run(config, client, token).await.expect("no controller fails");
+    controller_manager::run(config, client, token).await
 }
 
-/// Runs every pod: binds it, makes it ready with an address, and ends it when it is deleted. Pods of jobs succeed.
+/// Runs every pod: binds it, makes it ready with an address, and ends it when it is deleted. Pods of jobs succeed, but
+/// for some of the image `flaky`.
 /// A slow one takes its time about every step.
 pub async fn run_node(store: Store, nodes: Vec<&'static str>, slow: Option<Faults>) {
     let mut head = store.head();
@@ -171,7 +194,13 @@ pub async fn run_node(store: Store, nodes: Vec<&'static str>, slow: Option<Fault
             } else if phase == "Pending" && there {
                 address += 1;
                 let job = text(&pod, "/metadata/ownerReferences/0/kind") == "Job";
-                let status = if job {
+                let flaky = text(&pod, "/spec/containers/0/image") == "flaky";
+                let status = if job && flaky && slow.as_ref().is_some_and(|slow| slow.happens(0.4)) {
+                    // Long ago, so that nobody waits before the next try.
+                    let ended =
+                        json!({ "terminated": { "exitCode": 1, "finishedAt": "2026-01-01T00:00:00Z" } });
+                    json!({ "phase": "Failed", "containerStatuses": [{ "name": "c", "state": ended }] })
+                } else if job {
                     json!({ "phase": "Succeeded" })
                 } else {
                     json!({

@@ -7,12 +7,15 @@ mod autoscaling;
 mod devices;
 mod faults;
 mod harness;
+mod health;
+mod lead;
 mod model;
 mod server;
 mod store;
 mod volumes;
+mod workloads;
 
-use harness::{Cluster, key, run};
+use harness::{Cluster, key};
 use serde_json::{Value, json};
 use store::text;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,98 @@ fn deployment(replicas: i32) -> Value {
             "revisionHistoryLimit": 10,
         },
     })
+}
+
+/// One of each kind that controllers look after, beside each other.
+fn everything(cluster: &Cluster) {
+    let labelled = |name: &str| {
+        json!({ "metadata": { "labels": { "app": name } },
+                "spec": { "containers": [{ "name": "c", "image": "one" }], "restartPolicy": "Always" } })
+    };
+    let of = |name: &str| json!({ "matchLabels": { "app": name } });
+    let once = json!({ "metadata": { "labels": { "app": "once" } },
+                       "spec": { "containers": [{ "name": "c", "image": "one" }], "restartPolicy": "Never" } });
+    cluster.create("apps/v1", "deployments", deployment(3));
+    let all = [
+        (
+            "apps/v1",
+            "statefulsets",
+            "StatefulSet",
+            "db",
+            json!({
+                "replicas": 2, "serviceName": "db", "selector": of("db"), "template": labelled("db"),
+                "podManagementPolicy": "OrderedReady", "revisionHistoryLimit": 10,
+                "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } },
+            }),
+        ),
+        (
+            "apps/v1",
+            "daemonsets",
+            "DaemonSet",
+            "agent",
+            json!({
+                "selector": of("agent"), "template": labelled("agent"), "revisionHistoryLimit": 10,
+                "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1, "maxSurge": 0 } },
+            }),
+        ),
+        (
+            "v1",
+            "replicationcontrollers",
+            "ReplicationController",
+            "rc",
+            json!({
+                "replicas": 2, "selector": { "app": "rc" }, "template": labelled("rc"),
+            }),
+        ),
+        (
+            "batch/v1",
+            "jobs",
+            "Job",
+            "once",
+            json!({
+                "completions": 3, "parallelism": 3, "backoffLimit": 6, "completionMode": "Indexed",
+                "suspend": false, "podReplacementPolicy": "TerminatingOrFailed",
+                "selector": of("once"), "template": once.clone(),
+            }),
+        ),
+        (
+            "batch/v1",
+            "cronjobs",
+            "CronJob",
+            "nightly",
+            json!({
+                "schedule": "0 3 * * *", "suspend": true, "concurrencyPolicy": "Allow",
+                "jobTemplate": { "spec": { "template": once } },
+            }),
+        ),
+        (
+            "v1",
+            "services",
+            "Service",
+            "web",
+            json!({
+                "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"], "selector": { "app": "web" },
+                "ports": [{ "port": 80, "protocol": "TCP" }],
+            }),
+        ),
+        (
+            "policy/v1",
+            "poddisruptionbudgets",
+            "PodDisruptionBudget",
+            "web",
+            json!({
+                "maxUnavailable": 1, "selector": of("web"),
+            }),
+        ),
+        ("v1", "resourcequotas", "ResourceQuota", "limits", json!({ "hard": { "pods": "50" } })),
+    ];
+    for (group_version, plural, kind, name, spec) in all {
+        cluster.create(
+            group_version,
+            plural,
+            json!({ "kind": kind, "metadata": { "name": name }, "spec": spec }),
+        );
+    }
 }
 
 fn number(object: &Value, pointer: &str) -> i64 {
@@ -338,7 +433,7 @@ async fn second_process_takes_over_when_the_first_stops() {
     cluster.wait("a leader", |cluster| !lease(cluster).is_empty()).await;
     let first = lease(&cluster);
     let token = CancellationToken::new();
-    let second = tokio::spawn(run(cluster.client.clone(), &["--leader-elect=true"], token.clone()));
+    let (second, _) = cluster.another(&["--leader-elect=true"], &token);
     cluster.create("apps/v1", "deployments", deployment(1));
     cluster.wait("the rollout", |cluster| available(cluster, 1)).await;
     assert_eq!(lease(&cluster), first);
@@ -347,7 +442,7 @@ async fn second_process_takes_over_when_the_first_stops() {
     cluster.change("apps/v1", "deployments", "web", json!({ "spec": { "replicas": 2 } }));
     cluster.wait("scaling by the second", |cluster| available(cluster, 2)).await;
     token.cancel();
-    second.await.expect("it stops in good order");
+    second.await.expect("it does not panic").expect("it stops in good order");
     cluster.stop().await;
 }
 
@@ -456,5 +551,69 @@ async fn node_gets_addresses() {
             text(&cluster.get("v1", "nodes", "n1"), "/spec/podCIDR") == "10.244.0.0/24"
         })
         .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_for_zones_as_the_service_asks() {
+    let cluster =
+        Cluster::start_with(&["--controllers=*,-node-lifecycle-controller"], vec!["n1", "n2"], None);
+    for (node, zone) in [("n1", "a"), ("n2", "b")] {
+        let labels = json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": zone } } });
+        cluster.change("v1", "nodes", node, labels);
+        let ready = json!([{ "type": "Ready", "status": "True" }]);
+        let status = json!({ "status": { "allocatable": { "cpu": "2" }, "conditions": ready } });
+        cluster.store.patch(&key("v1", "nodes", node), "status", &status).expect("it is there");
+    }
+    let set = json!({
+        "kind": "DaemonSet", "metadata": { "name": "agent" },
+        "spec": { "selector": { "matchLabels": { "app": "web" } }, "template": template("one"),
+                  "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } } },
+    });
+    cluster.create("apps/v1", "daemonsets", set);
+    let service = json!({
+        "kind": "Service", "metadata": { "name": "web", "annotations": {} },
+        "spec": { "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"], "selector": { "app": "web" },
+                  "ports": [{ "port": 80, "protocol": "TCP" }] },
+    });
+    cluster.create("v1", "services", service);
+    let hints = |cluster: &Cluster, kind: &str| -> Vec<String> {
+        let slices = cluster.list("discovery.k8s.io/v1", "endpointslices");
+        let endpoints =
+            slices.iter().flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default());
+        let mut found: Vec<_> = endpoints
+            .map(|one| format!("{}:{}", text(&one, "/zone"), text(&one, &format!("/hints/{kind}/0/name"))))
+            .collect();
+        found.sort();
+        found
+    };
+    let said = |cluster: &Cluster, reason: &str| {
+        cluster.list("v1", "events").iter().any(|event| text(event, "/reason") == reason)
+    };
+    cluster.wait("endpoints", |cluster| hints(cluster, "forZones") == ["a:", "b:"]).await;
+    let mode = |mode: Value| json!({ "metadata": { "annotations": { "service.kubernetes.io/topology-mode": mode } } });
+    cluster.change("v1", "services", "web", mode(json!("Auto")));
+    cluster.wait("hints by topology", |cluster| hints(cluster, "forZones") == ["a:a", "b:b"]).await;
+    cluster.wait("the event", |cluster| said(cluster, "TopologyAwareHintsEnabled")).await;
+    cluster.rests().await;
+    // Only one zone is left in which pods may run, so nobody keeps to his own.
+    let status = json!({ "status": { "conditions": [{ "type": "Ready", "status": "False" }] } });
+    cluster.store.patch(&key("v1", "nodes", "n2"), "status", &status).expect("it is there");
+    cluster.wait("no hints", |cluster| hints(cluster, "forZones") == ["a:", "b:"]).await;
+    cluster.wait("the event", |cluster| said(cluster, "TopologyAwareHintsDisabled")).await;
+    cluster.change("v1", "services", "web", mode(Value::Null));
+    cluster.change("v1", "services", "web", json!({ "spec": { "trafficDistribution": "PreferSameNode" } }));
+    cluster
+        .wait("hints by node", |cluster| {
+            hints(cluster, "forNodes") == ["a:n1", "b:n2"] && hints(cluster, "forZones") == ["a:a", "b:b"]
+        })
+        .await;
+    cluster.change("v1", "services", "web", json!({ "spec": { "trafficDistribution": "PreferClose" } }));
+    cluster
+        .wait("hints by zone", |cluster| {
+            hints(cluster, "forNodes") == ["a:", "b:"] && hints(cluster, "forZones") == ["a:a", "b:b"]
+        })
+        .await;
+    cluster.rests().await;
     cluster.stop().await;
 }

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 /// Nodes here do not say that they live.
-const FLAGS: &[&str] = &["--controllers=*,-node-lifecycle-controller"];
-const SEEDS: std::ops::Range<u64> = 0..12;
+pub const FLAGS: &[&str] = &["--controllers=*,-node-lifecycle-controller"];
+pub const SEEDS: std::ops::Range<u64> = 0..12;
 
 /// What the API server has, change by change.
 #[derive(Default)]
-struct World {
+pub struct World {
     objects: BTreeMap<Key, Value>,
 }
 
@@ -31,12 +31,12 @@ impl World {
         }
     }
 
-    fn of<'a>(&'a self, plural: &'a str) -> impl Iterator<Item = &'a Value> {
+    pub fn of<'a>(&'a self, plural: &'a str) -> impl Iterator<Item = &'a Value> {
         self.objects.iter().filter(move |(key, _)| key.1 == plural).map(|(_, object)| object)
     }
 
     /// Pods that serve.
-    fn ready(&self) -> usize {
+    pub fn ready(&self) -> usize {
         let serves = |pod: &&Value| {
             pod["metadata"]["deletionTimestamp"].is_null()
                 && text(pod, "/status/phase") == "Running"
@@ -46,7 +46,7 @@ impl World {
     }
 
     /// Pods that have not ended and are not being deleted.
-    fn active(&self) -> usize {
+    pub fn active(&self) -> usize {
         let active = |pod: &&Value| {
             pod["metadata"]["deletionTimestamp"].is_null()
                 && !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
@@ -56,13 +56,13 @@ impl World {
 }
 
 /// Looks at every state that there ever is; remembers the first that breaks a promise.
-struct Observer {
+pub struct Observer {
     task: JoinHandle<()>,
     broken: Arc<Mutex<Option<String>>>,
 }
 
 impl Observer {
-    fn start(store: Store, promise: impl Fn(&World) -> Result<(), String> + Send + 'static) -> Self {
+    pub fn start(store: Store, promise: impl Fn(&World) -> Result<(), String> + Send + 'static) -> Self {
         let broken = Arc::new(Mutex::new(None));
         let said = broken.clone();
         let task = tokio::spawn(async move {
@@ -83,18 +83,18 @@ impl Observer {
         Self { task, broken }
     }
 
-    fn check(self, what: &str) {
+    pub fn check(self, what: &str) {
         self.task.abort();
         let broken = self.broken.lock().take();
         assert_eq!(broken, None, "{what}");
     }
 }
 
-fn image(name: &str) -> Value {
+pub fn image(name: &str) -> Value {
     json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": name }] } } } })
 }
 
-fn count(pods: i64) -> usize {
+pub fn count(pods: i64) -> usize {
     usize::try_from(pods).expect("not negative")
 }
 
@@ -102,7 +102,7 @@ fn images(cluster: &Cluster) -> Vec<String> {
     cluster.list("v1", "pods").iter().map(|pod| text(pod, "/spec/containers/0/image").to_owned()).collect()
 }
 
-fn all_are(cluster: &Cluster, image: &str, pods: i64) -> bool {
+pub fn all_are(cluster: &Cluster, image: &str, pods: i64) -> bool {
     let images = images(cluster);
     images.len() == count(pods) && images.iter().all(|held| held == image)
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Group and version, kind, plural, whether in namespaces.
 const RESOURCES: &[(&str, &str, &str, bool)] = &[
@@ -47,6 +48,7 @@ const RESOURCES: &[(&str, &str, &str, bool)] = &[
     ("certificates.k8s.io/v1", "CertificateSigningRequest", "certificatesigningrequests", false),
     ("resource.k8s.io/v1", "ResourceClaim", "resourceclaims", true),
     ("resource.k8s.io/v1", "ResourceClaimTemplate", "resourceclaimtemplates", true),
+    ("resource.k8s.io/v1", "ResourceSlice", "resourceslices", false),
     ("storage.k8s.io/v1", "StorageClass", "storageclasses", false),
     ("storage.k8s.io/v1", "VolumeAttachment", "volumeattachments", false),
     ("storage.k8s.io/v1", "VolumeAttributesClass", "volumeattributesclasses", false),
@@ -68,13 +70,16 @@ fn token(account: &str) -> Value {
     })
 }
 
-/// A client of the store, and the log of its writes. With faults, calls fail and watches lag and break.
-pub fn connect(store: &Store, faults: Option<Faults>) -> (Client, Log) {
+/// A client of the store, and the log of its writes. With faults, calls fail and watches lag and break. While there is
+/// no `network`, nothing arrives: calls and watches hang, and go on when it is back.
+pub fn connect(store: &Store, faults: Option<Faults>, network: watch::Receiver<bool>) -> (Client, Log) {
     let log = Log::default();
     let (store, calls, faults) = (store.clone(), log.clone(), faults.map(Arc::new));
     let service = tower::service_fn(move |request: Request<Body>| {
         let (store, calls, faults) = (store.clone(), calls.clone(), faults.clone());
+        let mut network = network.clone();
         async move {
+            connected(&mut network).await;
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -90,7 +95,7 @@ pub fn connect(store: &Store, faults: Option<Faults>) -> (Client, Log) {
             }
             let writes = parts.method != Method::GET;
             let Some(faults) = faults.filter(|_| !parts.uri.path().contains("/events")) else {
-                return Ok::<_, Infallible>(answer(&store, &parts.method, &parts.uri, body, None));
+                return Ok::<_, Infallible>(answer(&store, &parts.method, &parts.uri, body, None, network));
             };
             tokio::time::sleep(faults.delay(50)).await;
             if writes && let Some(refused) = faults.refusal(&parts.method) {
@@ -98,12 +103,18 @@ pub fn connect(store: &Store, faults: Option<Faults>) -> (Client, Log) {
             }
             // The answer to a create is not lost: who makes something without a name can only make another.
             let lost = writes && parts.method != Method::POST && faults.happens(0.05);
-            let answer = answer(&store, &parts.method, &parts.uri, body, Some(&faults));
+            let answer = answer(&store, &parts.method, &parts.uri, body, Some(&faults), network.clone());
+            connected(&mut network).await;
             tokio::time::sleep(faults.delay(50)).await;
             Ok(if lost { refuse((504, "Timeout", "the answer was lost".to_owned())) } else { answer })
         }
     });
     (Client::new(service, "default"), log)
+}
+
+/// Waits for the network. Nobody who could bring it back is as good as no interruption.
+async fn connected(network: &mut watch::Receiver<bool>) {
+    let _ = network.wait_for(|there| *there).await;
 }
 
 type Stream = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
@@ -115,10 +126,14 @@ fn respond(code: u16, value: &Value) -> Response<Stream> {
 }
 
 fn refuse((code, reason, message): Refused) -> Response<Stream> {
-    let status = json!({
+    let mut status = json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure",
         "code": code, "reason": reason, "message": message,
     });
+    if code == 403 {
+        // The only thing that is ever forbidden here.
+        status["details"] = json!({ "causes": [{ "reason": "NamespaceTerminating" }] });
+    }
     respond(code, &status)
 }
 
@@ -158,6 +173,7 @@ fn answer(
     uri: &http::Uri,
     body: Value,
     faults: Option<&Arc<Faults>>,
+    network: watch::Receiver<bool>,
 ) -> Response<Stream> {
     if let Some(found) = discovery(uri.path()) {
         return respond(200, &found);
@@ -179,7 +195,7 @@ fn answer(
         (path.group_version.clone(), path.plural.clone(), path.namespace.clone(), path.name.clone());
     if *method == Method::GET && path.name.is_empty() {
         return if query.get("watch").is_some_and(|watch| watch == "true") {
-            watch(store, &path, &query, faults.cloned())
+            events(store, &path, &query, faults.cloned(), network)
         } else {
             respond(200, &list(store, resource, &path, &query))
         };
@@ -264,11 +280,12 @@ fn list(
 }
 
 /// Sends changes as they come, until the client goes.
-fn watch(
+fn events(
     store: &Store,
     path: &Path,
     query: &HashMap<String, String>,
     faults: Option<Arc<Faults>>,
+    network: watch::Receiver<bool>,
 ) -> Response<Stream> {
     if faults.as_ref().is_some_and(|faults| faults.happens(0.02)) {
         return refuse((410, "Expired", "too old resource version".to_owned()));
@@ -277,31 +294,33 @@ fn watch(
     let (store, query) = (store.clone(), query.clone());
     let of = (path.group_version.clone(), path.plural.clone(), path.namespace.clone());
     let head = store.head();
-    let events = stream::unfold((from, head), move |(seen, mut head)| {
+    let events = stream::unfold((from, head, network), move |(mut seen, mut head, mut network)| {
         let (store, query, of, faults) = (store.clone(), query.clone(), of.clone(), faults.clone());
         async move {
             head.wait_for(|version| *version > seen).await.ok()?;
-            if let Some(faults) = faults {
+            connected(&mut network).await;
+            if let Some(faults) = &faults {
                 tokio::time::sleep(faults.delay(500)).await;
                 if faults.happens(0.02) {
                     return None;
                 }
             }
-            let mut lines = String::new();
-            let mut seen = seen;
-            for change in store.changes(seen) {
-                seen = change.version;
+            let mut changes = store.changes(seen);
+            seen = changes.last().map_or(seen, |change| change.version);
+            changes.retain(|change| {
                 let key = &change.key;
-                if key.0 == of.0
+                key.0 == of.0
                     && key.1 == of.1
                     && (of.2.is_empty() || key.2 == of.2)
                     && selects(&query, &change.object)
-                {
-                    lines.push_str(&json!({ "type": change.kind, "object": change.object }).to_string());
-                    lines.push('\n');
-                }
+            });
+            let changes = faults.map_or_else(|| changes.clone(), |faults| faults.delivered(&changes));
+            let mut lines = String::new();
+            for change in changes {
+                lines.push_str(&json!({ "type": change.kind, "object": change.object }).to_string());
+                lines.push('\n');
             }
-            Some((Ok(Frame::data(Bytes::from(lines))), (seen, head)))
+            Some((Ok(Frame::data(Bytes::from(lines))), (seen, head, network)))
         }
     });
     Response::builder().status(200).body(StreamBody::new(events.boxed())).expect("a response")

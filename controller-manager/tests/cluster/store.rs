@@ -45,6 +45,19 @@ fn conflict(key: &Key) -> Refused {
     (409, "Conflict", format!("{} {:?} was modified", key.1, key.3))
 }
 
+/// Whether something may be made in a namespace: as admission has it, one that is being deleted takes nothing more.
+fn takes_more(state: &State, namespace: &str) -> Result<(), Refused> {
+    if matches!(namespace, "" | "kube-system") {
+        return Ok(());
+    }
+    let key = ("v1".to_owned(), "namespaces".to_owned(), String::new(), namespace.to_owned());
+    let held = state.objects.get(&key).ok_or_else(|| not_found(&key))?;
+    if held["metadata"]["deletionTimestamp"].is_null() {
+        return Ok(());
+    }
+    Err((403, "Forbidden", format!("namespace {namespace} is being terminated")))
+}
+
 /// One text in the metadata of an object.
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
@@ -87,6 +100,7 @@ impl Store {
 
     pub fn create(&self, mut key: Key, mut object: Value) -> Result<Value, Refused> {
         let mut state = self.state.lock();
+        takes_more(&state, &key.2)?;
         if key.3.is_empty() {
             state.serial += 1;
             key.3 = format!("{}{:05}", text(&object, "/metadata/generateName"), state.serial);
