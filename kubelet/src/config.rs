@@ -12,7 +12,10 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 
+use crate::cpus::CpuSet;
 use crate::duration::GoDuration;
+use crate::memory::Reservation;
+use crate::topology;
 
 /// The `apiVersion` this file has.
 pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
@@ -72,6 +75,16 @@ pub struct KubeletConfiguration {
     pub cgroups_per_qos: bool,
     pub cgroup_driver: String,
     pub runtime_request_timeout: GoDuration,
+    pub cpu_manager_policy: String,
+    pub cpu_manager_policy_options: BTreeMap<String, String>,
+    pub cpu_manager_reconcile_period: GoDuration,
+    pub memory_manager_policy: String,
+    pub topology_manager_policy: String,
+    pub topology_manager_scope: String,
+    pub topology_manager_policy_options: BTreeMap<String, String>,
+    #[serde(rename = "reservedSystemCPUs")]
+    pub reserved_system_cpus: String,
+    pub reserved_memory: Vec<Reservation>,
     pub max_pods: i32,
     #[serde(rename = "podCIDR")]
     pub pod_cidr: String,
@@ -265,6 +278,15 @@ impl Default for KubeletConfiguration {
             cgroups_per_qos: true,
             cgroup_driver: "cgroupfs".to_owned(),
             runtime_request_timeout: GoDuration::from_secs(120),
+            cpu_manager_policy: "none".to_owned(),
+            cpu_manager_policy_options: BTreeMap::new(),
+            cpu_manager_reconcile_period: GoDuration::from_secs(10),
+            memory_manager_policy: "None".to_owned(),
+            topology_manager_policy: "none".to_owned(),
+            topology_manager_scope: "container".to_owned(),
+            topology_manager_policy_options: BTreeMap::new(),
+            reserved_system_cpus: String::new(),
+            reserved_memory: Vec::new(),
             max_pods: 110,
             pod_cidr: String::new(),
             pod_pids_limit: -1,
@@ -326,14 +348,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "imagePullCredentialsVerificationPolicy",
     "preloadedImagesVerificationAllowlist",
     "enableContentionProfiling",
-    "cpuManagerPolicy",
     "singleProcessOOMKill",
-    "cpuManagerPolicyOptions",
-    "cpuManagerReconcilePeriod",
-    "memoryManagerPolicy",
-    "topologyManagerPolicy",
-    "topologyManagerScope",
-    "topologyManagerPolicyOptions",
     "qosReserved",
     "hairpinMode",
     "runOnce",
@@ -346,7 +361,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "iptablesMasqueradeBit",
     "iptablesDropBit",
     "configMapAndSecretChangeDetectionStrategy",
-    "reservedSystemCPUs",
     "showHiddenMetricsForVersion",
     "systemReservedCgroup",
     "kubeReservedCgroup",
@@ -355,7 +369,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "enableSystemLogHandler",
     "enableSystemLogQuery",
     "shutdownGracePeriodByPodPriority",
-    "reservedMemory",
     "enableProfilingHandler",
     "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
@@ -447,8 +460,56 @@ impl KubeletConfiguration {
         if self.container_runtime_endpoint.is_empty() {
             faults.push("the containerRuntimeEndpoint was not specified or empty".to_owned());
         }
+        self.check_placement(&mut faults);
         anyhow::ensure!(faults.is_empty(), "invalid kubelet configuration: {}", faults.join("; "));
         Ok(())
+    }
+
+    /// What is said of CPUs, memory and where they come from.
+    fn check_placement(&self, faults: &mut Vec<String>) {
+        if topology::Policy::named(&self.topology_manager_policy).is_err() {
+            faults.push(format!(
+                "topologyManagerPolicy (--topology-manager-policy) {:?} must be one of: [\"none\" \"best-effort\" \
+                 \"restricted\" \"single-numa-node\"]",
+                self.topology_manager_policy
+            ));
+        }
+        if topology::Scope::named(&self.topology_manager_scope).is_err() {
+            faults.push(format!(
+                "topologyManagerScope (--topology-manager-scope) {:?} must be one of: \"container\", or \"pod\"",
+                self.topology_manager_scope
+            ));
+        }
+        if let Err(error) = self.reserved_system_cpus.parse::<CpuSet>() {
+            faults.push(format!(
+                "unable to parse reservedSystemCPUs (--reserved-cpus) {}, error: {error}",
+                self.reserved_system_cpus
+            ));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for reservation in &self.reserved_memory {
+            for kind in reservation.limits.keys() {
+                if kind != "memory" && !kind.starts_with("hugepages-") {
+                    faults.push(format!(
+                        "the limit type {kind:?} for NUMA node {} is not supported, only [memory \
+                         hugepages-<HugePageSize>] is accepted",
+                        reservation.numa_node
+                    ));
+                }
+                if !seen.insert((reservation.numa_node, kind)) {
+                    faults.push(format!(
+                        "the reserved memory has a duplicate value for NUMA node {} and resource {kind:?}",
+                        reservation.numa_node
+                    ));
+                }
+            }
+        }
+    }
+
+    /// CPUs that are kept back by number; none where only their amount matters.
+    #[must_use]
+    pub fn reserved_cpus(&self) -> CpuSet {
+        self.reserved_system_cpus.parse().unwrap_or_default()
     }
 
     /// Addresses of the cluster's DNS servers.
@@ -520,7 +581,13 @@ mod tests {
     fn impossible_settings_are_named() {
         let mut config = KubeletConfiguration { cgroup_driver: "x".to_owned(), ..Default::default() };
         config.cgroups_per_qos = false;
+        config.topology_manager_policy = "all".to_owned();
+        config.reserved_system_cpus = "1-".to_owned();
         let error = config.validate().expect_err("invalid").to_string();
-        assert!(error.contains("cgroupDriver") && error.contains("--enforce-node-allocatable"), "{error}");
+        for part in
+            ["cgroupDriver", "--enforce-node-allocatable", "--topology-manager-policy", "--reserved-cpus"]
+        {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

@@ -107,6 +107,12 @@ impl Layout {
         self.pod_log_dir(namespace, name, uid).join(container_log_file(container, attempt))
     }
 
+    /// The socket where agents ask what containers were given.
+    #[must_use]
+    pub fn pod_resources_dir(&self) -> PathBuf {
+        self.root.join("pod-resources")
+    }
+
     /// Sockets of device plugins, and the file of what they gave.
     #[must_use]
     pub fn device_plugins_dir(&self) -> PathBuf {

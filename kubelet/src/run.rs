@@ -39,9 +39,10 @@ use crate::logs::LogRotator;
 use crate::node_status::machine::{Machine, machine, node_addresses};
 use crate::node_status::{NodeReporter, Pressure, Registration, initial_node, lease};
 use crate::objects::Objects;
-use crate::placement::{Alignment, Placement};
+use crate::placement::Placement;
 use crate::pleg::Pleg;
 use crate::plugins::Handlers;
+use crate::pod_resources::PodResources;
 use crate::pod_workers::{Intervals, PodWorkers};
 use crate::pods::PodRegistry;
 use crate::probes::{self, ProbeManager};
@@ -57,7 +58,7 @@ use crate::sync::runner::Inner as RuntimeParts;
 use crate::volumes::{self, VolumeManager};
 
 pub use prerequisites::threshold_bytes;
-use prerequisites::{adjust_oom_score, check_swap, connect_runtime, make_cgroups, reserved};
+use prerequisites::{adjust_oom_score, check_swap, connect_runtime, make_cgroups, make_placement, reserved};
 
 /// Events that go nowhere but the log: there is no API.
 struct LogEvents;
@@ -117,7 +118,6 @@ struct Kubelet {
     node: NodeCell,
     csi: Csi,
     placement: Placement,
-    devices: Devices,
 }
 
 impl Kubelet {
@@ -131,7 +131,18 @@ impl Kubelet {
             std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         }
         let runtime = connect_runtime(&settings, &tasks.token()).await.context("failed to run Kubelet")?;
-        let cgroups = make_cgroups(&settings, &machine)?;
+        let (node, poke) = (NodeCell::default(), Arc::new(Notify::new()));
+        let make_devices = |numa| {
+            Devices::new(devices::Deps {
+                directory: layout.device_plugins_dir(),
+                numa,
+                poke: poke.clone(),
+                tasks: tasks.clone(),
+            })
+        };
+        let placement = make_placement(&settings, &machine, layout.root(), make_devices)
+            .context("failed to start the container manager")?;
+        let cgroups = make_cgroups(&settings, &machine, placement.cpus())?;
         let recorder =
             client.as_ref().map(|c| EventRecorder::new(c.clone(), "kubelet", &config.node_name, tasks));
         let events = recorder.clone().map_or_else(|| Events::new(LogEvents), Events::new);
@@ -139,7 +150,6 @@ impl Kubelet {
         let objects = Objects::new(client.clone(), factory.as_ref(), tasks);
         let addresses = node_addresses(&config.node_ips, &config.node_name, &config.hostname)
             .map_err(anyhow::Error::msg)?;
-        let (node, poke) = (NodeCell::default(), Arc::new(Notify::new()));
         let seen = node.clone();
         let csi = Csi::new(csi::Deps {
             client: client.clone(),
@@ -148,13 +158,6 @@ impl Kubelet {
             node: Arc::new(move || seen.read().clone()),
             poke: poke.clone(),
         });
-        let devices = Devices::new(devices::Deps {
-            directory: layout.device_plugins_dir(),
-            numa: vec![0],
-            poke: poke.clone(),
-            tasks: tasks.clone(),
-        });
-        let placement = Placement::new(devices.clone(), Alignment::default());
         Ok(Self {
             status: StatusManager::new(client.clone()),
             pods: PodRegistry::default(),
@@ -180,7 +183,6 @@ impl Kubelet {
             node,
             csi,
             placement,
-            devices,
         })
     }
 
@@ -195,7 +197,7 @@ impl Kubelet {
         );
         let node = self.report_node(&facts, tasks);
         self.status.run(tasks);
-        self.devices.serve(tasks).context("device plugins")?;
+        self.placement.devices().serve(tasks).context("device plugins")?;
         self.take_in_plugins(tasks);
         let environment = self.environment(tasks);
         let probes = ProbeManager::new(probes::Deps {
@@ -212,13 +214,20 @@ impl Kubelet {
         let wake = workers.clone();
         probes.subscribe(move |update| wake.wake(&update.pod_uid));
         let wake = workers.clone();
-        self.devices.on_health(Box::new(move |uid| wake.wake(uid)));
+        self.placement.devices().on_health(Box::new(move |uid| wake.wake(uid)));
         self.evict(&workers, tasks)?;
         let wake = workers.clone();
         self.pleg.run(tasks, move |uid| wake.wake(uid));
         let wake = workers.clone();
         facts.run(tasks, move || wake_all(&wake));
         self.serve(environment.volumes.clone(), tasks)?;
+        agent.run_cpu_sets(self.settings.cpu_manager_reconcile_period.0, tasks);
+        let told = PodResources {
+            pods: self.pods.clone(),
+            placement: self.placement.clone(),
+            is_active: agent.holds(),
+        };
+        told.serve(&self.layout.pod_resources_dir(), tasks).context("pod resources")?;
         self.take_in_pods(agent, tasks).await;
         Ok(())
     }
@@ -249,7 +258,7 @@ impl Kubelet {
             poke: self.poke.clone(),
             pressure: self.pressure.clone(),
             csi: self.csi.clone(),
-            devices: self.devices.clone(),
+            devices: self.placement.devices().clone(),
         })
     }
 
@@ -258,7 +267,7 @@ impl Kubelet {
         if self.client.is_none() {
             return;
         }
-        let handlers = Handlers { csi: self.csi.clone(), devices: self.devices.clone() };
+        let handlers = Handlers { csi: self.csi.clone(), devices: self.placement.devices().clone() };
         crate::plugins::run(self.layout.root().join("plugins_registry"), handlers, tasks);
         let csi = self.csi.clone();
         tasks.spawn("csi-node", |token| async move {
@@ -287,7 +296,7 @@ impl Kubelet {
             update: self.settings.node_status_update_frequency.0,
             report: self.settings.node_status_report_frequency.0,
             register: self.settings.register_node,
-            reset_devices: self.devices.is_new_node(),
+            reset_devices: self.placement.devices().is_new_node(),
             poke: self.poke.clone(),
             current: Box::new(move || follow.store().list().into_iter().next()),
         };

@@ -12,11 +12,13 @@ use proto::cri;
 
 use super::volumes::PodVolumes;
 use crate::cgroups::{Cgroups, Limits};
+use crate::containers::resources::Place;
+use crate::cpus::CpuSet;
 use crate::dns::{self, DnsSettings};
 use crate::events::Events;
 use crate::layout::Layout;
 use crate::objects::Objects;
-use crate::placement::Placement;
+use crate::placement::{Given, Placement};
 use crate::sync::runner::{ContainerOptions, ImageVolumes, PodEnvironment};
 use crate::{env, hosts, types};
 
@@ -50,6 +52,11 @@ pub struct Environment {
     pub placement: Placement,
     /// Told the UID of a pod whose start takes long.
     pub on_slow_start: OnceLock<SlowStart>,
+}
+
+fn place_of(given: &Given) -> Place {
+    let memory_nodes: CpuSet = given.numa.iter().copied().collect();
+    Place { cpus: given.cpus.to_string(), memory_nodes: memory_nodes.to_string(), alone: given.alone }
 }
 
 impl Environment {
@@ -130,6 +137,8 @@ impl PodEnvironment for Environment {
         let services = self.objects.services();
         let node = self.node();
         let given = self.placement.container_options(pod, container).await?;
+        let place = place_of(&given);
+        let given = given.devices;
         let mut env = given.env;
         let own = env::build(env::Input {
             pod,
@@ -152,7 +161,7 @@ impl PodEnvironment for Environment {
         let mut devices = given.devices;
         devices.extend(self.volumes.container_devices(pod, container)?);
         let (annotations, cdi_devices) = (given.annotations, given.cdi_devices);
-        Ok(ContainerOptions { env, mounts, devices, annotations, cdi_devices })
+        Ok(ContainerOptions { env, mounts, devices, annotations, cdi_devices, place })
     }
 
     async fn pull_secrets(&self, pod: &Pod) -> Vec<Arc<Secret>> {
@@ -180,6 +189,10 @@ impl PodEnvironment for Environment {
 
     fn limit_pod(&self, pod: &Pod, limits: &Limits) -> Result<(), String> {
         self.cgroups.limit_pod(pod, limits).map_err(|e| client::chain(&e))
+    }
+
+    fn place(&self, pod: &Pod, container: &str) -> Place {
+        place_of(&self.placement.given(pod, container))
     }
 
     fn pod_memory(&self, pod: &Pod) -> Option<u64> {

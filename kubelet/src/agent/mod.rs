@@ -3,6 +3,7 @@
 //! `sources` takes pods in and admits them, `pod` carries out the steps of a worker, `environment` gives containers
 //! what they need, `housekeeping` clears up after pods that are gone.
 
+mod cpu_sets;
 pub mod environment;
 pub mod housekeeping;
 mod pod;

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::Agent;
 use crate::admission::{Rejection, admit_resize};
 use crate::allocation::{PodResources, order, resize_message};
+use crate::qos::{self, QosClass};
 use crate::{quantity, sync, types};
 
 /// How often resizes that wait are tried again if nothing happened that could make room.
@@ -112,9 +113,39 @@ impl Agent {
     }
 
     fn room(&self, pod: &Pod, node: &Node) -> Result<(), Rejection> {
+        self.may_change(pod)?;
         let others = self.holders(types::uid(pod));
         let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
         admit_resize(pod, &others, node)
+    }
+
+    /// Guaranteed pods have what they were given for themselves, and keep it.
+    fn may_change(&self, pod: &Pod) -> Result<(), Rejection> {
+        if qos::pod_qos(pod) != QosClass::Guaranteed {
+            return Ok(());
+        }
+        let parts = self.parts();
+        let allocated = parts.allocated.get(types::uid(pod)).unwrap_or_default();
+        let changes = |name: &str| {
+            let spec = types::spec(pod);
+            let mut containers = types::init_containers(spec).iter().chain(&spec.containers);
+            containers.any(|container| {
+                let given = allocated.containers.get(&container.name).and_then(|r| r.requests.as_ref());
+                let wanted = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+                qos::amount(given, name) != qos::amount(wanted, name)
+            })
+        };
+        let given = [
+            ("cpu", parts.placement.cpus().are_given(), "CPU Manager policy \"static\""),
+            ("memory", parts.placement.memory().is_given(), "Memory Manager policy \"Static\""),
+        ];
+        match given.into_iter().find(|(name, alone, _)| *alone && changes(name)) {
+            None => Ok(()),
+            Some((.., policy)) => Err(Rejection {
+                reason: "Infeasible".to_owned(),
+                message: format!("Resize is infeasible for Guaranteed Pods alongside {policy}"),
+            }),
+        }
     }
 
     /// Pods that hold resources of this node, with what they hold: what they were allocated, or still have.

@@ -8,10 +8,12 @@ use super::volumes::PodVolumes;
 use super::*;
 use crate::cgroups;
 use crate::containers::resources::LimitSettings;
+use crate::cpus::Cpus;
 use crate::devices::Devices;
 use crate::dns::DnsSettings;
 use crate::events::testing::Recorded;
 use crate::images::Images;
+use crate::memory::Memory;
 use crate::placement::{Alignment, Placement};
 use crate::pod_workers::{Intervals, PodSyncer, Synced};
 use crate::runtime::fake::FakeRuntime;
@@ -87,6 +89,7 @@ impl PodProbes for Unprobed {
     fn cleanup(&self, _: &HashSet<String>) {}
 }
 
+mod cpus_given;
 mod devices_given;
 mod kills;
 mod resizes;
@@ -117,8 +120,19 @@ fn house_with(fake: &FakeRuntime, cgroups: Cgroups, allocated: Record) -> House 
 fn house_at(
     fake: &FakeRuntime,
     cgroups: Cgroups,
+    records: (Record, Record),
+    place: Option<PathBuf>,
+) -> House {
+    house_given(fake, cgroups, records, place, (Cpus::shared(), Memory::anywhere(), Alignment::default()))
+}
+
+/// With CPUs and memory to give.
+fn house_given(
+    fake: &FakeRuntime,
+    cgroups: Cgroups,
     (allocated, actuated): (Record, Record),
     place: Option<PathBuf>,
+    (cpus, memory, alignment): (Cpus, Memory, Alignment),
 ) -> House {
     let own = place.is_none();
     let root = place.unwrap_or_else(|| std::env::temp_dir().join(format!("agent-{}", uuid::Uuid::new_v4())));
@@ -136,7 +150,7 @@ fn house_at(
         poke: Arc::default(),
         tasks: tasks.clone(),
     });
-    let placement = Placement::new(devices.clone(), Alignment::default());
+    let placement = Placement::new(devices.clone(), cpus, memory, alignment);
     let environment = Arc::new(Environment {
         objects: objects.clone(),
         volumes: volumes.clone(),

@@ -22,6 +22,7 @@ pub use limits::{Limits, cpu_weight, milli_cpu_to_quota, milli_cpu_to_shares, pl
 pub use name::{CgroupName, Driver};
 pub use stats::Stats;
 
+use crate::cpus::Cpus;
 use crate::qos::{self, QosClass};
 use crate::quantity;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub cpu_cfs_quota: bool,
     /// Period of quotas in microseconds.
     pub cpu_cfs_period_micros: u64,
+    /// CPUs that containers have for themselves: a quota would only make them wait.
+    pub cpus: Option<Cpus>,
 }
 
 impl Default for Settings {
@@ -57,6 +60,7 @@ impl Default for Settings {
             pod_pids_limit: -1,
             cpu_cfs_quota: true,
             cpu_cfs_period_micros: 100_000,
+            cpus: None,
         }
     }
 }
@@ -178,9 +182,10 @@ impl Cgroups {
     #[must_use]
     pub fn planned(&self, pod: &Pod) -> Option<Limits> {
         let settings = &self.inner.settings;
+        let alone = settings.cpus.as_ref().is_some_and(|cpus| cpus.has_exclusive(uid(pod)));
         settings
             .cgroups_per_qos
-            .then(|| plan_pod(pod, settings.cpu_cfs_quota, settings.cpu_cfs_period_micros))
+            .then(|| plan_pod(pod, settings.cpu_cfs_quota && !alone, settings.cpu_cfs_period_micros))
     }
 
     /// Limits that are in force in `pod`'s group; memory without limit is the greatest number.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use proto::cri;
 
 use super::labels;
-use super::resources::{LimitSettings, container_resources};
+use super::resources::{LimitSettings, Place, container_resources};
 use super::security::{self, ImageUser};
 use crate::layout::container_log_file;
 
@@ -41,6 +41,8 @@ pub struct ContainerInput<'a> {
     pub target_id: Option<String>,
     /// How limits are enforced.
     pub limits: &'a LimitSettings,
+    /// Where it runs.
+    pub place: Place,
     /// Directory of seccomp profiles.
     pub seccomp_root: &'a Path,
     /// Confine containers that say nothing.
@@ -89,7 +91,7 @@ pub fn container_config(input: ContainerInput<'_>) -> Result<cri::ContainerConfi
         stdin_once: container.stdin_once.unwrap_or_default(),
         tty: container.tty.unwrap_or_default(),
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(container_resources(pod, container, input.limits)),
+            resources: Some(input.place.applied(container_resources(pod, container, input.limits))),
             security_context: Some(context),
         }),
         stop_signal: stop_signal(container),
@@ -136,6 +138,7 @@ mod tests {
                 cgroup_v2: false,
                 swap_controller: false,
             },
+            place: Place { cpus: "2-3".into(), memory_nodes: "1".into(), alone: true },
             seccomp_root: Path::new("/s"),
             seccomp_default: false,
         })
@@ -148,7 +151,10 @@ mod tests {
         assert_eq!(config.cdi_devices[0].name, "vendor/class=1");
         assert_eq!(config.stop_signal, cri::Signal::Sigusr1 as i32);
         let linux = config.linux.expect("set");
-        assert_eq!(linux.resources.expect("set").memory_limit_in_bytes, 1 << 20);
+        let resources = linux.resources.expect("set");
+        assert_eq!(resources.memory_limit_in_bytes, 1 << 20);
+        assert_eq!((resources.cpuset_cpus.as_str(), resources.cpuset_mems.as_str()), ("2-3", "1"));
+        assert_eq!(resources.cpu_quota, -1);
         let options = linux.security_context.and_then(|c| c.namespace_options).expect("set");
         assert_eq!((options.pid, options.target_id.as_str()), (3, "t"));
     }

@@ -26,6 +26,31 @@ pub struct LimitSettings {
     pub swap_controller: bool,
 }
 
+/// Where a container runs; empty lists where that makes no difference.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// CPUs, as the kernel writes them.
+    pub cpus: String,
+    /// NUMA nodes of its memory, as the kernel writes them.
+    pub memory_nodes: String,
+    /// It has its CPUs for itself.
+    pub alone: bool,
+}
+
+impl Place {
+    /// Limits of a container that runs there.
+    #[must_use]
+    pub fn applied(&self, mut limits: cri::LinuxContainerResources) -> cri::LinuxContainerResources {
+        limits.cpuset_cpus.clone_from(&self.cpus);
+        limits.cpuset_mems.clone_from(&self.memory_nodes);
+        // Who has whole CPUs cannot take more than them: a quota would only make it wait.
+        if self.alone && limits.cpu_period > 0 {
+            limits.cpu_quota = -1;
+        }
+        limits
+    }
+}
+
 /// CPU shares of that many thousandths of a CPU.
 #[must_use]
 pub fn milli_cpu_to_shares(milli: i64) -> i64 {

@@ -28,16 +28,6 @@ pub struct Ignored {
     #[arg(long, hide = true)]
     tls_min_version: Option<String>,
     #[arg(long, hide = true)]
-    cpu_manager_policy: Option<String>,
-    #[arg(long, hide = true)]
-    cpu_manager_reconcile_period: Option<String>,
-    #[arg(long, hide = true)]
-    memory_manager_policy: Option<String>,
-    #[arg(long, hide = true)]
-    topology_manager_policy: Option<String>,
-    #[arg(long, hide = true)]
-    topology_manager_scope: Option<String>,
-    #[arg(long, hide = true)]
     runtime_cgroups: Option<String>,
     #[arg(long, hide = true)]
     kubelet_cgroups: Option<String>,
@@ -47,10 +37,6 @@ pub struct Ignored {
     system_reserved_cgroup: Option<String>,
     #[arg(long, hide = true)]
     kube_reserved_cgroup: Option<String>,
-    #[arg(long, hide = true)]
-    reserved_cpus: Option<String>,
-    #[arg(long, hide = true)]
-    reserved_memory: Option<String>,
     #[arg(long, hide = true)]
     qos_reserved: Option<String>,
     #[arg(long, hide = true)]

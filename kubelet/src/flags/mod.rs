@@ -1,6 +1,7 @@
 //! Command line of the kubelet: upstream's flag names. A flag wins over the configuration file.
 
 mod ignored;
+mod placement;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use k8s_openapi::api::core::v1::Taint;
 use crate::config::KubeletConfiguration;
 use crate::duration::GoDuration;
 pub use ignored::Ignored;
+pub use placement::Placement;
 
 /// The kubelet is the primary node agent: it runs the pods assigned to its node and reports on them.
 #[derive(Clone, Debug, Default, clap::Parser)]
@@ -96,6 +98,9 @@ pub struct Flags {
     /// Resources reserved for Kubernetes components.
     #[arg(long, value_delimiter = ',')]
     pub kube_reserved: Vec<String>,
+    #[command(flatten)]
+    /// What containers are given for themselves.
+    pub placement: Placement,
     /// Eviction thresholds, for example memory.available<1Gi.
     #[arg(long, value_delimiter = ',')]
     pub eviction_hard: Option<Vec<String>>,
@@ -331,6 +336,7 @@ impl Flags {
         }
         self.apply_names(&mut kubelet)?;
         self.apply_limits(&mut kubelet)?;
+        self.placement.apply(&mut kubelet)?;
         self.apply_serving(&mut kubelet);
         kubelet.validate()?;
         if self.ignored.any() {
@@ -504,6 +510,11 @@ mod tests {
             "-v=2",
             "--hairpin-mode=promiscuous-bridge",
             "--protect-kernel-defaults",
+            "--reserved-cpus=0-1",
+            "--cpu-manager-policy=static",
+            "--cpu-manager-policy-options=full-pcpus-only=true",
+            "--topology-manager-policy=restricted",
+            "--reserved-memory=0:memory=1Gi,hugepages-2Mi=2Mi;1:memory=2Gi",
         ])
         .expect("valid");
         assert_eq!(c.node_name, "n1");
@@ -512,6 +523,10 @@ mod tests {
         assert_eq!(c.kubelet.register_with_taints[1].effect, "NoExecute");
         assert_eq!((c.node_labels["a"].as_str(), c.node_labels["c"].as_str()), ("b", ""));
         assert_eq!(c.node_ips.len(), 2);
+        assert_eq!(c.kubelet.reserved_cpus().len(), 2);
+        assert_eq!(c.kubelet.cpu_manager_policy_options["full-pcpus-only"], "true");
+        let reserved = &c.kubelet.reserved_memory;
+        assert_eq!((reserved[0].limits["hugepages-2Mi"].as_str(), reserved[1].numa_node), ("2Mi", 1));
     }
 
     #[test]
@@ -531,6 +546,9 @@ mod tests {
             ["--cgroup-driver=none"],
             ["--no-such-flag"],
             ["--cluster-dns=nope"],
+            ["--reserved-cpus=all"],
+            ["--reserved-memory=memory=1Gi"],
+            ["--topology-manager-scope=node"],
         ] {
             assert!(config(&flags).is_err(), "{flags:?}");
         }

@@ -1,16 +1,18 @@
-//! Which devices the containers of a pod get, given when the pod is admitted, so that all of them are close to each other
+//! Which devices, CPUs and memory the containers of a pod get, given when the pod is admitted, so that all of them are close to each other
 //! where the topology policy wants that (upstream's container manager and topology manager).
 //!
 //! One pod at a time: each sees what was given before it. What is given is written down by whoever gives it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodStatus};
 use parking_lot::Mutex;
 
 use crate::admission::Rejection;
+use crate::cpus::{CpuSet, Cpus, Refusal};
 use crate::devices::{DeviceOptions, Devices};
+use crate::memory::Memory;
 use crate::topology::{self, Hint, NumaInfo, Options, Policy, Scope};
 use crate::types;
 
@@ -30,6 +32,19 @@ pub struct Alignment {
     pub numa: NumaInfo,
 }
 
+/// What one container was given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Given {
+    /// What it needs to use its devices.
+    pub devices: DeviceOptions,
+    /// CPUs it runs on; none where that makes no difference.
+    pub cpus: CpuSet,
+    /// It has them for itself.
+    pub alone: bool,
+    /// NUMA nodes of its memory; none where that makes no difference.
+    pub numa: BTreeSet<usize>,
+}
+
 /// Gives out what a node has; clones share it.
 #[derive(Clone)]
 pub struct Placement {
@@ -38,6 +53,8 @@ pub struct Placement {
 
 struct Inner {
     devices: Devices,
+    cpus: Cpus,
+    memory: Memory,
     alignment: Alignment,
     turn: tokio::sync::Mutex<()>,
     /// What was decided, by UID of the pod and name of the container.
@@ -47,9 +64,27 @@ struct Inner {
 impl Placement {
     /// Gives out these.
     #[must_use]
-    pub fn new(devices: Devices, alignment: Alignment) -> Self {
+    pub fn new(devices: Devices, cpus: Cpus, memory: Memory, alignment: Alignment) -> Self {
         let (turn, affinities) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { devices, alignment, turn, affinities }) }
+        Self { inner: Arc::new(Inner { devices, cpus, memory, alignment, turn, affinities }) }
+    }
+
+    /// Devices.
+    #[must_use]
+    pub fn devices(&self) -> &Devices {
+        &self.inner.devices
+    }
+
+    /// CPUs.
+    #[must_use]
+    pub fn cpus(&self) -> &Cpus {
+        &self.inner.cpus
+    }
+
+    /// Memory.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.inner.memory
     }
 
     /// Gives the containers of `pod` what they ask for, or says why not. What containers of a pod that `runs` have, they
@@ -71,17 +106,19 @@ impl Placement {
                 None => self.aligned(&self.container_hints(pod, container))?,
             };
             self.remember(types::uid(pod), &container.name, affinity);
-            self.allocate(pod, container, affinity, runs).await.map_err(unexpected)?;
+            self.allocate(pod, container, affinity, runs).await?;
         }
         Ok(())
     }
 
     fn container_hints(&self, pod: &Pod, container: &Container) -> Vec<topology::Hints> {
-        vec![self.inner.devices.hints(pod, container)]
+        let Inner { devices, cpus, memory, .. } = &*self.inner;
+        vec![devices.hints(pod, container), cpus.hints(pod, container), memory.hints(pod, container)]
     }
 
     fn pod_hints(&self, pod: &Pod) -> Vec<topology::Hints> {
-        vec![self.inner.devices.pod_hints(pod)]
+        let Inner { devices, cpus, memory, .. } = &*self.inner;
+        vec![devices.pod_hints(pod), cpus.pod_hints(pod), memory.pod_hints(pod)]
     }
 
     fn aligned(&self, hints: &[topology::Hints]) -> Result<Hint, Rejection> {
@@ -113,27 +150,53 @@ impl Placement {
         container: &Container,
         affinity: Hint,
         runs: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), Rejection> {
+        let Inner { devices, cpus, memory, .. } = &*self.inner;
         if !runs {
-            self.inner.devices.allocate(pod, container, affinity).await?;
+            devices.allocate(pod, container, affinity).await.map_err(unexpected)?;
         }
-        Ok(())
+        cpus.allocate(pod, container, affinity).map_err(|refusal| match refusal {
+            Refusal::SmtAlignment(_) => {
+                Rejection { reason: "SMTAlignmentError".to_owned(), message: refusal.to_string() }
+            }
+            Refusal::Other(error) => unexpected(error),
+        })?;
+        memory.allocate(pod, container, affinity).map_err(unexpected)
     }
 
     /// What a container that is about to start needs to use its devices. One that lost them is given others.
-    pub async fn container_options(&self, pod: &Pod, container: &Container) -> Result<DeviceOptions, String> {
+    pub async fn container_options(&self, pod: &Pod, container: &Container) -> Result<Given, String> {
         let devices = &self.inner.devices;
+        let uid = types::uid(pod);
         if devices.lacks(pod, container) {
             let _turn = self.inner.turn.lock().await;
-            let affinity = self.affinity(types::uid(pod), &container.name);
+            let affinity = self.affinity(uid, &container.name);
             devices.allocate(pod, container, affinity).await?;
         }
-        devices.container_options(pod, container).await
+        Ok(Given {
+            devices: devices.container_options(pod, container).await?,
+            ..self.given(pod, &container.name)
+        })
+    }
+
+    /// What a container was given, but for its devices.
+    #[must_use]
+    pub fn given(&self, pod: &Pod, container: &str) -> Given {
+        let Inner { cpus, memory, .. } = &*self.inner;
+        let uid = types::uid(pod);
+        Given {
+            devices: DeviceOptions::default(),
+            cpus: cpus.of_container(uid, container),
+            alone: cpus.exclusive(uid, container).is_some(),
+            numa: memory.numa_of_container(uid, container),
+        }
     }
 
     /// Takes back what pods had that are not active.
     pub fn retain(&self, active: Active<'_>) {
         self.inner.devices.retain(active);
+        self.inner.cpus.retain(active);
+        self.inner.memory.retain(active);
         self.inner.affinities.lock().retain(|uid, _| active(uid));
     }
 

@@ -1,5 +1,7 @@
 //! What has to be there before the parts are put together: the runtime, control groups, what is kept back from pods.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,9 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cgroups::{self, Cgroups};
 use crate::config::KubeletConfiguration;
+use crate::cpus::{self, Cpus, Layout};
+use crate::devices::Devices;
+use crate::memory::{self, Memory, NumaMemory};
 use crate::node_status::machine::Machine;
+use crate::placement::{Alignment, Placement};
 use crate::quantity;
 use crate::runtime::Runtime;
+use crate::topology;
 
 pub(super) fn check_swap(settings: &KubeletConfiguration, machine: &Machine) -> anyhow::Result<()> {
     anyhow::ensure!(
@@ -54,7 +61,64 @@ pub(super) async fn connect_runtime(
     }
 }
 
-pub(super) fn make_cgroups(settings: &KubeletConfiguration, machine: &Machine) -> anyhow::Result<Cgroups> {
+/// What is given to containers alone, as the files of former runs say.
+pub(super) fn make_placement(
+    settings: &KubeletConfiguration,
+    machine: &Machine,
+    root: &Path,
+    devices: impl FnOnce(Vec<usize>) -> Devices,
+) -> anyhow::Result<Placement> {
+    let system = Path::new("/sys/devices/system");
+    let total = u64::try_from(machine.memory).unwrap_or_default();
+    let memory_nodes = NumaMemory::read(system, total);
+    let alignment =
+        alignment(settings, &memory_nodes).map_err(anyhow::Error::msg).context("topology manager")?;
+    let reserved = reserved(settings, machine, root);
+    let layout = Layout::read(system).context("read the layout of CPUs")?;
+    let config = cpus::Config {
+        policy: settings.cpu_manager_policy.clone(),
+        options: settings.cpu_manager_policy_options.clone(),
+        alpha_options: settings
+            .feature_gates
+            .get("CPUManagerPolicyAlphaOptions")
+            .copied()
+            .unwrap_or_default(),
+        reserved_milli: reserved.get("cpu").map(quantity::milli_value).unwrap_or_default(),
+        reserved: settings.reserved_cpus(),
+        topology: alignment.policy,
+        directory: root.to_owned(),
+    };
+    let cpus = Cpus::open(config, layout).map_err(anyhow::Error::msg).context("CPU manager")?;
+    let config = memory::Config {
+        policy: settings.memory_manager_policy.clone(),
+        reserved: settings.reserved_memory.clone(),
+        node_reserved: reserved,
+        directory: root.to_owned(),
+    };
+    let memory =
+        Memory::open(&config, &memory_nodes).map_err(anyhow::Error::msg).context("memory manager")?;
+    let numa = memory_nodes.iter().map(|node| node.id).collect();
+    Ok(Placement::new(devices(numa), cpus, memory, alignment))
+}
+
+fn alignment(settings: &KubeletConfiguration, nodes: &[NumaMemory]) -> Result<Alignment, String> {
+    let policy = topology::Policy::named(&settings.topology_manager_policy)?;
+    let options = topology::Options::parse(&settings.topology_manager_policy_options)?;
+    if policy != topology::Policy::None && nodes.len() > options.max_nodes {
+        return Err(format!("unsupported on machines with more than {} NUMA Nodes", options.max_nodes));
+    }
+    let numa = topology::NumaInfo {
+        nodes: nodes.iter().map(|node| node.id).collect(),
+        distances: nodes.iter().map(|node| (node.id, node.distances.clone())).collect(),
+    };
+    Ok(Alignment { policy, scope: topology::Scope::named(&settings.topology_manager_scope)?, options, numa })
+}
+
+pub(super) fn make_cgroups(
+    settings: &KubeletConfiguration,
+    machine: &Machine,
+    cpus: &Cpus,
+) -> anyhow::Result<Cgroups> {
     let driver = match settings.cgroup_driver.as_str() {
         "systemd" => cgroups::Driver::Systemd,
         _ => cgroups::Driver::Cgroupfs,
@@ -64,7 +128,8 @@ pub(super) fn make_cgroups(settings: &KubeletConfiguration, machine: &Machine) -
         root: if settings.cgroup_root.is_empty() { "/".to_owned() } else { settings.cgroup_root.clone() },
         cgroups_per_qos: settings.cgroups_per_qos,
         enforce_node_allocatable: settings.enforce_node_allocatable.clone(),
-        reserved: cgroups::reserved(&settings.system_reserved, &settings.kube_reserved),
+        reserved: kept_back(settings),
+        cpus: Some(cpus.clone()),
         pod_pids_limit: settings.pod_pids_limit,
         cpu_cfs_quota: settings.cpu_cfs_quota,
         cpu_cfs_period_micros: u64::try_from(settings.cpu_cfs_quota_period.0.as_micros()).unwrap_or(100_000),
@@ -73,13 +138,23 @@ pub(super) fn make_cgroups(settings: &KubeletConfiguration, machine: &Machine) -
     Ok(cgroups)
 }
 
+/// Reservations; CPUs that are named by number take the place of their amount.
+fn kept_back(settings: &KubeletConfiguration) -> BTreeMap<String, Quantity> {
+    let mut all = cgroups::reserved(&settings.system_reserved, &settings.kube_reserved);
+    let cpus = settings.reserved_cpus();
+    if !cpus.is_empty() {
+        all.insert("cpu".to_owned(), Quantity(cpus.len().to_string()));
+    }
+    all
+}
+
 /// What is kept back from pods: reservations, and memory and disk below which pods are evicted.
 pub(super) fn reserved(
     settings: &KubeletConfiguration,
     machine: &Machine,
-    root: &std::path::Path,
-) -> std::collections::BTreeMap<String, Quantity> {
-    let mut all = cgroups::reserved(&settings.system_reserved, &settings.kube_reserved);
+    root: &Path,
+) -> BTreeMap<String, Quantity> {
+    let mut all = kept_back(settings);
     let disk = crate::node_status::machine::file_system(root).map(|f| f.capacity).unwrap_or_default();
     let disk = i64::try_from(disk).unwrap_or(i64::MAX);
     for (resource, signal, capacity) in

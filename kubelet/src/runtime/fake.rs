@@ -401,6 +401,11 @@ impl RuntimeService for Service {
         let linux = request.linux.unwrap_or_default();
         let mut state = self.0.lock();
         let name = name_of(&state, &request.container_id)?;
+        // Who says only where a container runs changes nothing else.
+        if linux.cpu_shares == 0 && linux.memory_limit_in_bytes == 0 {
+            state.call("UpdateContainerResources", &format!("{name} on {}", linux.cpuset_cpus))?;
+            return Ok(Response::new(UpdateContainerResourcesResponse {}));
+        }
         let what = format!("{name} {} {} {}", linux.cpu_shares, linux.cpu_quota, linux.memory_limit_in_bytes);
         state.call("UpdateContainerResources", &what)?;
         if let Some((_, status)) = state.containers.get_mut(&request.container_id) {

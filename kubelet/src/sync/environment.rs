@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use proto::cri;
 
 use crate::cgroups::Limits;
+use crate::containers::resources::Place;
 
 /// Images that are volumes of a pod, by the volume's name, as the runtime mounts them.
 pub type ImageVolumes = HashMap<String, cri::ImageSpec>;
@@ -25,6 +26,8 @@ pub struct ContainerOptions {
     pub annotations: BTreeMap<String, String>,
     /// Devices by their qualified CDI names.
     pub cdi_devices: Vec<String>,
+    /// Where it runs.
+    pub place: Place,
 }
 
 /// What pods need that is no business of the runtime. The text of an error goes into the container's status.
@@ -54,6 +57,8 @@ pub trait PodEnvironment: Send + Sync {
     fn pod_limits(&self, pod: &Pod) -> Option<(Limits, Limits)>;
     /// Sets limits of the pod's group.
     fn limit_pod(&self, pod: &Pod, limits: &Limits) -> Result<(), String>;
+    /// Where a container runs.
+    fn place(&self, pod: &Pod, container: &str) -> Place;
     /// Bytes of memory the pod uses.
     fn pod_memory(&self, pod: &Pod) -> Option<u64>;
     /// Expands `$(VARIABLES)`.

@@ -146,6 +146,7 @@ impl PodRuntime {
         told = told.with(resource, &update.desired);
         container.resources = Some(told.applied(container.resources.as_ref()));
         let limits = container_resources(pod, &container, &self.inner.limits);
+        let limits = self.inner.environment.place(pod, &container.name).applied(limits);
         let updated = self.inner.runtime.update_container_resources(&update.id, limits).await;
         updated.map_err(|error| error.to_string())?;
         self.note_actuated(pod, &container);

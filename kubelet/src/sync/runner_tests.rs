@@ -49,6 +49,9 @@ impl PodEnvironment for Nothing {
     fn limit_pod(&self, _: &Pod, _: &Limits) -> Result<(), String> {
         Ok(())
     }
+    fn place(&self, _: &Pod, _: &str) -> crate::containers::resources::Place {
+        crate::containers::resources::Place::default()
+    }
     fn pod_memory(&self, _: &Pod) -> Option<u64> {
         None
     }

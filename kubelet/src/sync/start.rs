@@ -105,7 +105,7 @@ impl PodRuntime {
                     .ok_or_else(|| format!("unable to find target container {target}"))?,
             ),
         };
-        let ContainerOptions { env, mut mounts, devices, annotations, cdi_devices } =
+        let ContainerOptions { env, mut mounts, devices, annotations, cdi_devices, place: runs_on } =
             inner.environment.container(pod, container, place.ips, &volumes).await?;
         mounts.extend(self.termination_log(uid, container).await?);
         tokio::fs::create_dir_all(&logs).await.map_err(|e| {
@@ -129,6 +129,7 @@ impl PodRuntime {
             cdi_devices,
             target_id,
             limits: &inner.limits,
+            place: runs_on,
             seccomp_root: &inner.seccomp_root,
             seccomp_default: inner.seccomp_default,
         })

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 pub use mask::NumaMask;
 pub use merge::{NumaInfo, merge};
+pub(crate) use options::parse_bool;
 pub use options::{Options, Policy, Scope};
 
 /// One way to serve a request.
