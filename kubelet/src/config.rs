@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cpus::CpuSet;
 use crate::duration::GoDuration;
 use crate::memory::Reservation;
-use crate::topology;
+use crate::{shutdown, topology};
 
 /// The `apiVersion` this file has.
 pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
@@ -122,6 +122,7 @@ pub struct KubeletConfiguration {
     pub provider_id: String,
     pub shutdown_grace_period: GoDuration,
     pub shutdown_grace_period_critical_pods: GoDuration,
+    pub shutdown_grace_period_by_pod_priority: Vec<shutdown::Period>,
     pub crash_loop_back_off: CrashLoopBackOffConfig,
     pub seccomp_default: bool,
     pub register_with_taints: Vec<Taint>,
@@ -326,6 +327,7 @@ impl Default for KubeletConfiguration {
             provider_id: String::new(),
             shutdown_grace_period: GoDuration::from_secs(0),
             shutdown_grace_period_critical_pods: GoDuration::from_secs(0),
+            shutdown_grace_period_by_pod_priority: Vec::new(),
             crash_loop_back_off: CrashLoopBackOffConfig::default(),
             seccomp_default: false,
             register_with_taints: Vec::new(),
@@ -368,7 +370,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "logging",
     "enableSystemLogHandler",
     "enableSystemLogQuery",
-    "shutdownGracePeriodByPodPriority",
     "enableProfilingHandler",
     "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
@@ -461,6 +462,7 @@ impl KubeletConfiguration {
             faults.push("the containerRuntimeEndpoint was not specified or empty".to_owned());
         }
         self.check_placement(&mut faults);
+        self.check_shutdown(&mut faults);
         anyhow::ensure!(faults.is_empty(), "invalid kubelet configuration: {}", faults.join("; "));
         Ok(())
     }
@@ -504,6 +506,37 @@ impl KubeletConfiguration {
                 }
             }
         }
+    }
+
+    fn check_shutdown(&self, faults: &mut Vec<String>) {
+        let (whole, critical) = (self.shutdown_grace_period, self.shutdown_grace_period_critical_pods);
+        if critical.0 > whole.0 {
+            faults.push(format!(
+                "shutdownGracePeriodCriticalPods {critical} must be <= shutdownGracePeriod {whole}"
+            ));
+        }
+        for (name, period) in [("shutdownGracePeriod", whole), ("shutdownGracePeriodCriticalPods", critical)]
+        {
+            if !period.0.is_zero() && period.0 < std::time::Duration::from_secs(1) {
+                faults.push(format!("{name} {period} must be either zero or otherwise >= 1 sec"));
+            }
+        }
+        if !self.shutdown_grace_period_by_pod_priority.is_empty() && !whole.0.is_zero() {
+            faults.push(
+                "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// How long pods may take when the node shuts down, from the lowest priority on; none where nobody waits for them.
+    #[must_use]
+    pub fn shutdown_periods(&self) -> Vec<shutdown::Period> {
+        shutdown::periods(
+            &self.shutdown_grace_period_by_pod_priority,
+            self.shutdown_grace_period.0,
+            self.shutdown_grace_period_critical_pods.0,
+        )
     }
 
     /// CPUs that are kept back by number; none where only their amount matters.
@@ -583,10 +616,15 @@ mod tests {
         config.cgroups_per_qos = false;
         config.topology_manager_policy = "all".to_owned();
         config.reserved_system_cpus = "1-".to_owned();
+        config.shutdown_grace_period_critical_pods = GoDuration::from_secs(1);
         let error = config.validate().expect_err("invalid").to_string();
-        for part in
-            ["cgroupDriver", "--enforce-node-allocatable", "--topology-manager-policy", "--reserved-cpus"]
-        {
+        for part in [
+            "cgroupDriver",
+            "--enforce-node-allocatable",
+            "--topology-manager-policy",
+            "--reserved-cpus",
+            "<= shutdownGracePeriod",
+        ] {
             assert!(error.contains(part), "{error}");
         }
     }

@@ -22,6 +22,7 @@ use crate::node_status::machine::{Machine, file_system};
 use crate::node_status::{FactSource, Facts, Pressure};
 use crate::pleg::Pleg;
 use crate::runtime::{Runtime, RuntimeVersion};
+use crate::shutdown::ShuttingDown;
 
 const RUNTIME_CHECK: Duration = Duration::from_secs(5);
 /// While something is wrong, look more often: pods wait for it.
@@ -73,6 +74,8 @@ pub struct Sources {
     pub csi: Csi,
     /// Devices of plugins.
     pub devices: Devices,
+    /// Whether the node shuts down.
+    pub shutting_down: ShuttingDown,
 }
 
 struct Inner {
@@ -166,7 +169,8 @@ impl FactSource for NodeFacts {
         let root = sources.root_dir.clone();
         let disk = tokio::task::spawn_blocking(move || file_system(&root)).await;
         let ephemeral_storage = disk.ok().and_then(Result::ok).map(|f| f.capacity).unwrap_or_default();
-        let faults = [self.runtime_fault(), sources.network.read().clone()].into_iter().flatten().collect();
+        let faults = [self.runtime_fault(), sources.network.read().clone(), sources.shutting_down.fault()];
+        let faults = faults.into_iter().flatten().collect();
         let csi = sources.csi.clone();
         let volumes_in_use =
             tokio::task::spawn_blocking(move || csi.volumes_in_use()).await.unwrap_or_default();

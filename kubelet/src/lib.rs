@@ -52,6 +52,7 @@ pub mod placement;
 pub mod pod_resources;
 pub mod probes;
 pub mod server;
+pub mod shutdown;
 pub mod topology;
 pub mod volumes;
 pub mod watching;

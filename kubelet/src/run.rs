@@ -49,6 +49,7 @@ use crate::probes::{self, ProbeManager};
 use crate::quantity;
 use crate::runtime::Runtime;
 use crate::server::{self, ServerDeps};
+use crate::shutdown::{Logind, Shutdown, ShuttingDown};
 use crate::static_pods::mirror::Mirrors;
 use crate::status::StatusManager;
 use crate::sync::PodRuntime;
@@ -118,6 +119,7 @@ struct Kubelet {
     node: NodeCell,
     csi: Csi,
     placement: Placement,
+    shutting_down: ShuttingDown,
 }
 
 impl Kubelet {
@@ -183,6 +185,7 @@ impl Kubelet {
             node,
             csi,
             placement,
+            shutting_down: ShuttingDown::default(),
         })
     }
 
@@ -221,6 +224,7 @@ impl Kubelet {
         let wake = workers.clone();
         facts.run(tasks, move || wake_all(&wake));
         self.serve(environment.volumes.clone(), tasks)?;
+        self.end_with_node(&agent, tasks);
         agent.run_cpu_sets(self.settings.cpu_manager_reconcile_period.0, tasks);
         let told = PodResources {
             pods: self.pods.clone(),
@@ -259,6 +263,7 @@ impl Kubelet {
             pressure: self.pressure.clone(),
             csi: self.csi.clone(),
             devices: self.placement.devices().clone(),
+            shutting_down: self.shutting_down.clone(),
         })
     }
 
@@ -394,6 +399,7 @@ impl Kubelet {
             network: self.network.clone(),
             mirrors: self.client.clone().map(|c| Mirrors::new(c, self.config.node_name.clone())),
             allocated: self.allocated.clone(),
+            shutting_down: self.shutting_down.clone(),
             resizes: Conditions::default(),
             manifests: self.settings.static_pods(),
         }))
@@ -469,6 +475,24 @@ impl Kubelet {
         };
         eviction.run(tasks);
         Ok(())
+    }
+
+    /// Ends pods in order when the machine shuts down, where that is wanted.
+    fn end_with_node(&self, agent: &Agent, tasks: &Tasks) {
+        let periods = self.settings.shutdown_periods();
+        if periods.is_empty() {
+            return;
+        }
+        let shutdown = Shutdown {
+            login: Arc::new(Logind::default()),
+            periods,
+            ending: Arc::new(agent.clone()),
+            state: self.shutting_down.clone(),
+            events: self.events.clone(),
+            node: crate::events::node_reference(&self.config.node_name),
+            poke: self.poke.clone(),
+        };
+        shutdown.run(tasks);
     }
 
     fn limits(&self) -> LimitSettings {

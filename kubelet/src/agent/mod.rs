@@ -8,6 +8,7 @@ pub mod environment;
 pub mod housekeeping;
 mod pod;
 mod resize;
+mod shutdown;
 pub mod sources;
 pub mod volumes;
 
@@ -29,6 +30,7 @@ use crate::placement::Placement;
 use crate::pleg::Pleg;
 use crate::pod_workers::PodWorkers;
 use crate::pods::PodRegistry;
+use crate::shutdown::ShuttingDown;
 use crate::status::{StatusInput, StatusManager, Verdict, generate};
 use crate::sync::plan::ProbeResults;
 use crate::sync::{PodRuntime, plan_pod};
@@ -89,6 +91,8 @@ pub struct Parts {
     pub mirrors: Option<crate::static_pods::mirror::Mirrors>,
     /// What pods were allocated.
     pub allocated: Record,
+    /// Whether the node shuts down.
+    pub shutting_down: ShuttingDown,
     /// What is told of resizes.
     pub resizes: Conditions,
     /// Directory of static pod manifests.

@@ -244,6 +244,7 @@ fn deadline(pod: &Pod, status: Option<&PodStatus>, now: Timestamp) -> (Option<Du
         let verdict = Verdict {
             reason: "DeadlineExceeded".to_owned(),
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
+            disruption: false,
         };
         return (None, Some(verdict));
     }

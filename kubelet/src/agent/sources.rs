@@ -239,6 +239,7 @@ impl Agent {
 
     /// Gives the pod's containers what is given to one alone.
     async fn place(&self, pod: &Pod, runs: bool) -> Result<(), Rejection> {
+        self.parts().shutting_down.admit()?;
         sysctl::check(pod, &self.parts().config.allowed_unsafe_sysctls)?;
         let uid = types::uid(pod).to_owned();
         let active = |holder: &str| holder == uid || self.may_hold(holder);

@@ -91,6 +91,7 @@ impl PodProbes for Unprobed {
 
 mod cpus_given;
 mod devices_given;
+mod ends;
 mod kills;
 mod resizes;
 
@@ -203,6 +204,7 @@ fn house_given(
         network: NetworkFault::default(),
         mirrors: None,
         allocated,
+        shutting_down: ShuttingDown::default(),
         resizes: Conditions::default(),
         manifests: None,
     });
@@ -340,8 +342,11 @@ async fn evicted_pods_carry_the_verdict() {
     let house = house(&fake);
     let pod = pod(ONE);
     house.sync(&pod).await.expect("synced");
-    let verdict =
-        Verdict { reason: "Evicted".into(), message: "The node was low on resource: memory. ".into() };
+    let verdict = Verdict {
+        reason: "Evicted".into(),
+        message: "The node was low on resource: memory. ".into(),
+        disruption: true,
+    };
     let grace = Some(std::time::Duration::from_secs(1));
     house
         .agent
@@ -350,6 +355,7 @@ async fn evicted_pods_carry_the_verdict() {
         .expect("stopped");
     house.agent.sync_terminated_pod(&pod).await.expect("released");
     assert_eq!(house.phase("u"), "Failed Evicted");
+    assert_eq!(house.condition("u", "DisruptionTarget"), "True");
 }
 
 #[tokio::test]

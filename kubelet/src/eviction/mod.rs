@@ -215,7 +215,7 @@ impl Eviction {
         tracing::warn!(pod = types::format_pod(pod), message, "evicting pod");
         self.events.warning(pod, "Evicted", message.clone());
         let grace = if threshold.grace.is_zero() { Duration::from_secs(1) } else { self.max_grace };
-        let verdict = Some(Verdict { reason: "Evicted".to_owned(), message });
+        let verdict = Some(Verdict { reason: "Evicted".to_owned(), message, disruption: true });
         self.workers.kill(types::uid(pod), &KillOptions { grace: Some(grace), verdict, evict: true });
     }
 

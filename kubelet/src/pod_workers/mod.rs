@@ -103,6 +103,8 @@ struct Inner {
     syncer: Arc<dyn PodSyncer>,
     intervals: Intervals,
     tasks: Tasks,
+    /// Told when a worker has finished.
+    finished: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -118,7 +120,8 @@ impl PodWorkers {
     /// Workers that do their steps with `syncer`.
     #[must_use]
     pub fn new(syncer: Arc<dyn PodSyncer>, intervals: Intervals, tasks: Tasks) -> Self {
-        Self { inner: Arc::new(Inner { workers: Mutex::default(), syncer, intervals, tasks }) }
+        let (workers, finished) = (Mutex::default(), tokio::sync::Notify::new());
+        Self { inner: Arc::new(Inner { workers, syncer, intervals, tasks, finished }) }
     }
 
     /// Tells of a pod, new or changed.
@@ -139,6 +142,17 @@ impl PodWorkers {
         if let Some(worker) = workers.by_uid.get_mut(uid) {
             worker.kill(options);
             worker.wake();
+        }
+    }
+
+    /// Waits until a pod has ended and everything it used is released.
+    pub async fn finished(&self, uid: &str) {
+        loop {
+            let told = self.inner.finished.notified();
+            if self.view(uid).is_none_or(|view| view.stage == Stage::Finished) {
+                return;
+            }
+            told.await;
         }
     }
 
@@ -307,6 +321,8 @@ impl PodWorkers {
                 if let Some(name) = name {
                     release(&mut workers, &name, uid);
                 }
+                drop(workers);
+                self.inner.finished.notify_waiters();
                 After::Finished
             }
             stage if stage != before || step.interrupt.is_cancelled() || stage != step.stage => After::Now,

@@ -162,7 +162,8 @@ async fn an_eviction_carries_its_verdict() {
     let workers = workers(&syncer);
     workers.update(&pod("p", "u", ""));
     settle().await;
-    let verdict = Verdict { reason: "Evicted".to_owned(), message: "low on memory".to_owned() };
+    let verdict =
+        Verdict { reason: "Evicted".to_owned(), message: "low on memory".to_owned(), disruption: true };
     workers.kill("u", &KillOptions { grace: None, verdict: Some(verdict), evict: true });
     settle().await;
     assert_eq!(*syncer.log.lock(), ["sync u", "terminating u None Evicted", "terminated u"]);

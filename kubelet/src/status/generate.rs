@@ -45,6 +45,8 @@ pub struct Verdict {
     pub reason: String,
     /// A sentence.
     pub message: String,
+    /// The kubelet ends the pod for the sake of others, not for its own fault.
+    pub disruption: bool,
 }
 
 /// Generates the status; `probed` fills in what probes know (`started`, `ready`).
@@ -164,6 +166,18 @@ fn set_conditions(
     // A disruption is noted once and kept.
     let disruption =
         old.conditions.iter().chain(&api.conditions).flatten().find(|c| c.type_ == "DisruptionTarget");
+    let disruption = disruption.cloned().or_else(|| {
+        let verdict = input.verdict.filter(|verdict| verdict.disruption)?;
+        Some(PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            reason: Some("TerminationByKubelet".to_owned()),
+            message: Some(verdict.message.clone()),
+            observed_generation: pod.metadata.generation,
+            last_transition_time: Some(api_time(now)),
+            last_probe_time: None,
+        })
+    });
     let mut owned = vec![
         conditions::ready_to_start(pod, input.sandbox_is_good),
         conditions::initialized(pod, &statuses, &phase),
@@ -185,7 +199,6 @@ fn set_conditions(
         };
         condition.last_transition_time = find(old).or_else(|| find(api)).or(Some(api_time(now)));
     }
-    let disruption = disruption.cloned();
     let resizes = input.resizes.iter().cloned();
     status.conditions = Some(others.into_iter().chain(resizes).chain(disruption).chain(owned).collect());
 }

@@ -239,7 +239,8 @@ fn phases_do_not_go_back() {
     let status = Case::new(&pod, "a=running b=running").status();
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
     pod.status = None;
-    let verdict = Verdict { reason: "DeadlineExceeded".into(), message: "too long".into() };
+    let verdict =
+        Verdict { reason: "DeadlineExceeded".into(), message: "too long".into(), disruption: false };
     let case = Case { verdict: Some(verdict), ..Case::new(&pod, "a=running b=running") };
     let status = case.status();
     assert_eq!(
