@@ -44,6 +44,7 @@ pub use flags::{Config, Flags};
 pub use run::run;
 pub mod certificates;
 mod checkpoint;
+pub mod claims;
 pub mod cpus;
 pub mod devices;
 pub mod logs;

@@ -1,5 +1,5 @@
-//! Plugins that make themselves known: sockets in a directory that is watched. Drivers of volumes (CSI) and device plugins
-//! are known here; others are told so.
+//! Plugins that make themselves known: sockets in a directory that is watched. Drivers of volumes (CSI) and of dynamic
+//! resources (DRA), and device plugins are known here; others are told so.
 //!
 //! One task looks at the directory, at once when it changes and now and then by itself. A socket that was replaced counts
 //! as another; one that is gone takes its plugin with it. After a restart everything is found anew.
@@ -16,6 +16,7 @@ use proto::plugin_registration::{InfoRequest, PluginInfo, RegistrationStatus};
 use tokio::sync::Notify;
 use tonic::Request;
 
+use crate::claims::Claims;
 use crate::csi::Csi;
 use crate::devices::Devices;
 use crate::runtime::unix_channel;
@@ -37,6 +38,8 @@ pub struct Handlers {
     pub csi: Csi,
     /// `DevicePlugin`.
     pub devices: Devices,
+    /// `DRAPlugin`.
+    pub claims: Claims,
 }
 
 /// A plugin that was taken in.
@@ -45,17 +48,19 @@ struct Known {
     identity: Identity,
     kind: Kind,
     name: String,
+    endpoint: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Csi,
     Device,
+    Dra,
 }
 
 impl Handlers {
     async fn take_in(&self, socket: &Path, info: &PluginInfo) -> Result<Kind, String> {
-        let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
+        let endpoint = &endpoint(socket, info);
         match info.r#type.as_str() {
             "CSIPlugin" => {
                 self.csi.register(&info.name, endpoint, &info.supported_versions).await.map(|()| Kind::Csi)
@@ -63,6 +68,9 @@ impl Handlers {
             "DevicePlugin" => {
                 Devices::validate(&info.name, &info.supported_versions)?;
                 self.devices.connect(&info.name, endpoint).await.map(|()| Kind::Device)
+            }
+            "DRAPlugin" => {
+                self.claims.register(&info.name, endpoint, &info.supported_versions).map(|()| Kind::Dra)
             }
             other => {
                 let socket = socket.display();
@@ -75,8 +83,14 @@ impl Handlers {
         match plugin.kind {
             Kind::Csi => self.csi.deregister(&plugin.name).await,
             Kind::Device => self.devices.disconnect(&plugin.name),
+            Kind::Dra => self.claims.deregister(&plugin.name, &plugin.endpoint),
         }
     }
+}
+
+/// Where a plugin is called: on the socket it registered by, unless it names another.
+fn endpoint(socket: &Path, info: &PluginInfo) -> PathBuf {
+    if info.endpoint.is_empty() { socket.to_owned() } else { PathBuf::from(&info.endpoint) }
 }
 
 /// Registers the plugins whose sockets are in `directory`.
@@ -121,8 +135,9 @@ async fn look(directory: &Path, handlers: &Handlers, known: &mut HashMap<PathBuf
             continue;
         }
         match register(&path, handlers).await {
-            Ok((kind, name)) => {
-                known.insert(path, Known { identity, kind, name });
+            Ok((kind, info)) => {
+                let endpoint = endpoint(&path, &info);
+                known.insert(path, Known { identity, kind, name: info.name, endpoint });
             }
             Err(error) => {
                 tracing::warn!(socket = %path.display(), error, "plugin could not be registered, will retry");
@@ -144,7 +159,7 @@ fn sockets(directory: &Path) -> HashMap<PathBuf, Identity> {
     found.collect()
 }
 
-async fn register(socket: &Path, handlers: &Handlers) -> Result<(Kind, String), String> {
+async fn register(socket: &Path, handlers: &Handlers) -> Result<(Kind, PluginInfo), String> {
     let mut plugin = RegistrationClient::new(unix_channel(socket));
     let mut request = Request::new(InfoRequest {});
     request.set_timeout(TIMEOUT);
@@ -157,7 +172,7 @@ async fn register(socket: &Path, handlers: &Handlers) -> Result<(Kind, String), 
     if !matches!(answered, Ok(Ok(_))) {
         tracing::warn!(socket = %socket.display(), "plugin does not take the answer to its registration");
     }
-    result.map(|kind| (kind, info.name))
+    result.map(|kind| (kind, info))
 }
 
 #[cfg(test)]
@@ -234,7 +249,8 @@ mod tests {
             poke: Arc::default(),
             tasks: tasks.clone(),
         });
-        let handlers = Handlers { csi, devices };
+        let claims = Claims::open(None, "n1".into(), &root, &tasks).expect("opened");
+        let handlers = Handlers { csi, devices, claims };
         let mut known = HashMap::new();
         assert!(look(&root, &handlers, &mut known).await, "nothing is there");
 

@@ -1,4 +1,4 @@
-//! Tells agents of this node which devices, CPUs and memory containers were given (upstream's pod resources API, v1).
+//! Tells agents of this node which devices, claims, CPUs and memory containers were given (upstream's pod resources API, v1).
 //!
 //! Served on `pod-resources/kubelet.sock` under the kubelet's directory, whose access rights are all the protection there is.
 
@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
+use crate::claims::{Claims, Device, Used};
 use crate::memory::Block;
 use crate::placement::Placement;
 use crate::pods::PodRegistry;
@@ -28,6 +29,8 @@ pub struct PodResources {
     pub pods: PodRegistry,
     /// What containers were given.
     pub placement: Placement,
+    /// Claims for devices of drivers.
+    pub claims: Claims,
     /// Pods that are told of.
     pub is_active: IsActive,
 }
@@ -79,7 +82,7 @@ impl PodResources {
             devices: devices.collect(),
             cpu_ids: ids(cpus.iter()),
             memory: self.placement.memory().of_container(uid, name).into_iter().map(memory).collect(),
-            dynamic_resources: Vec::new(),
+            dynamic_resources: self.claims.of_container(pod, container).into_iter().map(claim).collect(),
         }
     }
 }
@@ -93,6 +96,24 @@ fn device(resource: &str, id: String, node: Option<i64>) -> api::ContainerDevice
         resource_name: resource.to_owned(),
         device_ids: vec![id],
         topology: node.map(|id| api::TopologyInfo { nodes: vec![api::NumaNode { id }] }),
+    }
+}
+
+fn claim(used: Used) -> api::DynamicResource {
+    let device = |(driver_name, device): (String, Device)| {
+        let names = device.cdi_device_ids.unwrap_or_default();
+        api::ClaimResource {
+            cdi_devices: names.into_iter().map(|name| api::CdiDevice { name }).collect(),
+            driver_name,
+            pool_name: device.pool_name,
+            device_name: device.device_name,
+            share_id: device.share_id,
+        }
+    };
+    api::DynamicResource {
+        claim_name: used.name,
+        claim_namespace: used.namespace,
+        claim_resources: used.devices.into_iter().map(device).collect(),
     }
 }
 

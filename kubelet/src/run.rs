@@ -23,6 +23,7 @@ use crate::agent::{Agent, NetworkFault, Parts};
 use crate::allocation::{self, Conditions, Record};
 use crate::certificates::{self, ServingConfig};
 use crate::cgroups::{self, Cgroups};
+use crate::claims::Claims;
 use crate::config::KubeletConfiguration;
 use crate::containers::resources::LimitSettings;
 use crate::csi::{self, Csi};
@@ -119,6 +120,7 @@ struct Kubelet {
     node: NodeCell,
     csi: Csi,
     placement: Placement,
+    claims: Claims,
     shutting_down: ShuttingDown,
 }
 
@@ -143,6 +145,9 @@ impl Kubelet {
             })
         };
         let placement = make_placement(&settings, &machine, layout.root(), make_devices)
+            .context("failed to start the container manager")?;
+        let claims = Claims::open(client.clone(), config.node_name.clone(), layout.root(), tasks)
+            .map_err(anyhow::Error::msg)
             .context("failed to start the container manager")?;
         let cgroups = make_cgroups(&settings, &machine, placement.cpus())?;
         let recorder =
@@ -185,6 +190,7 @@ impl Kubelet {
             node,
             csi,
             placement,
+            claims,
             shutting_down: ShuttingDown::default(),
         })
     }
@@ -224,11 +230,14 @@ impl Kubelet {
         let wake = workers.clone();
         facts.run(tasks, move || wake_all(&wake));
         self.serve(environment.volumes.clone(), tasks)?;
+        let holds = agent.holds();
+        self.claims.run(move |uid| holds(uid), tasks);
         self.end_with_node(&agent, tasks);
         agent.run_cpu_sets(self.settings.cpu_manager_reconcile_period.0, tasks);
         let told = PodResources {
             pods: self.pods.clone(),
             placement: self.placement.clone(),
+            claims: self.claims.clone(),
             is_active: agent.holds(),
         };
         told.serve(&self.layout.pod_resources_dir(), tasks).context("pod resources")?;
@@ -272,7 +281,11 @@ impl Kubelet {
         if self.client.is_none() {
             return;
         }
-        let handlers = Handlers { csi: self.csi.clone(), devices: self.placement.devices().clone() };
+        let handlers = Handlers {
+            csi: self.csi.clone(),
+            devices: self.placement.devices().clone(),
+            claims: self.claims.clone(),
+        };
         crate::plugins::run(self.layout.root().join("plugins_registry"), handlers, tasks);
         let csi = self.csi.clone();
         tasks.spawn("csi-node", |token| async move {
@@ -346,6 +359,7 @@ impl Kubelet {
             host_ips: RwLock::new(self.addresses.clone()),
             runtime_classes: self.factory.as_ref().map(SharedInformerFactory::informer),
             placement: self.placement.clone(),
+            claims: self.claims.clone(),
             on_slow_start: std::sync::OnceLock::new(),
         })
     }
@@ -399,6 +413,7 @@ impl Kubelet {
             network: self.network.clone(),
             mirrors: self.client.clone().map(|c| Mirrors::new(c, self.config.node_name.clone())),
             allocated: self.allocated.clone(),
+            claims: self.claims.clone(),
             shutting_down: self.shutting_down.clone(),
             resizes: Conditions::default(),
             manifests: self.settings.static_pods(),

@@ -12,6 +12,7 @@ use proto::cri;
 
 use super::volumes::PodVolumes;
 use crate::cgroups::{Cgroups, Limits};
+use crate::claims::Claims;
 use crate::containers::resources::Place;
 use crate::cpus::CpuSet;
 use crate::dns::{self, DnsSettings};
@@ -50,6 +51,8 @@ pub struct Environment {
     pub runtime_classes: Option<Informer<RuntimeClass>>,
     /// What containers are given of this node.
     pub placement: Placement,
+    /// Claims for devices of drivers.
+    pub claims: Claims,
     /// Told the UID of a pod whose start takes long.
     pub on_slow_start: OnceLock<SlowStart>,
 }
@@ -160,7 +163,8 @@ impl PodEnvironment for Environment {
         mounts.extend(self.hosts_file(pod, container, pod_ips).await?);
         let mut devices = given.devices;
         devices.extend(self.volumes.container_devices(pod, container)?);
-        let (annotations, cdi_devices) = (given.annotations, given.cdi_devices);
+        let (annotations, mut cdi_devices) = (given.annotations, given.cdi_devices);
+        cdi_devices.extend(self.claims.cdi_devices(pod, container)?);
         Ok(ContainerOptions { env, mounts, devices, annotations, cdi_devices, place })
     }
 

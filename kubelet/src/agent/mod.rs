@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::allocation::{Conditions, Record};
 use crate::cgroups::Cgroups;
+use crate::claims::Claims;
 use crate::config::KubeletConfiguration;
 use crate::events::Events;
 use crate::layout::Layout;
@@ -91,6 +92,8 @@ pub struct Parts {
     pub mirrors: Option<crate::static_pods::mirror::Mirrors>,
     /// What pods were allocated.
     pub allocated: Record,
+    /// Claims for devices of drivers.
+    pub claims: Claims,
     /// Whether the node shuts down.
     pub shutting_down: ShuttingDown,
     /// What is told of resizes.

@@ -71,6 +71,8 @@ impl PodSyncer for Agent {
             let names: Vec<_> = observed.running().map(|c| c.name.clone()).collect();
             return Err(format!("detected running containers after a successful KillPod: {names:?}").into());
         }
+        // Before the pod counts as ended: another may use its devices from then on.
+        parts.claims.unprepare(pod).await.map_err(SyncError::from)?;
         self.report(pod, &observed, true, verdict.as_ref());
         Ok(())
     }
@@ -171,6 +173,11 @@ impl Agent {
         if let Err(error) = mounted {
             // The volumes have told of it by events already.
             return Err(SyncError { message: error, retry: Some(Duration::from_secs(2)) });
+        }
+        if !occupied && let Err(error) = parts.claims.prepare(pod).await {
+            let message = format!("Failed to prepare dynamic resources: {error}");
+            parts.events.warning(pod, "FailedPrepareDynamicResources", message.clone());
+            return Err(message.into());
         }
         parts.probes.add_pod(pod);
         Ok(())

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::volumes::PodVolumes;
 use super::*;
 use crate::cgroups;
+use crate::claims::Claims;
 use crate::containers::resources::LimitSettings;
 use crate::cpus::Cpus;
 use crate::devices::Devices;
@@ -89,6 +90,7 @@ impl PodProbes for Unprobed {
     fn cleanup(&self, _: &HashSet<String>) {}
 }
 
+mod claims_prepared;
 mod cpus_given;
 mod devices_given;
 mod ends;
@@ -124,7 +126,21 @@ fn house_at(
     records: (Record, Record),
     place: Option<PathBuf>,
 ) -> House {
-    house_given(fake, cgroups, records, place, (Cpus::shared(), Memory::anywhere(), Alignment::default()))
+    house_given(fake, cgroups, records, place, Given::default())
+}
+
+/// What a house has to give, and where it hears of claims.
+struct Given {
+    cpus: Cpus,
+    memory: Memory,
+    alignment: Alignment,
+    api: Option<client::Client>,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        Self { cpus: Cpus::shared(), memory: Memory::anywhere(), alignment: Alignment::default(), api: None }
+    }
 }
 
 /// With CPUs and memory to give.
@@ -133,8 +149,9 @@ fn house_given(
     cgroups: Cgroups,
     (allocated, actuated): (Record, Record),
     place: Option<PathBuf>,
-    (cpus, memory, alignment): (Cpus, Memory, Alignment),
+    given: Given,
 ) -> House {
+    let Given { cpus, memory, alignment, api } = given;
     let own = place.is_none();
     let root = place.unwrap_or_else(|| std::env::temp_dir().join(format!("agent-{}", uuid::Uuid::new_v4())));
     let layout = Layout::new(root.join("lib"), root.join("logs"), root.join("links"));
@@ -152,6 +169,8 @@ fn house_given(
         tasks: tasks.clone(),
     });
     let placement = Placement::new(devices.clone(), cpus, memory, alignment);
+    std::fs::create_dir_all(layout.root()).expect("created");
+    let claims = Claims::open(api, "n1".into(), layout.root(), &tasks).expect("opened");
     let environment = Arc::new(Environment {
         objects: objects.clone(),
         volumes: volumes.clone(),
@@ -163,6 +182,7 @@ fn house_given(
         host_ips: RwLock::new(vec!["192.0.2.1".parse().expect("valid")]),
         runtime_classes: None,
         placement: placement.clone(),
+        claims: claims.clone(),
         on_slow_start: OnceLock::new(),
     });
     let limits = LimitSettings {
@@ -204,6 +224,7 @@ fn house_given(
         network: NetworkFault::default(),
         mirrors: None,
         allocated,
+        claims: claims.clone(),
         shutting_down: ShuttingDown::default(),
         resizes: Conditions::default(),
         manifests: None,

@@ -29,7 +29,7 @@ fn layout() -> Layout {
     (0..8).map(|number| (number, cpu(number))).collect()
 }
 
-fn given(scratch: &Scratch, policy: Policy, options: &[(&str, &str)]) -> (Cpus, Memory, Alignment) {
+fn given(scratch: &Scratch, policy: Policy, options: &[(&str, &str)]) -> Given {
     let config = cpus::Config {
         policy: "static".into(),
         options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
@@ -49,7 +49,8 @@ fn given(scratch: &Scratch, policy: Policy, options: &[(&str, &str)]) -> (Cpus, 
     };
     let memory = Memory::open(&config, &machine).expect("opened");
     let numa = NumaInfo { nodes: vec![0, 1], distances: BTreeMap::new() };
-    (cpus, memory, Alignment { policy, scope: Scope::Container, options: Options::default(), numa })
+    let alignment = Alignment { policy, scope: Scope::Container, options: Options::default(), numa };
+    Given { cpus, memory, alignment, api: None }
 }
 
 fn house_of(fake: &FakeRuntime, scratch: &Scratch, policy: Policy, options: &[(&str, &str)]) -> House {
@@ -160,6 +161,7 @@ async fn devices_cpus_and_memory_come_from_one_node() {
     let told = PodResources {
         pods: house.agent.parts().pods.clone(),
         placement: house.agent.parts().placement.clone(),
+        claims: house.agent.parts().claims.clone(),
         is_active: house.agent.holds(),
     };
     let directory = scratch.path().join("pod-resources");
