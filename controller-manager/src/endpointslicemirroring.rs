@@ -34,11 +34,11 @@ pub fn start(cx: &Context) {
     let (endpoints, services) = (cx.informer::<Endpoints>(), cx.informer::<Service>());
     let slices = endpointslice::slices(cx);
     let queue = WorkQueue::new("endpoint_slice_mirroring");
-    let keys = queue.clone();
+    let (keys, batch) = (queue.clone(), cx.config.flags.mirroring_endpointslice_updates_batch_period);
     endpoints.subscribe(move |event| {
         // Those of Services with selectors have slices of their own, and change often.
         if states(event).into_iter().any(|endpoints| is_mirrored(endpoints)) {
-            keys.add(meta::key(&event.object().metadata));
+            keys.add_after(meta::key(&event.object().metadata), batch);
         }
     });
     let keys = queue.clone();

@@ -126,6 +126,9 @@ pub fn start(cx: &Context) {
         tracing::error!(cidr = flags.cluster_cidr, "--cluster-cidr is not a range of addresses");
         return;
     }
+    // As upstream, which tells of this controller alone, and by this name.
+    let labels = [("name", "nodeipam"), ("manager", "kube-controller-manager")];
+    metrics::gauge!("running_managed_controllers", &labels).set(1.0);
     let nodes = cx.informer::<Node>();
     let queue = WorkQueue::new("cidrallocator_node");
     enqueue_all(&nodes, &queue);

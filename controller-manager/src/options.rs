@@ -106,6 +106,9 @@ pub struct Flags {
     /// How long pod changes are collected before EndpointSlices are written.
     #[arg(long, default_value = "0s", value_parser = parse_duration)]
     pub endpointslice_updates_batch_period: Duration,
+    /// How long changes of Endpoints are collected before they are mirrored into EndpointSlices.
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    pub mirroring_endpointslice_updates_batch_period: Duration,
     /// Delete objects whose owners are gone.
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub enable_garbage_collector: bool,
@@ -195,6 +198,62 @@ struct Accepted {
     authorization_always_allow_paths: Option<String>,
     #[arg(long, hide = true)]
     logging_format: Option<String>,
+    #[arg(long, hide = true)]
+    allow_metric_labels: Vec<String>,
+    #[arg(long, hide = true)]
+    allow_metric_labels_manifest: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    authentication_skip_lookup: Option<String>,
+    #[arg(long, hide = true)]
+    authentication_token_webhook_cache_ttl: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    authentication_tolerate_lookup_failure: Option<String>,
+    #[arg(long, hide = true)]
+    authorization_webhook_cache_authorized_ttl: Option<String>,
+    #[arg(long, hide = true)]
+    authorization_webhook_cache_unauthorized_ttl: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    disable_http2_serving: Option<String>,
+    #[arg(long, hide = true)]
+    disabled_metrics: Vec<String>,
+    #[arg(long, hide = true)]
+    http2_max_streams_per_connection: Option<String>,
+    #[arg(long, hide = true)]
+    leader_elect_resource_lock: Option<String>,
+    #[arg(long, hide = true)]
+    log_json_info_buffer_size: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    log_json_split_stream: Option<String>,
+    #[arg(long, hide = true)]
+    log_text_info_buffer_size: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    log_text_split_stream: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    permit_address_sharing: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    permit_port_sharing: Option<String>,
+    #[arg(long, hide = true)]
+    requestheader_allowed_names: Vec<String>,
+    #[arg(long, hide = true)]
+    requestheader_extra_headers_prefix: Vec<String>,
+    #[arg(long, hide = true)]
+    requestheader_group_headers: Vec<String>,
+    #[arg(long, hide = true)]
+    requestheader_uid_headers: Vec<String>,
+    #[arg(long, hide = true)]
+    requestheader_username_headers: Vec<String>,
+    #[arg(long, hide = true)]
+    show_hidden_metrics_for_version: Option<String>,
+    #[arg(long, hide = true)]
+    tls_cipher_suites: Vec<String>,
+    #[arg(long, hide = true)]
+    tls_curve_preferences: Vec<String>,
+    #[arg(long, hide = true)]
+    tls_min_version: Option<String>,
+    #[arg(long, hide = true)]
+    tls_sni_cert_key: Vec<String>,
+    #[arg(long, hide = true)]
+    vmodule: Vec<String>,
 }
 
 /// How horizontal autoscaling works.
@@ -357,6 +416,9 @@ pub mod tests {
             "--concurrent-horizontal-pod-autoscaler-syncs=7",
             "--horizontal-pod-autoscaler-tolerance=0.2",
             "--contention-profiling",
+            "--permit-port-sharing",
+            "--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384",
+            "--mirroring-endpointslice-updates-batch-period=1s",
             "--bind-address=127.0.0.1",
             "--v=2",
         ])

@@ -126,20 +126,26 @@ impl Controller {
             }
             entry.1
         };
-        let left = time.saturating_sub(since.elapsed());
+        let waited = since.elapsed();
+        let left = time.saturating_sub(waited);
         if !left.is_zero() {
             return Ok(Action::RequeueAfter(left));
         }
-        self.evict(&key, &pod).await
+        self.evict(&key, &pod, waited - time).await
     }
 
-    async fn evict(&self, key: &ObjectKey, pod: &Pod) -> anyhow::Result<Action> {
+    /// Deletes a pod whose time ended so long ago.
+    async fn evict(&self, key: &ObjectKey, pod: &Pod, late: Duration) -> anyhow::Result<Action> {
         self.say(key, pod, "Marking for deletion Pod");
         if disruption::mark(&self.client, pod, Some(REASON), false, Timestamp::now()).await? {
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
             let exactly = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
             let params = DeleteParams { preconditions: Some(exactly), ..Default::default() };
-            api.delete(&key.name, &params).await.ignore_gone()?;
+            if api.delete(&key.name, &params).await.ignore_gone()?.is_some() {
+                metrics::counter!("taint_eviction_controller_pod_deletions_total").increment(1);
+                metrics::histogram!("taint_eviction_controller_pod_deletion_duration_seconds")
+                    .record(late.as_secs_f64());
+            }
         }
         self.scheduled.lock().remove(key);
         Ok(Action::Done)

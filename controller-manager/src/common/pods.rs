@@ -94,19 +94,20 @@ pub fn to_delete(
     pods
 }
 
+// Upstream has the UID decide between pods that have been ready since different times of one rank, before it looks at
+// restarts. That orders pairs but not all pods (three can go round), which sorting does not take here: the UID is last.
 fn deletion_order(a: &Pod, b: &Pod, now: Timestamp, rank: impl Fn(&Pod) -> usize) -> Ordering {
     let assigned = |pod: &Pod| !node_name(pod).is_empty();
+    let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     (assigned(a).cmp(&assigned(b)))
         .then_with(|| phase_rank(a).cmp(&phase_rank(b)))
         .then_with(|| is_ready(a).cmp(&is_ready(b)))
         .then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))
         .then_with(|| rank(b).cmp(&rank(a)))
-        .then_with(|| logarithmic_age(ready_since(a), ready_since(b), a, b, now))
+        .then_with(|| age(ready_since(a), now).cmp(&age(ready_since(b), now)))
         .then_with(|| restarts(b).cmp(&restarts(a)))
-        .then_with(|| {
-            let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-            logarithmic_age(created(a), created(b), a, b, now)
-        })
+        .then_with(|| age(created(a), now).cmp(&age(created(b), now)))
+        .then_with(|| meta::uid(&a.metadata).cmp(meta::uid(&b.metadata)))
 }
 
 /// The plain order without ranks and cost, by which Jobs choose the pods to give up.
@@ -142,24 +143,12 @@ fn deletion_cost(pod: &Pod) -> i32 {
         .unwrap_or(0)
 }
 
-/// The younger goes first, where ages count as equal within a power of two; then the UID decides.
-fn logarithmic_age(
-    a: Option<Timestamp>,
-    b: Option<Timestamp>,
-    pod_a: &Pod,
-    pod_b: &Pod,
-    now: Timestamp,
-) -> Ordering {
-    if a == b {
-        return Ordering::Equal;
-    }
-    let (Some(since_a), Some(since_b)) = (a, b) else { return a.is_some().cmp(&b.is_some()) };
-    let rank = |since: Timestamp| match now.as_nanosecond() - since.as_nanosecond() {
+/// An age, of which only the power of two counts: the lower goes first, and one that is not known before all.
+fn age(since: Option<Timestamp>, now: Timestamp) -> Option<i64> {
+    since.map(|since| match now.as_nanosecond() - since.as_nanosecond() {
         age if age > 0 => i64::from(age.ilog2()),
         _ => -1,
-    };
-    (rank(since_a).cmp(&rank(since_b)))
-        .then_with(|| meta::uid(&pod_a.metadata).cmp(meta::uid(&pod_b.metadata)))
+    })
 }
 
 /// The most restarts of any container, and of any sidecar.
@@ -246,6 +235,34 @@ pub(crate) mod tests {
         let names: Vec<_> = order.iter().map(|pod| meta::name(&pod.metadata)).collect();
         let expected: Vec<_> = pods[..8].iter().map(|pod| meta::name(&pod.metadata)).collect();
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn no_three_pods_go_round() {
+        let now = at(100_000);
+        let mut all = vec![];
+        for ready in [None, Some(99_990), Some(99_991), Some(1)] {
+            for restarts in [0, 3] {
+                for created in [99_989, 99_990, 2] {
+                    // UIDs in no order of anything else.
+                    let name = format!("{}", (all.len() + 5) * 31 % 24);
+                    let mut pod = with_restarts(pod(&name, "n", "Running", ready), restarts);
+                    pod.metadata.creation_timestamp = Some(Time(at(created)));
+                    all.push(pod);
+                }
+            }
+        }
+        let order = |a: &Pod, b: &Pod| deletion_order(a, b, now, |_| 0);
+        for a in &all {
+            for b in &all {
+                assert_eq!(order(a, b), order(b, a).reverse());
+                assert_eq!(order(a, b) == Ordering::Equal, a == b);
+                for c in &all {
+                    let goes_round = order(a, b).is_lt() && order(b, c).is_lt() && order(c, a).is_lt();
+                    assert!(!goes_round, "{a:?} {b:?} {c:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod health;
 mod lead;
 mod model;
 mod server;
+mod sets;
 mod store;
 mod volumes;
 mod workloads;
@@ -124,6 +125,55 @@ fn everything(cluster: &Cluster) {
             }),
         ),
         ("v1", "resourcequotas", "ResourceQuota", "limits", json!({ "hard": { "pods": "50" } })),
+        (
+            "v1",
+            "persistentvolumes",
+            "PersistentVolume",
+            "v",
+            json!({
+                "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem",
+                "persistentVolumeReclaimPolicy": "Retain", "nfs": { "server": "s", "path": "/" },
+            }),
+        ),
+        (
+            "v1",
+            "persistentvolumeclaims",
+            "PersistentVolumeClaim",
+            "c",
+            json!({
+                "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } },
+                "storageClassName": "", "volumeMode": "Filesystem",
+            }),
+        ),
+        (
+            "resource.k8s.io/v1",
+            "resourceclaimtemplates",
+            "ResourceClaimTemplate",
+            "gpu",
+            json!({ "spec": {} }),
+        ),
+        (
+            "v1",
+            "pods",
+            "Pod",
+            "learner",
+            json!({
+                "containers": [{ "name": "c", "image": "one" }],
+                "resourceClaims": [{ "name": "gpu", "resourceClaimTemplateName": "gpu" }],
+            }),
+        ),
+        (
+            "autoscaling/v2",
+            "horizontalpodautoscalers",
+            "HorizontalPodAutoscaler",
+            "web",
+            json!({
+                "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" },
+                "minReplicas": 1, "maxReplicas": 5,
+                "metrics": [{ "type": "Resource", "resource": {
+                    "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 50 } } }],
+            }),
+        ),
     ];
     for (group_version, plural, kind, name, spec) in all {
         cluster.create(

@@ -36,13 +36,17 @@ impl World {
     }
 
     /// Pods that serve.
-    pub fn ready(&self) -> usize {
-        let serves = |pod: &&Value| {
+    pub fn serving(&self) -> impl Iterator<Item = &Value> {
+        self.of("pods").filter(|pod| {
             pod["metadata"]["deletionTimestamp"].is_null()
                 && text(pod, "/status/phase") == "Running"
                 && text(pod, "/status/conditions/0/status") == "True"
-        };
-        self.of("pods").filter(serves).count()
+        })
+    }
+
+    /// How many of them there are.
+    pub fn ready(&self) -> usize {
+        self.serving().count()
     }
 
     /// Pods that have not ended and are not being deleted.

@@ -231,3 +231,80 @@ async fn namespaces_go_with_all_that_is_in_them() {
         cluster.stop().await;
     }
 }
+
+/// Each pod has one claim of its own, from the beginning to the end.
+#[tokio::test(start_paused = true)]
+async fn pods_never_have_two_claims_of_a_kind() {
+    const RESOURCE: &str = "resource.k8s.io/v1";
+    for seed in SEEDS {
+        let choices = Faults::new(seed + 8000);
+        let cluster = Cluster::start_with(FLAGS, vec!["n1"], Some(seed));
+        let observer = Observer::start(cluster.store.clone(), |world| {
+            let mut claims = BTreeMap::<&str, usize>::new();
+            for claim in world.of("resourceclaims") {
+                *claims.entry(text(claim, "/metadata/ownerReferences/0/uid")).or_default() += 1;
+            }
+            let several = claims.iter().find(|(_, claims)| **claims > 1);
+            several.map_or(Ok(()), |(pod, claims)| Err(format!("{claims} claims of {pod}")))
+        });
+        let template =
+            json!({ "kind": "ResourceClaimTemplate", "metadata": { "name": "gpu" }, "spec": { "spec": {} } });
+        cluster.create(RESOURCE, "resourceclaimtemplates", template);
+        for name in ["a", "b", "c"] {
+            let wanted = json!([{ "name": "gpu", "resourceClaimTemplateName": "gpu" }]);
+            let spec = json!({ "containers": [{ "name": "c", "image": "one" }], "resourceClaims": wanted });
+            cluster.create(
+                "v1",
+                "pods",
+                json!({ "kind": "Pod", "metadata": { "name": name }, "spec": spec }),
+            );
+            tokio::time::sleep(choices.delay(300)).await;
+        }
+        let told = |cluster: &Cluster| {
+            let pods = cluster.list("v1", "pods");
+            let name =
+                |pod: &Value| text(pod, "/status/resourceClaimStatuses/0/resourceClaimName").to_owned();
+            let names: BTreeSet<_> = pods.iter().map(name).filter(|name| !name.is_empty()).collect();
+            names.len() == pods.len() && cluster.list(RESOURCE, "resourceclaims").len() == pods.len()
+        };
+        cluster.wait("the claims", told).await;
+        cluster.delete("v1", "pods", "b", json!({}));
+        let gone = |cluster: &Cluster| cluster.get("v1", "pods", "b").is_null() && told(cluster);
+        cluster.wait("the end of one", gone).await;
+        cluster.rests().await;
+        assert!(gone(&cluster), "seed {seed}: and it stays so");
+        let writes = cluster.writes.lock().len();
+        assert!(writes < 60, "seed {seed}: {writes} writes");
+        observer.check(&format!("seed {seed}"));
+        cluster.stop().await;
+    }
+}
+
+/// What a quota says is used is what there is, in the end.
+#[tokio::test(start_paused = true)]
+async fn quotas_count_what_there_is() {
+    for seed in SEEDS {
+        let choices = Faults::new(seed + 9000);
+        let cluster = Cluster::start_with(FLAGS, vec!["n1"], Some(seed));
+        let hard = json!({ "pods": "10", "configmaps": "5", "count/replicasets.apps": "9" });
+        let quota =
+            json!({ "kind": "ResourceQuota", "metadata": { "name": "limits" }, "spec": { "hard": hard } });
+        cluster.create("v1", "resourcequotas", quota);
+        cluster.create("apps/v1", "deployments", deployment(3));
+        cluster.create("v1", "configmaps", json!({ "kind": "ConfigMap", "metadata": { "name": "a" } }));
+        let says = |cluster: &Cluster, pods: &str, maps: &str| {
+            let used = cluster.get("v1", "resourcequotas", "limits")["status"]["used"].clone();
+            used == json!({ "pods": pods, "configmaps": maps, "count/replicasets.apps": "1" })
+        };
+        cluster.wait("the use", |cluster| says(cluster, "3", "1")).await;
+        cluster.change("apps/v1", "deployments", "web", json!({ "spec": { "replicas": 1 } }));
+        tokio::time::sleep(choices.delay(2000)).await;
+        cluster.delete("v1", "configmaps", "a", json!({}));
+        cluster.wait("less use", |cluster| says(cluster, "1", "0")).await;
+        cluster.rests().await;
+        let writes = cluster.writes.lock().clone();
+        let of_quota = writes.iter().filter(|call| call.contains("/resourcequotas/")).count();
+        assert!(of_quota < 40, "seed {seed}: {of_quota} writes");
+        cluster.stop().await;
+    }
+}
