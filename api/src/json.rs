@@ -1,6 +1,7 @@
 //! Reading and changing JSON objects in place: what defaulting and strategies need, without a typed detour.
 
-use serde::de::DeserializeOwned;
+use serde::de::value::{BorrowedStrDeserializer, SeqDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// A JSON object.
@@ -118,6 +119,99 @@ pub fn semantic_eq(a: Option<&Value>, b: Option<&Value>) -> bool {
     }
 }
 
+/// The typed object without the sets in `metadata.managedFields`: they are large, and no rule is about them. Otherwise as
+/// [`read`].
+///
+/// # Errors
+/// The object does not fit its struct.
+pub fn read_lean<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
+    T::deserialize(Lean { value: object, place: Place::Object }).or_else(|_| read(object))
+}
+
+/// As [`read_lean`], of metadata alone.
+///
+/// # Errors
+/// It does not fit its struct.
+pub(crate) fn read_lean_metadata<T: DeserializeOwned>(metadata: &Value) -> Result<T, serde_json::Error> {
+    T::deserialize(Lean { value: metadata, place: Place::Metadata })
+}
+
+/// A value that is read without the sets of managers.
+#[derive(Clone, Copy)]
+struct Lean<'a> {
+    value: &'a Value,
+    place: Place,
+}
+
+/// Where a value stands on the way to the sets.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Object,
+    Metadata,
+    Managers,
+}
+
+impl<'de> Deserializer<'de> for Lean<'de> {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        let place = self.place;
+        match self.value {
+            Value::Object(map) => visitor.visit_map(Fields { entries: map.iter(), place, next: None }),
+            Value::Array(items) => {
+                let items = items.iter().map(|value| Lean { value, place });
+                visitor.visit_seq(SeqDeserializer::new(items))
+            }
+            other => other.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        if self.value.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Lean<'de> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+struct Fields<'de> {
+    entries: serde_json::map::Iter<'de>,
+    place: Place,
+    next: Option<(&'de str, &'de Value)>,
+}
+
+impl<'de> MapAccess<'de> for Fields<'de> {
+    type Error = serde_json::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Self::Error> {
+        let skipped = |name: &str| self.place == Place::Managers && name == "fieldsV1";
+        let Some((key, value)) = self.entries.find(|(name, _)| !skipped(name)) else { return Ok(None) };
+        self.next = Some((key, value));
+        seed.deserialize(BorrowedStrDeserializer::new(key)).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Self::Error> {
+        let Some((name, value)) = self.next.take() else {
+            return Err(serde::de::Error::custom("a value without its key"));
+        };
+        match (self.place, name) {
+            (Place::Object, "metadata") => seed.deserialize(Lean { value, place: Place::Metadata }),
+            (Place::Metadata, "managedFields") => seed.deserialize(Lean { value, place: Place::Managers }),
+            _ => seed.deserialize(value),
+        }
+    }
+}
+
 /// The typed object. A null where the struct wants a value counts as absent, or as the zero time: upstream's types have
 /// no value for "never set" but their zero, and write a time that is zero as null.
 ///
@@ -148,9 +242,23 @@ fn without_nulls(value: &Value, time: Option<&str>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn sets_of_managers_are_left_out_and_nothing_else() {
+        let object = json!({"metadata": {"name": "p", "labels": {"fieldsV1": "b"},
+                "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {}}}, {"operation": "Apply"}]},
+            "spec": {"containers": [{"name": "managedFields"}]}, "status": {"startTime": null}});
+        let pod: Pod = read_lean(&object).expect("a pod");
+        let mut expected: Pod = read(&object).expect("a pod");
+        expected.metadata.managed_fields.as_mut().expect("managers")[0].fields_v1 = None;
+        assert_eq!(pod, expected);
+        let why = read_lean::<Pod>(&json!({"metadata": {"name": 1}})).expect_err("no name");
+        assert!(why.to_string().contains("string"), "{why}");
+    }
 
     #[test]
     fn empty_lists_equal_absent_ones() {

@@ -17,6 +17,7 @@ mod apply_tests;
 mod tests;
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -44,6 +45,8 @@ const UNOWNED: [&[&str]; 12] = [
     &["metadata", "resourceVersion"],
 ];
 
+/// They as a set.
+static UNOWNED_SET: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&UNOWNED));
 /// Stands for the manager of the request while its changes are looked for.
 const CURRENT: &str = "current-operation";
 /// Has what was there before the first apply to an object without known managers.
@@ -151,7 +154,7 @@ impl FieldManager<'_> {
         if let Some(mut taken) = managed.fields.remove(&current) {
             let id = self.id(manager, Operation::Update);
             if let Some(own) = managed.fields.get(&id) {
-                taken.set = taken.set.union(&own.set);
+                taken.set = taken.set.union(own.set.clone());
             }
             managed.fields.insert(id.clone(), taken);
             managed.times.insert(id, self.now.to_owned());

@@ -120,7 +120,7 @@ fn stored<'a>(gvk: &GroupVersionKind, object: &'a Value) -> Cow<'a, Value> {
 
 /// Runs a check on the typed object.
 pub(crate) fn typed<T: DeserializeOwned>(object: &Value, check: impl FnOnce(&T) -> ErrorList) -> ErrorList {
-    match json::read(object) {
+    match json::read_lean(object) {
         Ok(object) => check(&object),
         Err(error) => vec![Error::internal(&Path::root(), error.to_string())],
     }
@@ -132,7 +132,7 @@ pub(crate) fn typed2<T: DeserializeOwned>(
     old: &Value,
     check: impl FnOnce(&T, &T) -> ErrorList,
 ) -> ErrorList {
-    match (json::read(new), json::read(old)) {
+    match (json::read_lean(new), json::read_lean(old)) {
         (Ok(new), Ok(old)) => check(&new, &old),
         (Err(error), _) | (_, Err(error)) => vec![Error::internal(&Path::root(), error.to_string())],
     }

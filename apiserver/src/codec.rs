@@ -2,6 +2,7 @@
 
 use api::codec::kind::TypeMeta;
 use api::codec::ordered::{self, Ordered};
+use api::codec::verbatim::Verbatim;
 use api::codec::{protobuf, yaml};
 use api::names::{GroupVersion, GroupVersionKind};
 use api::schema::{self, TypeRef};
@@ -25,6 +26,8 @@ pub struct Decoded {
     pub value: Value,
     /// What a strict decoder would have refused.
     pub strict_errors: Vec<String>,
+    /// Texts of embedded objects that the value does not tell.
+    pub verbatim: Vec<Verbatim>,
 }
 
 fn type_of(gvk: &GroupVersionKind) -> Result<TypeRef<'static>, ApiError> {
@@ -50,7 +53,7 @@ pub fn decode_one_of(
     encoding: Encoding,
     kinds: &[GroupVersionKind],
 ) -> Result<Decoded, ApiError> {
-    let (mut value, gvk, strict_errors) = match encoding {
+    let (mut value, gvk, strict_errors, verbatim) = match encoding {
         Encoding::Json => {
             let found = TypeMeta::of_json(bytes).map_err(|why| unrecognized(bytes, kinds, &why))?;
             let gvk = check_kind(&found, kinds)?;
@@ -59,7 +62,7 @@ pub fn decode_one_of(
             if forgets_managers(bytes) {
                 object::set_meta(&mut value, "managedFields", Some(Value::Array(Vec::new())));
             }
-            (value, gvk, decoded.strict_errors)
+            (value, gvk, decoded.strict_errors, decoded.verbatim)
         }
         Encoding::Yaml => {
             let raw = yaml::load(bytes).map_err(|error| unrecognized(bytes, kinds, &error.to_string()))?;
@@ -68,7 +71,7 @@ pub fn decode_one_of(
             let gvk = check_kind(&found, kinds)?;
             let decoded = type_of(gvk)?.decode_value(raw.value).map_err(|e| unusable(gvk, &e))?;
             let strict = strict_error.into_iter().chain(decoded.strict_errors).collect();
-            (decoded.value, gvk, strict)
+            (decoded.value, gvk, strict, decoded.verbatim)
         }
         Encoding::Protobuf => {
             let envelope = protobuf::Unknown::open(bytes)
@@ -76,12 +79,12 @@ pub fn decode_one_of(
             let (api_version, kind) = (envelope.api_version.to_owned(), envelope.kind.to_owned());
             let gvk = check_kind(&TypeMeta { api_version, kind }, kinds)?;
             let value = protobuf::decode_as(&envelope, type_of(gvk)?).map_err(|e| unusable(gvk, &e))?;
-            (value, gvk, Vec::new())
+            (value, gvk, Vec::new(), Vec::new())
         }
     };
     object::set_kind(&mut value, gvk);
     api::defaults::apply(gvk, &mut value);
-    Ok(Decoded { value, strict_errors })
+    Ok(Decoded { value, strict_errors, verbatim })
 }
 
 /// Whether the body says `managedFields: []`. Decoding drops empty lists, but this one is a wish.
@@ -107,7 +110,7 @@ pub fn decode_value(value: Value, gvk: &GroupVersionKind) -> Result<Decoded, Api
     let mut value = decoded.value;
     object::set_kind(&mut value, gvk);
     api::defaults::apply(gvk, &mut value);
-    Ok(Decoded { value, strict_errors: decoded.strict_errors })
+    Ok(Decoded { value, strict_errors: decoded.strict_errors, verbatim: decoded.verbatim })
 }
 
 /// As [`decode_value`], for an object of a custom resource if it is one.

@@ -112,8 +112,6 @@ pub struct KubeletClientConfig {
     pub certificate_authority: Option<PathBuf>,
     /// Node address types, in order of preference.
     pub preferred_address_types: Vec<String>,
-    /// Longest wait for a kubelet's answer.
-    pub timeout: Duration,
 }
 
 /// A range of ports.
@@ -241,7 +239,6 @@ impl Default for Config {
                 ]
                 .map(str::to_owned)
                 .to_vec(),
-                timeout: Duration::from_secs(5),
                 ..KubeletClientConfig::default()
             },
             proxy_client: None,

@@ -109,9 +109,6 @@ pub struct Flags {
         default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
     )]
     kubelet_preferred_address_types: Vec<String>,
-    /// Longest wait for a kubelet's answer
-    #[arg(long, default_value = "5s", value_parser = duration)]
-    kubelet_timeout: Duration,
     #[command(flatten)]
     authorization: AuthorizationFlags,
     /// Admission plugins to add to the default set
@@ -195,6 +192,7 @@ pub const WITHOUT_EFFECT: &[&str] = &[
     "http2-max-streams-per-connection",
     "kubelet-port",
     "kubelet-read-only-port",
+    "kubelet-timeout",
     "lease-reuse-duration-seconds",
     "livez-grace-period",
     "log-flush-frequency",
@@ -309,7 +307,6 @@ impl Flags {
                 client_key: self.kubelet_client_key,
                 certificate_authority: self.kubelet_certificate_authority,
                 preferred_address_types: self.kubelet_preferred_address_types,
-                timeout: self.kubelet_timeout,
             },
             proxy_client: self.proxy_client_cert_file.zip(self.proxy_client_key_file),
             event_ttl: self.event_ttl,

@@ -108,17 +108,12 @@ pub struct RangeResult {
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The key was created or changed. `previous` is what it held before, `None` for a new key.
-    Put {
-        /// The new state.
-        current: KeyValue,
-        /// The state before.
-        previous: Option<KeyValue>,
-    },
+    /// The key was created or changed; this is its new state.
+    Put(KeyValue),
     /// The key was deleted (or its time to live ran out) at `revision`.
     Delete {
-        /// The last state of the key.
-        previous: KeyValue,
+        /// Which.
+        key: String,
         /// The revision of the delete.
         revision: Revision,
     },
@@ -130,11 +125,21 @@ pub enum Event {
 }
 
 impl Event {
+    /// The key that was changed, if one was.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Put(current) => Some(&current.key),
+            Self::Delete { key, .. } => Some(key),
+            Self::Progress { .. } => None,
+        }
+    }
+
     /// The revision of this event.
     #[must_use]
     pub fn revision(&self) -> Revision {
         match self {
-            Self::Put { current, .. } => current.modified,
+            Self::Put(current) => current.modified,
             Self::Delete { revision, .. } | Self::Progress { revision } => *revision,
         }
     }
@@ -182,6 +187,14 @@ pub enum Error {
     #[error("store is unavailable: {reason}")]
     Unavailable {
         /// What the backend or the transport said.
+        reason: String,
+    },
+    /// The value is there, but it cannot be decrypted with the keys that are known. A person must act.
+    #[error("unable to transform key {key:?}: {reason}")]
+    Undecryptable {
+        /// The key of the value.
+        key: String,
+        /// What is wrong with it.
         reason: String,
     },
     /// The data on disk is damaged, or the backend broke its contract. A person must act.

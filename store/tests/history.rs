@@ -214,10 +214,10 @@ async fn observer(store: Arc<impl Store>, end: tokio::sync::oneshot::Receiver<u6
         };
         for event in batch {
             match &event {
-                Event::Put { current, .. } => {
+                Event::Put(current) => {
                     _ = keys.insert(current.key.clone(), (number(current), current.modified.0));
                 }
-                Event::Delete { previous, .. } => _ = keys.remove(&previous.key),
+                Event::Delete { key, .. } => _ = keys.remove(key),
                 Event::Progress { .. } => {}
             }
             at = event.revision().0;

@@ -7,4 +7,5 @@ pub mod kind;
 pub mod media;
 pub mod ordered;
 pub mod protobuf;
+pub mod verbatim;
 pub mod yaml;

@@ -195,6 +195,11 @@ impl Serialize for TouchedPart<'_> {
     }
 }
 
+/// What Go's encoder writes for a character in a text, beyond what all JSON escapes.
+pub(super) fn escape(c: char) -> Option<&'static str> {
+    SPECIAL.iter().find(|(special, _)| *special == c).map(|(_, escape)| *escape)
+}
+
 /// A formatter that writes texts with Go's escapes.
 pub(super) struct Go<F>(pub(super) F);
 

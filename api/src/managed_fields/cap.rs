@@ -48,7 +48,7 @@ pub(super) fn cap_at(managed: &mut Managed, limit: usize) {
         if let Some(owned) = managed.fields.remove(&updater)
             && let Some(ancient) = managed.fields.get_mut(&bucket)
         {
-            ancient.set = ancient.set.union(&owned.set);
+            ancient.set = std::mem::take(&mut ancient.set).union(owned.set.clone());
             count -= 1;
         }
         match managed.times.get(&updater).cloned() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::UNOWNED;
+use super::UNOWNED_SET;
 use crate::structured::{Managers, Set, Versioned};
 
 /// How a manager sets fields.
@@ -188,7 +188,7 @@ impl Managed {
     /// Takes from a manager the fields that nobody owns.
     pub(super) fn strip(&mut self, id: &ManagerId) {
         let Some(owned) = self.fields.get_mut(id) else { return };
-        owned.set = owned.set.difference(&Set::of_fields(&UNOWNED));
+        owned.set = std::mem::take(&mut owned.set).difference(&UNOWNED_SET);
         if owned.set.is_empty() {
             self.fields.remove(id);
         }

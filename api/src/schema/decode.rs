@@ -8,12 +8,14 @@ use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::empties;
 use super::scalar::{self, go_quote};
 use super::unstructured::UnstructuredSeed;
 use super::{Field, GoKind, Node, NodeRef, Raw, SchemaOr, TypeRef, WhenEmpty};
+use crate::codec::verbatim::Verbatim;
 
 /// No more strict errors than this are collected.
 const MAX_STRICT_ERRORS: usize = 100;
@@ -25,6 +27,8 @@ pub struct Decoded {
     pub value: Value,
     /// Unknown and duplicate fields in the order of the document: `unknown field "spec.foo"`.
     pub strict_errors: Vec<String>,
+    /// Texts of embedded objects that the value does not tell.
+    pub verbatim: Vec<Verbatim>,
 }
 
 /// Why something could not be decoded, in upstream's words.
@@ -103,6 +107,7 @@ pub(super) struct Decoder<'s> {
     /// The innermost type being decoded; its name goes into errors.
     owner: Option<TypeRef<'s>>,
     strict_errors: Vec<String>,
+    verbatim: Vec<Verbatim>,
     /// Above zero inside values that upstream decodes by a lenient decoder of their own.
     lenient: u32,
     /// The first type error; decoding goes on.
@@ -117,7 +122,7 @@ impl<'s> Decoder<'s> {
             return Err(DecodeError::Type(message));
         }
         let value = value.unwrap_or_else(|| Value::Object(ty.zero()));
-        Ok(Decoded { value, strict_errors: self.strict_errors })
+        Ok(Decoded { value, strict_errors: self.strict_errors, verbatim: self.verbatim })
     }
 
     fn strict(&mut self, what: &str, field: &str) {
@@ -305,6 +310,12 @@ impl<'de> DeserializeSeed<'de> for NodeSeed<'_, '_> {
                 for path in found {
                     self.decoder.strict("duplicate", &path);
                 }
+                Ok(Some(value).filter(|value| !value.is_null()))
+            }
+            Node::Raw(Raw::Extension) => {
+                let text: Box<RawValue> = serde::Deserialize::deserialize(deserializer)?;
+                let value: Value = serde_json::from_str(text.get()).map_err(serde::de::Error::custom)?;
+                self.decoder.verbatim.extend(Verbatim::of(text.get(), &value));
                 Ok(Some(value).filter(|value| !value.is_null()))
             }
             Node::Raw(_) => {

@@ -58,7 +58,7 @@ fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decoded, D::Erro
             strict_errors.push(message);
         }
     }
-    Ok(Decoded { value, strict_errors })
+    Ok(Decoded { value, strict_errors, verbatim: Vec::new() })
 }
 
 /// Decodes any value, adding the paths of duplicate fields to `duplicates`.

@@ -57,7 +57,7 @@ mod tests {
         });
         let kind = GroupVersionKind::new(kind.0, "v1", kind.1);
         let set = Set::decode(&all).expect("well formed");
-        reset_fields(&kind, part).map_or_else(|| set.clone(), |filter| filter.apply(&set)).encode()
+        reset_fields(&kind, part).map_or_else(|| set.clone(), |filter| filter.apply(set.clone())).encode()
     }
 
     #[test]

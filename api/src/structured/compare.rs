@@ -34,9 +34,9 @@ impl Comparison {
         match filter {
             None => self,
             Some(filter) => Self {
-                removed: filter.apply(&self.removed),
-                modified: filter.apply(&self.modified),
-                added: filter.apply(&self.added),
+                removed: filter.apply(self.removed),
+                modified: filter.apply(self.modified),
+                added: filter.apply(self.added),
             },
         }
     }
@@ -67,11 +67,22 @@ enum Mark {
 }
 
 impl Comparison {
-    fn graft(&mut self, element: &Element, outcome: Outcome) {
+    fn graft(&mut self, element: Element, outcome: Outcome) {
         let Outcome { mark, below, .. } = outcome;
-        self.removed.graft(element, mark == Some(Mark::Removed), below.removed);
-        self.modified.graft(element, mark == Some(Mark::Modified), below.modified);
-        self.added.graft(element, mark == Some(Mark::Added), below.added);
+        let parts = [
+            (&mut self.removed, mark == Some(Mark::Removed), below.removed),
+            (&mut self.modified, mark == Some(Mark::Modified), below.modified),
+            (&mut self.added, mark == Some(Mark::Added), below.added),
+        ];
+        let mut parts = parts.into_iter().filter(|(_, member, below)| *member || !below.is_empty());
+        // Most often there is but one.
+        let last = parts.next_back();
+        for (set, member, below) in parts {
+            set.graft(element.clone(), member, below);
+        }
+        if let Some((set, member, below)) = last {
+            set.graft(element, member, below);
+        }
     }
 }
 
@@ -174,7 +185,7 @@ fn members(
             }
         };
         if outcome.mark.is_some() || !outcome.below.is_same() {
-            out.graft(&Element::field(name), outcome);
+            out.graft(Element::field(name), outcome);
         }
     }
     Ok(())
@@ -206,24 +217,24 @@ fn elements(list: &List<'_>, olds: Index<'_>, news: Index<'_>, out: &mut Compari
         match (old.len(), new.len()) {
             (0 | 1, 0 | 1) => {
                 let outcome = one(element, old.first().copied(), new.first().copied())?;
-                out.graft(element, outcome);
+                out.graft(element.clone(), outcome);
             }
             // Elements with the same key are compared as a whole.
             (2.., 2..) => {
                 let same = old.len() == new.len() && old.iter().zip(new).all(|(a, b)| same_values(a, b));
-                out.modified.graft(element, !same, Set::default());
+                out.modified.graft(element.clone(), !same, Set::default());
             }
             (2.., _) => {
                 if let Some(new) = new.first() {
-                    out.graft(element, one(element, None, Some(new))?);
+                    out.graft(element.clone(), one(element, None, Some(new))?);
                 }
-                out.removed.graft(element, true, Set::default());
+                out.removed.graft(element.clone(), true, Set::default());
             }
             _ => {
                 if let Some(old) = old.first() {
-                    out.graft(element, one(element, Some(old), None)?);
+                    out.graft(element.clone(), one(element, Some(old), None)?);
                 }
-                out.added.graft(element, true, Set::default());
+                out.added.graft(element.clone(), true, Set::default());
             }
         }
     }

@@ -58,7 +58,7 @@ impl Element {
     #[must_use]
     pub fn encode(&self) -> String {
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => ["f:", name].concat(),
             Self::Key(fields) => {
                 let fields: Vec<String> = fields
                     .iter()

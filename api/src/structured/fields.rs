@@ -40,7 +40,7 @@ fn elements(list: &List<'_>, items: &[Value]) -> Set {
             [one] => visit(list.item, one).1,
             _ => Set::default(),
         };
-        set.graft(&element, true, below);
+        set.graft(element, true, below);
     }
     set
 }
@@ -51,7 +51,7 @@ fn members(map: &Mapping<'_>, fields: &Map<String, Value>) -> Set {
         let Some(shape) = map.field(name) else { continue };
         let (leaf, below) = visit(shape, value);
         let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-        set.graft(&Element::field(name), leaf || empty || !map.names(name), below);
+        set.graft(Element::field(name), leaf || empty || !map.names(name), below);
     }
     set
 }

@@ -13,7 +13,7 @@ pub fn reconcile(shape: Shape<'_>, set: &Set) -> Option<Set> {
     if walk.atomic.is_empty() {
         return None;
     }
-    Some(set.recursive_difference(&walk.atomic).union(&walk.atomic))
+    Some(set.clone().recursive_difference(&walk.atomic).union(walk.atomic))
 }
 
 struct Walk {

@@ -1,7 +1,5 @@
 //! Sets of field paths, their algebra, and their wire form `fieldsV1` (upstream `fieldpath/set.go`, `serialize.go`).
 
-use std::cmp::Ordering;
-
 use serde_json::{Map, Value};
 
 use super::element::{Element, Malformed, Path};
@@ -56,11 +54,11 @@ impl Set {
         self.find(element).ok().map(|at| &self.nodes[at])
     }
 
-    fn entry(&mut self, element: &Element) -> &mut Node {
-        let at = match self.find(element) {
+    fn entry(&mut self, element: Element) -> &mut Node {
+        let at = match self.find(&element) {
             Ok(at) => at,
             Err(at) => {
-                self.nodes.insert(at, Node::new(element.clone()));
+                self.nodes.insert(at, Node::new(element));
                 at
             }
         };
@@ -71,23 +69,19 @@ impl Set {
     pub fn insert(&mut self, path: &[Element]) {
         match path {
             [] => {}
-            [last] => self.entry(last).member = true,
-            [first, rest @ ..] => self.entry(first).below.insert(rest),
+            [last] => self.entry(last.clone()).member = true,
+            [first, rest @ ..] => self.entry(first.clone()).below.insert(rest),
         }
     }
 
     /// Adds what stands below one step, and the step itself if `member`.
-    pub(super) fn graft(&mut self, element: &Element, member: bool, below: Self) {
+    pub(super) fn graft(&mut self, element: Element, member: bool, below: Self) {
         if !member && below.is_empty() {
             return;
         }
         let node = self.entry(element);
         node.member |= member;
-        if node.below.is_empty() {
-            node.below = below;
-        } else {
-            node.below = node.below.union(&below);
-        }
+        node.below = std::mem::take(&mut node.below).union(below);
     }
 
     /// Whether a path is in it.
@@ -146,73 +140,81 @@ impl Set {
         }
     }
 
-    /// Joins two sets step by step; `join` sees the nodes that both have, `keep_left` and `keep_right` say what
-    /// becomes of nodes that one alone has.
-    fn zip(&self, other: &Self, keep: (bool, bool), join: impl Fn(&Node, &Node) -> Node) -> Self {
-        let (mut left, mut right) = (self.nodes.iter().peekable(), other.nodes.iter().peekable());
-        let mut nodes = Vec::with_capacity(self.nodes.len());
-        loop {
-            let order = match (left.peek(), right.peek()) {
-                (None, None) => break,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(a), Some(b)) => a.element.cmp(&b.element),
-            };
-            match order {
-                Ordering::Less => nodes.extend(left.next().filter(|_| keep.0).cloned()),
-                Ordering::Greater => nodes.extend(right.next().filter(|_| keep.1).cloned()),
-                Ordering::Equal => {
-                    if let (Some(a), Some(b)) = (left.next(), right.next()) {
-                        nodes.push(join(a, b));
-                    }
-                }
-            }
+    /// Paths of both.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        if self.is_empty() || other.is_empty() {
+            return if self.is_empty() { other } else { self };
         }
-        nodes.retain(|node| !node.is_empty());
+        let mut nodes = Vec::with_capacity(self.nodes.len().max(other.nodes.len()));
+        let mut right = other.nodes.into_iter().peekable();
+        for mut node in self.nodes {
+            while let Some(before) = right.next_if(|other| other.element < node.element) {
+                nodes.push(before);
+            }
+            if let Some(same) = right.next_if(|other| other.element == node.element) {
+                node.member |= same.member;
+                node.below = node.below.union(same.below);
+            }
+            nodes.push(node);
+        }
+        nodes.extend(right);
         Self { nodes }
     }
 
-    /// Paths of both.
-    #[must_use]
-    pub fn union(&self, other: &Self) -> Self {
-        self.zip(other, (true, true), |a, b| Node {
-            element: a.element.clone(),
-            member: a.member || b.member,
-            below: a.below.union(&b.below),
-        })
+    /// Takes from every node what `less` says of it and of the same one in `other`.
+    fn lessened(self, other: &Self, less: impl Fn(&mut Node, &Node)) -> Self {
+        if other.is_empty() {
+            return self;
+        }
+        let mut right = other.nodes.iter().peekable();
+        let nodes = self.nodes.into_iter().filter_map(|mut node| {
+            while right.next_if(|other| other.element < node.element).is_some() {}
+            if let Some(same) = right.next_if(|other| other.element == node.element) {
+                less(&mut node, same);
+            }
+            (!node.is_empty()).then_some(node)
+        });
+        Self { nodes: nodes.collect() }
     }
 
     /// Paths that are not in `other`.
     #[must_use]
-    pub fn difference(&self, other: &Self) -> Self {
-        self.zip(other, (true, false), |a, b| Node {
-            element: a.element.clone(),
-            member: a.member && !b.member,
-            below: a.below.difference(&b.below),
+    pub fn difference(self, other: &Self) -> Self {
+        self.lessened(other, |node, same| {
+            node.member &= !same.member;
+            node.below = std::mem::take(&mut node.below).difference(&same.below);
         })
     }
 
     /// Paths that are neither in `other` nor below one of its paths.
     #[must_use]
-    pub fn recursive_difference(&self, other: &Self) -> Self {
-        self.zip(other, (true, false), |a, b| match b.member {
-            true => Node::new(a.element.clone()),
-            false => Node {
-                element: a.element.clone(),
-                member: a.member,
-                below: a.below.recursive_difference(&b.below),
-            },
+    pub fn recursive_difference(self, other: &Self) -> Self {
+        self.lessened(other, |node, same| {
+            let below = std::mem::take(&mut node.below);
+            if same.member {
+                node.member = false;
+            } else {
+                node.below = below.recursive_difference(&same.below);
+            }
         })
     }
 
     /// Paths in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        self.zip(other, (false, false), |a, b| Node {
-            element: a.element.clone(),
-            member: a.member && b.member,
-            below: a.below.intersection(&b.below),
-        })
+        let mut right = other.nodes.iter().peekable();
+        let nodes = self.nodes.iter().filter_map(|node| {
+            while right.next_if(|other| other.element < node.element).is_some() {}
+            let same = right.next_if(|other| other.element == node.element)?;
+            let both = Node {
+                element: node.element.clone(),
+                member: node.member && same.member,
+                below: node.below.intersection(&same.below),
+            };
+            (!both.is_empty()).then_some(both)
+        });
+        Self { nodes: nodes.collect() }
     }
 
     /// The same, and every field that `shape` knows by name on the way to a path.
@@ -267,7 +269,7 @@ impl Set {
                 member = true;
             } else if let Some(element) = Element::decode(text)? {
                 let (below, is_member) = Self::read(inner)?;
-                set.graft(&element, is_member, below);
+                set.graft(element, is_member, below);
             }
         }
         let member = member || set.is_empty();
@@ -290,7 +292,7 @@ pub type Pattern = Vec<Option<Element>>;
 impl Filter {
     /// The part of `set` that counts.
     #[must_use]
-    pub fn apply(&self, set: &Set) -> Set {
+    pub fn apply(&self, set: Set) -> Set {
         match self {
             Self::Exclude(excluded) => set.recursive_difference(excluded),
             Self::Include(patterns) => {

@@ -96,10 +96,10 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
         self.converter.shape(version).ok_or_else(|| format!("no corresponding type for {version}"))
     }
 
-    fn counted(&self, version: &str, set: &Set) -> Set {
+    fn counted(&self, version: &str, set: Set) -> Set {
         match self.converter.filter(version) {
             Some(filter) => filter.apply(set),
-            None => set.clone(),
+            None => set,
         }
     }
 
@@ -118,8 +118,9 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
         let managers = self.reconciled(managers);
         let (mut managers, compared) = self.changed(live, new, version, managers, manager, true)?;
         let before = managers.remove(manager).map(|owned| owned.set).unwrap_or_default();
-        let set = before.difference(&compared.removed).union(&compared.modified).union(&compared.added);
-        let set = self.counted(version, &set);
+        let Comparison { removed, modified, added } = compared;
+        let set = before.difference(&removed).union(modified).union(added);
+        let set = self.counted(version, set);
         if !set.is_empty() {
             managers.insert(manager.clone(), Versioned { set, version: version.to_owned(), applied: false });
         }
@@ -144,7 +145,7 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
         let mut managers = self.reconciled(managers);
         let merged =
             merge(shape, live, config).map_err(|found| format!("failed to merge config: {found}"))?;
-        let set = self.counted(version, &field_set(shape, config));
+        let set = self.counted(version, field_set(shape, config));
         let owned = Versioned { set, version: version.to_owned(), applied: true };
         let last = managers.insert(manager.clone(), owned);
         let new = self
@@ -186,7 +187,8 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
                 Some(None) => continue,
                 None => &compared,
             };
-            let taken = owned.set.intersection(&compared.modified.union(&compared.added));
+            let taken = owned.set.intersection(&compared.modified);
+            let taken = taken.union(owned.set.intersection(&compared.added));
             conflicts.extend(taken.paths().into_iter().map(|path| Conflict { manager: other.clone(), path }));
             let set = owned.set.difference(&taken).difference(&compared.removed);
             left.insert(other, Versioned { set, ..owned });
@@ -247,7 +249,7 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
         let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
         for managed in managers.values() {
             let all = owned.entry(&managed.version).or_default();
-            *all = all.union(&managed.set);
+            *all = std::mem::take(all).union(managed.set.clone());
         }
         let (mut merged, mut pruned) = (Cow::Borrowed(merged), pruned);
         // The version of the pruned object first: what it lacks may be needed to convert it.
@@ -263,7 +265,7 @@ impl<C: Converter + ?Sized> Updater<'_, C> {
             let shape = self.shape(version)?;
             let all = field_set(shape, &converted).with_named_fields(Some(shape));
             let kept = field_set(shape, &less).with_named_fields(Some(shape));
-            let kept = kept.union(&owned.with_named_fields(Some(shape)));
+            let kept = kept.union(owned.with_named_fields(Some(shape)));
             let back = remove_items(shape, &converted, &all.difference(&kept));
             (merged, pruned) = (Cow::Owned(converted), back);
         }

@@ -6,11 +6,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector, LabelSelectorRequirement, ManagedFieldsEntry, ObjectMeta, OwnerReference,
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::field::{Error, ErrorList, Path, Report, json as show, quote};
 use crate::format::{self, NameCheck};
+use crate::json::read_lean_metadata;
 
 use super::rules::{IMMUTABLE, list, non_negative, text};
 
@@ -123,7 +123,8 @@ pub(super) fn with_metadata(
     old: &Value,
     check: impl FnOnce(&ObjectMeta, &ObjectMeta) -> ErrorList,
 ) -> ErrorList {
-    let read = |object: &Value| ObjectMeta::deserialize(object.get("metadata").unwrap_or(&Value::Null));
+    let read =
+        |object: &Value| read_lean_metadata::<ObjectMeta>(object.get("metadata").unwrap_or(&Value::Null));
     match (read(new), read(old)) {
         (Ok(new), Ok(old)) => check(&new, &old),
         (Err(error), _) | (_, Err(error)) => vec![Error::internal(&Path::new("metadata"), error.to_string())],
@@ -132,8 +133,10 @@ pub(super) fn with_metadata(
 
 /// What upstream's BeforeCreate checks of every kind after the kind's own checks: names that can stand in a URL.
 #[must_use]
-pub fn validate_path_segment(meta: &ObjectMeta, namespaced: bool) -> ErrorList {
-    validate(meta, namespaced, format::name_is_path_segment, &Path::new("metadata"))
+pub fn validate_path_segment(object: &Value, namespaced: bool) -> ErrorList {
+    let meta = object.get("metadata").and_then(|metadata| read_lean_metadata::<ObjectMeta>(metadata).ok());
+    let meta = meta.unwrap_or_default();
+    validate(&meta, namespaced, format::name_is_path_segment, &Path::new("metadata"))
 }
 
 /// Labels.

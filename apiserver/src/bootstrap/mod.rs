@@ -9,6 +9,7 @@ pub mod flow_control;
 pub mod objects;
 pub mod policy;
 pub mod reconcile;
+mod trust;
 
 use std::time::Duration;
 

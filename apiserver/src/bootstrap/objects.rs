@@ -34,10 +34,6 @@ pub struct Facts {
     pub service_ip: IpAddr,
     /// The port the server listens on.
     pub port: u16,
-    /// The CA that client certificates are verified against, as PEM.
-    pub client_ca: Option<String>,
-    /// The CA of the front proxy, as PEM.
-    pub request_header_ca: Option<String>,
 }
 
 /// Makes the system namespaces.
@@ -67,7 +63,7 @@ pub async fn start(client: &Client, config: &Config, facts: &Facts) -> Result<()
         super::flow_control::ensure(client),
         all(&priorities, priority_classes()),
         all(&services, api_services()?),
-        authentication(client, config, facts),
+        super::trust::publish(client, &config.authentication),
         token_tracking(client),
     );
     network?;
@@ -78,7 +74,7 @@ pub async fn start(client: &Client, config: &Config, facts: &Facts) -> Result<()
     authentication
 }
 
-fn named(name: &str) -> ObjectMeta {
+pub(super) fn named(name: &str) -> ObjectMeta {
     ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }
 }
 
@@ -254,28 +250,6 @@ fn kubernetes_service(config: &Config, facts: &Facts) -> Service {
     }
 }
 
-/// Tells extension servers whom to believe (`extension-apiserver-authentication` in kube-system).
-async fn authentication(client: &Client, config: &Config, facts: &Facts) -> Result<(), ApiError> {
-    let data = authentication_data(config, facts);
-    if data.is_empty() {
-        return Ok(());
-    }
-    let api = Api::<ConfigMap>::namespaced(client.clone(), "kube-system");
-    let name = "extension-apiserver-authentication";
-    let written = match api.get_opt(name).await.map_err(from_client)? {
-        Some(existing) if existing.data.as_ref() == Some(&data) => return Ok(()),
-        Some(existing) => {
-            let object = ConfigMap { data: Some(data), ..existing };
-            api.replace(name, &PostParams::default(), &object).await
-        }
-        None => {
-            let object = ConfigMap { metadata: named(name), data: Some(data), ..ConfigMap::default() };
-            api.create(&PostParams::default(), &object).await
-        }
-    };
-    written.map(drop).map_err(from_client).or_else(super::done_by_others)
-}
-
 /// Says since when the use of tokens in secrets is noted, for who cleans up those that nobody uses (upstream
 /// `legacytokentracking`).
 async fn token_tracking(client: &Client) -> Result<(), ApiError> {
@@ -299,38 +273,12 @@ fn is_dated(tracking: &ConfigMap) -> bool {
     since.is_some_and(|since| since.len() == 10 && since.parse::<jiff::civil::Date>().is_ok())
 }
 
-fn authentication_data(config: &Config, facts: &Facts) -> BTreeMap<String, String> {
-    let mut data = BTreeMap::new();
-    if let Some(ca) = &facts.client_ca {
-        data.insert("client-ca-file".to_owned(), ca.clone());
-    }
-    if let Some(ca) = &facts.request_header_ca {
-        let proxy = &config.authentication.request_header;
-        data.insert("requestheader-client-ca-file".to_owned(), ca.clone());
-        for (key, list) in [
-            ("requestheader-allowed-names", &proxy.allowed_names),
-            ("requestheader-username-headers", &proxy.username_headers),
-            ("requestheader-uid-headers", &proxy.uid_headers),
-            ("requestheader-group-headers", &proxy.group_headers),
-            ("requestheader-extra-headers-prefix", &proxy.extra_headers_prefix),
-        ] {
-            data.insert(key.to_owned(), json!(list).to_string());
-        }
-    }
-    data
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn facts() -> Facts {
-        Facts {
-            service_ip: "10.0.0.1".parse().expect("address"),
-            port: 6443,
-            client_ca: Some("PEM".into()),
-            request_header_ca: None,
-        }
+        Facts { service_ip: "10.0.0.1".parse().expect("address"), port: 6443 }
     }
 
     #[test]
@@ -363,11 +311,5 @@ mod tests {
             let data = since.map(|since| BTreeMap::from([("since".to_owned(), since.to_owned())]));
             assert_eq!(is_dated(&ConfigMap { data, ..ConfigMap::default() }), dated, "{since:?}");
         }
-    }
-
-    #[test]
-    fn authentication_facts_are_only_those_configured() {
-        let data = authentication_data(&Config::default(), &facts());
-        assert_eq!(data.keys().collect::<Vec<_>>(), ["client-ca-file"]);
     }
 }

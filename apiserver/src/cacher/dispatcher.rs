@@ -301,11 +301,7 @@ impl Dispatcher {
         let Some(last) = batch.last().map(store::Event::revision) else { return };
         let mut shares: Vec<(Arc<Resource>, Vec<store::Event>)> = Vec::new();
         for change in batch {
-            let key = match &change {
-                store::Event::Put { current, .. } => &current.key,
-                store::Event::Delete { previous, .. } => &previous.key,
-                store::Event::Progress { .. } => continue,
-            };
+            let Some(key) = change.key() else { continue };
             // Most often the share of the change before.
             let share = shares.iter_mut().rev().find(|(known, _)| key.starts_with(known.prefix()));
             if let Some((_, share)) = share {

@@ -85,6 +85,11 @@ impl Event {
         self.frames.age();
     }
 
+    /// Forgets what was rendered for watchers, whether or not all have it: the last ones render it again.
+    pub(super) fn forget_frames(&self) {
+        self.frames.forget();
+    }
+
     /// Bytes of the new state, for the bounds of the history.
     pub(super) fn bytes(&self) -> usize {
         self.current.as_ref().map_or(0, |object| object.json.len())

@@ -10,6 +10,9 @@ use super::Config;
 use super::event::Event;
 use super::ordered::Ordered;
 
+/// So many events keep what was rendered of them: the whole history would be as large once more.
+const FRAMES: usize = 512;
+
 /// Takes back `events`, which led to `objects`.
 pub(super) fn undo(mut objects: Ordered, events: &[Arc<Event>]) -> Ordered {
     for event in events.iter().rev() {
@@ -49,6 +52,9 @@ impl History {
     pub(super) fn push(&mut self, event: Arc<Event>) {
         self.bytes += event.bytes();
         self.events.push_back(event);
+        if let Some(old) = self.events.len().checked_sub(FRAMES).and_then(|at| self.events.get(at)) {
+            old.forget_frames();
+        }
     }
 
     /// The events after `revision`, oldest first; `None` if some of them are forgotten.

@@ -1,7 +1,7 @@
 //! How objects come into the cache of a resource: by a load, then by changes; after a gap by another load that is
 //! compared with what was there.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,22 +43,37 @@ impl Resource {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
             }
         };
-        let objects = found.items.into_iter().filter_map(|kv| self.decoded(kv)).collect();
-        self.finish_load(load, objects, found.revision);
-    }
-
-    /// An object that cannot be decoded is not cached; a person must act.
-    fn decoded(&self, kv: KeyValue) -> Option<Arc<CachedObject>> {
-        match ingest(&self.spec, kv) {
-            Ok(object) => Some(Arc::new(object)),
-            Err(error) => {
-                error!(%error, "left out of the cache");
-                None
+        let mut listed = Listed { revision: found.revision, ..Listed::default() };
+        for kv in found.items {
+            match self.decoded(kv) {
+                Some(Incoming::Put(object)) => listed.objects.push(object),
+                Some(Incoming::Damaged { key, .. }) => {
+                    listed.damaged.insert(key);
+                }
+                Some(Incoming::Delete { .. }) | None => {}
             }
         }
+        self.finish_load(load, listed);
     }
 
-    fn finish_load(&self, load: u64, objects: Vec<Arc<CachedObject>>, revision: Revision) {
+    /// What is now under a key. Of an object that cannot be decoded only that is known; a person must act.
+    fn decoded(&self, kv: KeyValue) -> Option<Incoming> {
+        let key = kv.key.strip_prefix(&self.spec.prefix)?.to_owned();
+        if self.spec.namespaced && !key.contains('/') {
+            error!(key = kv.key, "a key of no object");
+            return None;
+        }
+        let revision = kv.modified;
+        Some(match ingest(&self.spec, kv) {
+            Ok(object) => Incoming::Put(Arc::new(object)),
+            Err(error) => {
+                error!(%error, "cannot be read");
+                Incoming::Damaged { key, revision }
+            }
+        })
+    }
+
+    fn finish_load(&self, load: u64, listed: Listed) {
         let feed = self.feed.lock();
         let mut state = self.state.write();
         if state.load != load {
@@ -66,12 +81,13 @@ impl Resource {
         }
         let first = state.generation == 0;
         let mut events = Vec::new();
-        if first || revision < state.revision {
+        if first || listed.revision < state.revision {
             // A store that went back (restored from a backup) has another history: nobody can go on from here.
-            state.reset(objects, revision);
+            state.reset(listed.objects, listed.revision);
+            state.damaged = listed.damaged;
             self.watchers.lock().clear();
         } else {
-            events = close_gap(&mut state, objects, revision);
+            events = close_gap(&mut state, listed);
         }
         for change in state.pending.take().unwrap_or_default() {
             events.extend(state.advance(change));
@@ -105,11 +121,12 @@ impl Resource {
 
     fn incoming(&self, change: store::Event) -> Option<Incoming> {
         match change {
-            store::Event::Put { current, .. } => {
-                self.drafts.finish(&current).or_else(|| self.decoded(current)).map(Incoming::Put)
+            store::Event::Put(current) => {
+                let known = self.drafts.finish(&current).map(Incoming::Put);
+                known.or_else(|| self.decoded(current))
             }
-            store::Event::Delete { previous, revision } => {
-                let key = previous.key.strip_prefix(&self.spec.prefix)?.to_owned();
+            store::Event::Delete { key, revision } => {
+                let key = key.strip_prefix(&self.spec.prefix)?.to_owned();
                 Some(Incoming::Delete { key, revision })
             }
             store::Event::Progress { .. } => None,
@@ -134,10 +151,21 @@ impl Resource {
     }
 }
 
-/// Compares what is cached with a list of `revision`; the differences become events, as far as they can be told:
+/// What the store held at a revision.
+#[derive(Default)]
+struct Listed {
+    objects: Vec<Arc<CachedObject>>,
+    /// Keys whose values cannot be read.
+    damaged: BTreeSet<String>,
+    revision: Revision,
+}
+
+/// Compares what is cached with a list; the differences become events, as far as they can be told:
 /// what happened in between is not known. Ordered by revision; deletes count as having happened at the list.
-fn close_gap(state: &mut State, objects: Vec<Arc<CachedObject>>, revision: Revision) -> Vec<Arc<Event>> {
-    let listed: HashSet<&str> = objects.iter().map(|object| object.key()).collect();
+fn close_gap(state: &mut State, listed: Listed) -> Vec<Arc<Event>> {
+    let Listed { objects, damaged, revision } = listed;
+    let listed: HashSet<&str> =
+        objects.iter().map(|object| object.key()).chain(damaged.iter().map(String::as_str)).collect();
     let cached = state.objects.cursor("", None);
     let gone: Vec<_> = cached.filter(|object| !listed.contains(object.key())).collect();
     let mut changed: Vec<_> = objects
@@ -158,6 +186,7 @@ fn close_gap(state: &mut State, objects: Vec<Arc<CachedObject>>, revision: Revis
     for object in gone {
         events.extend(state.advance(Incoming::Delete { key: object.key().to_owned(), revision }));
     }
+    state.damaged = damaged;
     state.revision = state.revision.max(revision);
     state.loaded = revision;
     state.history.mark_gap(revision);

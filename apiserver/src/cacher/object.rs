@@ -345,13 +345,15 @@ impl Renderings {
         Ok(bytes)
     }
 
+    /// Forgets all encodings.
+    pub(super) fn forget(&self) {
+        *self.slots.lock() = Vec::new();
+    }
+
     /// Forgets all encodings if none was asked for since the last call.
     pub(super) fn age(&self) {
         if !self.used.swap(false, Ordering::Relaxed) {
-            let mut slots = self.slots.lock();
-            if !slots.is_empty() {
-                *slots = Vec::new();
-            }
+            self.forget();
         }
     }
 

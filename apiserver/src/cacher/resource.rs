@@ -1,6 +1,6 @@
 //! The cache of one resource: its objects, their recent history, and the reads of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,14 +75,22 @@ pub(super) enum Phase {
 /// A change as it comes from the store, decoded.
 pub(super) enum Incoming {
     Put(Arc<CachedObject>),
-    Delete { key: String, revision: Revision },
+    Delete {
+        key: String,
+        revision: Revision,
+    },
+    /// What is stored cannot be read.
+    Damaged {
+        key: String,
+        revision: Revision,
+    },
 }
 
 impl Incoming {
     pub(super) fn revision(&self) -> Revision {
         match self {
             Self::Put(object) => object.revision,
-            Self::Delete { revision, .. } => *revision,
+            Self::Delete { revision, .. } | Self::Damaged { revision, .. } => *revision,
         }
     }
 }
@@ -90,6 +98,8 @@ impl Incoming {
 /// What the lock of a resource guards.
 pub(super) struct State {
     pub(super) objects: Ordered,
+    /// The keys of stored values that cannot be read. What was known of them before stays in `objects`.
+    pub(super) damaged: BTreeSet<String>,
     by_node: HashMap<String, BTreeMap<String, Arc<CachedObject>>>,
     pub(super) history: History,
     /// The revision of the newest change (or of the load) that is in `objects`.
@@ -109,6 +119,7 @@ impl State {
     pub(super) fn new(node_index: bool) -> Self {
         Self {
             objects: Ordered::default(),
+            damaged: BTreeSet::new(),
             by_node: HashMap::new(),
             history: History::new(Revision(0)),
             revision: Revision(0),
@@ -123,6 +134,7 @@ impl State {
     /// Starts over from a list.
     pub(super) fn reset(&mut self, objects: Vec<Arc<CachedObject>>, revision: Revision) {
         self.by_node.clear();
+        self.damaged.clear();
         for object in &objects {
             self.index(None, Some(object));
         }
@@ -141,11 +153,17 @@ impl State {
         self.revision = self.revision.max(change.revision());
         let event = match change {
             Incoming::Put(object) => {
+                self.damaged.remove(object.key());
                 let previous = self.objects.insert(Arc::clone(&object));
                 Event::new(object.revision, Some(object), previous)
             }
             Incoming::Delete { key, revision } => {
+                self.damaged.remove(&key);
                 Event::new(revision, None, Some(self.objects.remove(&key)?))
+            }
+            Incoming::Damaged { key, .. } => {
+                self.damaged.insert(key);
+                return None;
             }
         };
         self.index(event.previous.as_ref(), event.current.as_ref());
@@ -269,12 +287,41 @@ impl Resource {
     ) -> Result<(Option<Arc<CachedObject>>, Revision), Error> {
         let fresh = self.reach(at).await?;
         let key = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
-        self.view(|state| (state.objects.get(&key).cloned(), fresh.max(state.revision))).await
+        let look = |state: &State| {
+            let found = state.objects.get(&key).cloned();
+            (!state.damaged.contains(&key)).then(|| (found, fresh.max(state.revision)))
+        };
+        match self.view(look).await? {
+            Some(found) => Ok(found),
+            None => Err(self.damage(&key).await),
+        }
+    }
+
+    /// Why what is stored under `key` cannot be read, as the store says it now.
+    pub(super) async fn damage(&self, key: &str) -> Error {
+        match self.core.store.get(&format!("{}{key}", self.spec.prefix)).await {
+            Err(error) => Error::Store(error),
+            // It has been mended meanwhile: that is on its way here.
+            Ok((found, _)) => found.and_then(|kv| ingest(&self.spec, kv).err()).unwrap_or(Error::NotReady),
+        }
+    }
+
+    /// The first key in the reach of a filter whose value cannot be read.
+    pub(super) fn first_damaged(&self, state: &State, filter: &Filter) -> Option<String> {
+        if state.damaged.is_empty() {
+            return None;
+        }
+        let (start, end) = self.bounds(filter);
+        let mut damaged = state.damaged.range(start..);
+        damaged.next().filter(|key| end.is_none_or(|end| **key < end)).cloned()
     }
 
     /// Lists objects.
     pub async fn list(&self, options: ListOptions) -> Result<Page, Error> {
         let fresh = self.reach(options.at).await?;
+        if let Some(key) = self.view(|state| self.first_damaged(state, &options.filter)).await? {
+            return Err(self.damage(&key).await);
+        }
         if let ReadAt::Exact(revision) = options.at {
             let objects = self.objects_at(revision).await?;
             return Ok(self.page(&objects, &options, revision));

@@ -442,13 +442,11 @@ async fn a_resource_can_come_and_go() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_decoded_is_left_out() {
+async fn keys_of_no_object_are_left_out() {
     let f = fixture().await;
     f.create("a/1", "x", "").await;
-    for (key, value) in [("a/2", "not JSON"), ("no-namespace", "{\"metadata\":{}}")] {
-        let key = format!("/registry/things/{key}");
-        f.store.put(&key, Bytes::from(value), Expect::Absent, None).await.expect("put");
-    }
+    let key = "/registry/things/no-namespace";
+    f.store.put(key, Bytes::from_static(b"{\"metadata\":{}}"), Expect::Absent, None).await.expect("put");
     f.create("a/3", "x", "").await;
     let page = f.list(ReadAt::Latest, Filter::default(), 0, None).await.expect("list");
     assert_eq!(keys(&page), ["a/1", "a/3"]);
@@ -481,6 +479,41 @@ async fn replay(things: Arc<Resource>, filter: Filter, until: Revision) -> BTree
         last = event.revision();
     }
     state
+}
+
+#[tokio::test]
+async fn reads_of_what_cannot_be_read_fail_until_it_is_written_anew() {
+    let f = fixture().await;
+    f.create("a/good", "x", "").await;
+    f.create("b/bad", "x", "").await;
+    let mut watcher = f.watch(WatchStart::Now(ReadAt::Latest), Filter::default()).await;
+    let key = "/registry/things/b/bad";
+    let current = f.store.get(key).await.expect("read").0.expect("there").modified;
+    f.store.put(key, Bytes::from_static(b"k8s:enc:"), Expect::At(current), None).await.expect("written");
+    let damaged = |error: Option<Error>| {
+        assert!(matches!(&error, Some(Error::Malformed { key: of, .. }) if of == key), "{error:?}");
+    };
+    for again in [false, true] {
+        damaged(f.things.get(ReadAt::Latest, "b", "bad").await.err());
+        damaged(f.list(ReadAt::Any, Filter::default(), 0, None).await.err());
+        damaged(f.list(ReadAt::Latest, namespace("b"), 1, None).await.err());
+        let start = WatchStart::Initial(ReadAt::Latest);
+        let options = WatchOptions { start, filter: Filter::default(), bookmarks: None };
+        damaged(f.things.watch(options).await.err());
+        let others = f.list(ReadAt::Latest, namespace("a"), 0, None).await.expect("not in the way of others");
+        assert_eq!(others.items.len(), 1);
+        f.things.get(ReadAt::Latest, "a", "good").await.expect("nor of this").0.expect("there");
+        if !again {
+            // A load finds the same.
+            let load = f.things.begin_load();
+            f.things.load(load).await;
+        }
+    }
+    assert!(f.drain(&mut watcher).await.is_empty(), "it is not told as a delete");
+    f.update("b/bad", "y", "").await;
+    f.things.get(ReadAt::Latest, "b", "bad").await.expect("mended").0.expect("there");
+    assert_eq!(f.list(ReadAt::Latest, Filter::default(), 0, None).await.expect("whole").items.len(), 2);
+    assert_eq!(f.drain(&mut watcher).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

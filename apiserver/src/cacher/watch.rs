@@ -74,20 +74,19 @@ impl Resource {
             }
             WatchStart::After(revision) => revision,
         };
-        let open = |state: &State| {
+        let open = |state: &State| -> Result<Result<Watcher, String>, Error> {
             let joined = match start {
                 WatchStart::After(revision) => revision,
                 _ => fresh.max(state.revision),
             };
+            let wants_all = matches!(start, WatchStart::Initial(_) | WatchStart::InitialWithBookmark(_));
+            if let Some(key) = self.first_damaged(state, &filter).filter(|_| wants_all) {
+                return Ok(Err(key));
+            }
             let (backlog, receiver, id) = self.join(state, &filter, joined, 0)?;
-            let initial = match start {
-                WatchStart::Initial(_) | WatchStart::InitialWithBookmark(_) => {
-                    Some(self.initial(state, &filter))
-                }
-                WatchStart::After(_) | WatchStart::Now(_) => None,
-            };
+            let initial = wants_all.then(|| self.initial(state, &filter));
             let with_end = matches!(start, WatchStart::InitialWithBookmark(_));
-            Ok(Watcher {
+            Ok(Ok(Watcher {
                 resource: Arc::clone(self),
                 filter: filter.clone(),
                 initial,
@@ -99,9 +98,12 @@ impl Resource {
                 reached: (joined, 0),
                 bookmarks: bookmarks.map(interval),
                 ended: false,
-            })
+            }))
         };
-        self.view(open).await?
+        match self.view(open).await?? {
+            Ok(watcher) => Ok(watcher),
+            Err(damaged) => Err(self.damage(&damaged).await),
+        }
     }
 
     /// Joins the events after `after`, of which `skip` at `after` plus one have been delivered before: those of the

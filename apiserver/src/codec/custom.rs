@@ -46,7 +46,7 @@ pub fn decode(custom: &Custom, bytes: &Bytes, encoding: Encoding) -> Result<Deco
         )));
     }
     let strict_errors = strict_errors.into_iter().chain(decoded.strict_errors).collect();
-    Ok(Decoded { value: decoded.value, strict_errors })
+    Ok(Decoded { value: decoded.value, strict_errors, verbatim: Vec::new() })
 }
 
 /// A value as an object of a custom resource: pruned, its metadata in form, defaulted.
@@ -54,5 +54,5 @@ pub fn decode_value(custom: &Custom, value: Value) -> Result<Decoded, ApiError> 
     let version = &custom.version;
     let (value, unknown) = version.read(value).map_err(|why| unusable(&version.gvk, &why))?;
     let strict_errors = unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect();
-    Ok(Decoded { value, strict_errors })
+    Ok(Decoded { value, strict_errors, verbatim: Vec::new() })
 }

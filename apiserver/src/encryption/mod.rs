@@ -7,7 +7,7 @@
 //! the other has written.
 //!
 //! A value that cannot be decrypted is an error where it is asked for. In ranges and watches it is passed on as it is
-//! stored, and whoever reads it finds that it is no object; but when a key service does not answer, these end with an
+//! stored, and the cache, which finds that it is no object, asks for it when it is read; but when a key service does not answer, these end with an
 //! error that makes their reader try again, so that nothing is missed for long.
 
 pub mod ciphers;
@@ -70,17 +70,8 @@ impl Encrypted {
 
     async fn event(&self, event: Event) -> Result<Event, Error> {
         Ok(match event {
-            Event::Put { current, previous } => Event::Put {
-                current: self.plain_if_possible(current).await?,
-                previous: match previous {
-                    Some(previous) => Some(self.plain_if_possible(previous).await?),
-                    None => None,
-                },
-            },
-            Event::Delete { previous, revision } => {
-                Event::Delete { previous: self.plain_if_possible(previous).await?, revision }
-            }
-            progress @ Event::Progress { .. } => progress,
+            Event::Put(current) => Event::Put(self.plain_if_possible(current).await?),
+            other => other,
         })
     }
 
@@ -94,10 +85,11 @@ impl Encrypted {
 }
 
 fn failed(key: &str, why: Failure) -> Error {
-    let reason = format!("unable to transform key {key:?}: {why}");
     match why {
-        Failure::Unavailable(_) => Error::Unavailable { reason },
-        Failure::Undecryptable(_) => Error::Damaged { reason },
+        Failure::Unavailable(_) => {
+            Error::Unavailable { reason: format!("unable to transform key {key:?}: {why}") }
+        }
+        Failure::Undecryptable(reason) => Error::Undecryptable { key: key.to_owned(), reason },
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -90,10 +91,11 @@ impl Providers {
 
     /// What is stored of a value at `key`.
     pub async fn seal(&self, resource: &GroupResource, key: &str, value: Bytes) -> Result<Bytes, Failure> {
-        match self.chain(resource).and_then(|chain| chain.first()) {
-            Some(provider) => provider.seal(key, value).await,
-            None => Ok(value),
-        }
+        let Some(provider) = self.chain(resource).and_then(|chain| chain.first()) else { return Ok(value) };
+        let began = Instant::now();
+        let sealed = provider.seal(key, value).await;
+        measure(resource, "to_storage", provider.prefix(), began, sealed.as_ref().err());
+        sealed
     }
 
     /// The value that is stored at `key`.
@@ -110,16 +112,51 @@ impl Providers {
         };
         let mut failures = Vec::new();
         for (i, provider) in chain.iter().enumerate() {
-            match provider.open(key, &stored).await {
-                None => {}
-                Some(Ok(opened)) => {
+            let began = Instant::now();
+            let Some(opened) = provider.open(key, &stored).await else { continue };
+            let name = if provider.prefix().is_empty() { "identity" } else { provider.prefix() };
+            measure(resource, "from_storage", name, began, opened.as_ref().err());
+            match opened {
+                Ok(opened) => {
                     return Ok(Transformed { outdated: opened.outdated || i > 0, ..opened });
                 }
                 // The same provider may come again with other keys.
-                Some(Err(why)) => failures.push(why),
+                Err(why) => failures.push(why),
             }
         }
-        Err(all_of(failures, "no matching prefix found"))
+        let nobody = failures.is_empty();
+        let why = all_of(failures, "no matching prefix found");
+        if nobody {
+            measure(resource, "from_storage", "unknown", Instant::now(), Some(&why));
+        }
+        Err(why)
+    }
+}
+
+/// Counts one transformation, and if it succeeded, how long it took, under upstream's names (`value/metrics.go`).
+fn measure(
+    resource: &GroupResource,
+    kind: &'static str,
+    prefix: &str,
+    began: Instant,
+    failure: Option<&Failure>,
+) {
+    let status = match failure {
+        None => "OK",
+        Some(Failure::Unavailable(_)) => "Unavailable",
+        Some(Failure::Undecryptable(_)) => "unknown-non-grpc",
+    };
+    let resource = resource.to_string();
+    let prefix = prefix.to_owned();
+    metrics::counter!(
+        "apiserver_storage_transformation_operations_total",
+        "resource" => resource, "transformation_type" => kind, "transformer_prefix" => prefix.clone(), "status" => status
+    )
+    .increment(1);
+    if failure.is_none() {
+        let name = "apiserver_storage_transformation_duration_seconds";
+        let took = began.elapsed().as_secs_f64();
+        metrics::histogram!(name, "transformation_type" => kind, "transformer_prefix" => prefix).record(took);
     }
 }
 
@@ -202,6 +239,15 @@ impl Provider {
                 let sealed = kms.seal(&value, path)?;
                 Ok([prefix.as_bytes(), &sealed].concat().into())
             }
+        }
+    }
+
+    /// What the values it has stored begin with.
+    fn prefix(&self) -> &str {
+        match self {
+            Self::Identity => "",
+            Self::Ciphers { prefix, .. } => prefix,
+            Self::Kms { prefix, .. } => prefix,
         }
     }
 

@@ -90,7 +90,7 @@ async fn values_are_encrypted_below_and_plain_above() {
         let found = store.range(Range::prefix("/registry/")).await.expect("a range");
         assert!(found.items.iter().all(|kv| kv.value == VALUE), "{found:?}");
         let event = watch.next().await.expect("a batch").expect("events").remove(0);
-        assert!(matches!(&event, Event::Put { current, .. } if current.value == VALUE), "{event:?}");
+        assert!(matches!(&event, Event::Put(current) if current.value == VALUE), "{event:?}");
         match store.put(SECRET, Bytes::new(), Expect::Absent, None).await {
             Err(Error::Conflict { current: Some(current), .. }) => assert_eq!(current.value, VALUE),
             other => panic!("{other:?}"),

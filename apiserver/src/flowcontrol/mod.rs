@@ -29,9 +29,9 @@ mod metrics;
 pub mod queueset;
 pub mod ratio;
 pub mod retry_after;
+mod sending;
 pub mod statistics;
 pub mod watches;
-mod watching;
 pub mod work;
 
 use std::hash::{BuildHasher, RandomState};
@@ -49,8 +49,8 @@ use crate::request::RequestInfo;
 use configuration::Configuration;
 use estimate::{Facts, Stock};
 use level::{Asked, Details, Flow, Seat, distinguisher, take_seats};
+pub use sending::hold_while_sending;
 use watches::{Registered, Watches};
-pub use watching::hold_while_starting;
 use work::WorkEstimate;
 
 /// No request waits longer than this in a queue.

@@ -40,6 +40,7 @@ pub async fn read_object(
     let decoded = codec::decode_for(resource, &bytes, encoding)?;
     codec::enforce(cx, validation, &resource.gvk, &decoded.strict_errors)?;
     cx.record_body(&decoded.value);
+    cx.keep_texts(decoded.verbatim);
     Ok((decoded.value, options))
 }
 

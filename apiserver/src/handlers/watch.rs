@@ -34,7 +34,7 @@ use crate::server::Context;
 /// How often bookmarks are sent.
 const BOOKMARKS: Duration = Duration::from_secs(60);
 /// Frames that wait together are sent together, up to this size.
-const FLUSH: usize = 64 * 1024;
+const FLUSH: usize = 32 * 1024;
 
 /// Watches objects.
 pub async fn watch(cx: &Context, resource: &Arc<Resource>) -> Result<Response<Body>, ApiError> {
@@ -163,13 +163,18 @@ impl Session {
 
     /// Adds what waits already, so that a burst is one flush.
     async fn fill(&mut self, first: Bytes) -> Bytes {
-        let mut joined: Option<BytesMut> = None;
-        while !self.over && joined.as_ref().map_or(first.len(), BytesMut::len) < FLUSH {
+        let mut waiting = vec![first];
+        let mut length = waiting[0].len();
+        while !self.over && length < FLUSH {
             let Some(event) = self.watcher.as_mut().ok().and_then(Watcher::try_next) else { break };
             let Some(bytes) = self.take(Some(event)).await else { break };
-            joined.get_or_insert_with(|| BytesMut::from(first.as_ref())).extend_from_slice(&bytes);
+            length += bytes.len();
+            waiting.push(bytes);
         }
-        joined.map_or(first, BytesMut::freeze)
+        match waiting.len() {
+            1 => waiting.remove(0),
+            _ => waiting.concat().into(),
+        }
     }
 
     async fn take(&mut self, event: Option<Result<WatchEvent, cacher::Error>>) -> Option<Bytes> {

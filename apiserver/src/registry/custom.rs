@@ -90,7 +90,7 @@ pub(super) fn prepare_create(
     let verdict = version.validate_rules(object, None, &errors);
     errors.extend(verdict.errors);
     if errors.is_empty() {
-        errors = validation::meta::validate_path_segment(&metadata(object), version.namespaced);
+        errors = validation::meta::validate_path_segment(object, version.namespaced);
     }
     refuse(&version.gvk, name, &errors)?;
     version.warnings(object, None).into_iter().for_each(|warning| write.cx.warn(warning));

@@ -2,10 +2,12 @@
 //! `GuaranteedUpdate` above all). Knows nothing of strategies.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::codec::ordered::{Part, entries};
+use api::codec::verbatim::{self, Verbatim};
 use api::schema::TypeRef;
 use api::status::ApiError;
 use bytes::Bytes;
@@ -27,6 +29,8 @@ pub struct Current {
     pub outdated: bool,
     /// Whether the store said so, not the cache (which may be behind).
     pub fresh: bool,
+    /// Texts of its embedded objects.
+    texts: Vec<Verbatim>,
 }
 
 /// What came of an update.
@@ -70,6 +74,8 @@ pub struct Storage<'a> {
     pub resource: &'a Resource,
     /// Whether nothing is to be written.
     pub dry_run: bool,
+    /// Texts of embedded objects in the body of the request.
+    pub texts: &'a [Verbatim],
 }
 
 /// The outcome of [`Storage::update`].
@@ -103,7 +109,8 @@ impl Storage<'_> {
             outdated = version.as_ref().and_then(Value::as_str) != Some(&self.resource.storage_version());
         }
         object::set_meta(&mut value, "resourceVersion", Some(kv.modified.to_string().into()));
-        Ok(Current { value, revision: kv.modified, outdated, fresh: true })
+        let texts = self.texts_of(&kv.value);
+        Ok(Current { value, revision: kv.modified, outdated, fresh: true, texts })
     }
 
     /// What the cache knows; a first guess for an update.
@@ -112,14 +119,28 @@ impl Storage<'_> {
         let value = cached.value().ok()?;
         let converted = self.resource.view().is_some();
         let outdated = converted && object_version(&value) != self.resource.storage_version();
-        Some(Current { value, revision: cached.revision, outdated, fresh: false })
+        let texts = self.texts_of(&cached.json);
+        Some(Current { value, revision: cached.revision, outdated, fresh: false, texts })
+    }
+
+    /// The texts of embedded objects in what is stored.
+    fn texts_of(&self, json: &[u8]) -> Vec<Verbatim> {
+        let ty = api::schema::type_for(&self.resource.stored_as).filter(|ty| ty.embeds_objects());
+        ty.and_then(|ty| ty.decode_slice(json).ok()).map(|decoded| decoded.verbatim).unwrap_or_default()
+    }
+
+    fn encoded(&self, value: &Value) -> Bytes {
+        match self.texts {
+            [] => encode(value),
+            texts => verbatim::restore(encode(value).into(), texts).into(),
+        }
     }
 
     /// Stores a new object.
     pub async fn create(&self, namespace: &str, name: &str, value: &Value) -> Result<Written, ApiError> {
         let key = self.resource.key(namespace, name);
         let stored = self.stored(value).await?;
-        let bytes = encode(&stored);
+        let bytes = self.encoded(&stored);
         if self.dry_run {
             return match self.read(namespace, name).await? {
                 Some(current) => Err(self.taken(name, Some(&current))),
@@ -250,7 +271,13 @@ impl Storage<'_> {
         value: &Value,
     ) -> Result<Option<Updated>, ApiError> {
         let value = &*self.stored(value).await?;
-        let bytes = encode(value);
+        let bytes = match current {
+            Some(current) if !current.texts.is_empty() => {
+                let texts = [self.texts, &current.texts].concat();
+                verbatim::restore(encode(value).into(), &texts).into()
+            }
+            _ => self.encoded(value),
+        };
         let expect = match current {
             Some(current) => {
                 if same_object(&current.value, value) && !self.is_outdated(&key, current).await? {
@@ -317,6 +344,9 @@ impl Storage<'_> {
     }
 }
 
+/// A buffer for encoding is kept up to this size.
+const MOST_SCRATCH: usize = 64 << 10;
+
 /// The groups whose objects upstream stores as JSON.
 fn keeps_empty_lists(group: &str) -> bool {
     matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
@@ -328,9 +358,17 @@ fn object_version(value: &Value) -> &str {
 
 /// The bytes that are stored: compact JSON without a resourceVersion.
 pub(super) fn encode(value: &Value) -> Bytes {
-    let mut stored = Vec::with_capacity(1024);
-    api::codec::ordered::write(&mut stored, &WithoutVersion(value));
-    Bytes::from(stored)
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        api::codec::ordered::write(scratch, &WithoutVersion(value));
+        // Of the right size: a buffer that has grown would be kept with the object.
+        let stored = Bytes::copy_from_slice(scratch);
+        scratch.shrink_to(MOST_SCRATCH);
+        stored
+    })
 }
 
 /// Whether two objects are the same but for their resourceVersion. The order of keys does not count.

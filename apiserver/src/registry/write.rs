@@ -7,8 +7,6 @@ use std::sync::Arc;
 use api::names::GroupVersionKind;
 use api::status::ApiError;
 use api::{field, strategy, validation};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::policy_params::Reader;
@@ -63,7 +61,8 @@ impl<'a> Write<'a> {
     /// The store as this write sees it.
     #[must_use]
     pub fn storage(&self) -> Storage<'_> {
-        Storage { store: self.cx.server.cacher.store(), resource: self.resource, dry_run: self.dry_run }
+        let (store, texts) = (self.cx.server.cacher.store(), self.cx.texts());
+        Storage { store, resource: self.resource, dry_run: self.dry_run, texts }
     }
 
     fn attributes<'b>(&'b self, operation: Operation, name: &'b str, notes: &'b Notes) -> Attributes<'b> {
@@ -283,8 +282,7 @@ impl<'a> Write<'a> {
         errors.extend(validation::validate_create(&self.resource.gvk, object));
         if errors.is_empty() {
             // As upstream: metadata is validated after the kind, so that specific messages win.
-            let meta = ObjectMeta::deserialize(&object["metadata"]).unwrap_or_default();
-            errors = validation::meta::validate_path_segment(&meta, self.resource.namespaced);
+            errors = validation::meta::validate_path_segment(object, self.resource.namespaced);
         }
         self.check_params(object, None, &mut errors);
         if !errors.is_empty() {

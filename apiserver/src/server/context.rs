@@ -1,8 +1,9 @@
 //! What a handler knows about the request it answers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use api::codec::verbatim::Verbatim;
 use api::status::ApiError;
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
@@ -34,6 +35,7 @@ pub struct Context {
     pub record: Option<Arc<Record>>,
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<BTreeMap<String, String>>,
+    texts: OnceLock<Vec<Verbatim>>,
 }
 
 impl Context {
@@ -57,6 +59,7 @@ impl Context {
             record: None,
             warnings: Mutex::default(),
             annotations: Mutex::default(),
+            texts: OnceLock::new(),
         }
     }
 
@@ -79,6 +82,20 @@ impl Context {
         if !annotations.is_empty() {
             self.annotations.lock().extend(annotations);
         }
+    }
+
+    /// Keeps the texts of embedded objects in the body, to be stored as they are.
+    pub fn keep_texts(&self, texts: Vec<Verbatim>) {
+        if !texts.is_empty() {
+            // There is but one body.
+            let _ = self.texts.set(texts);
+        }
+    }
+
+    /// The texts of embedded objects in the body.
+    #[must_use]
+    pub fn texts(&self) -> &[Verbatim] {
+        self.texts.get().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Tells the audit log what the client sent.

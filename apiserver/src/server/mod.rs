@@ -292,18 +292,9 @@ fn serving_names(config: &Config) -> Vec<String> {
 }
 
 fn facts(config: &Config, address: SocketAddr) -> anyhow::Result<Facts> {
-    let read = |path: &Option<std::path::PathBuf>| -> anyhow::Result<Option<String>> {
-        let Some(path) = path else { return Ok(None) };
-        std::fs::read_to_string(path).map(Some).with_context(|| format!("read {}", path.display()))
-    };
     let range =
         config.service_cluster_ip_ranges.first().context("no block of Service addresses is configured")?;
-    Ok(Facts {
-        service_ip: range.nth(1),
-        port: address.port(),
-        client_ca: read(&config.authentication.client_ca_file)?,
-        request_header_ca: read(&config.authentication.request_header.client_ca_file)?,
-    })
+    Ok(Facts { service_ip: range.nth(1), port: address.port() })
 }
 
 /// Makes the default objects, then keeps them until the token is cancelled.

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
+use http_body::Body as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body::{self, Body};
 use crate::config::Config;
 use crate::flowcontrol::inflight::InFlight;
 use crate::flowcontrol::level::Flow;
-use crate::flowcontrol::{FlowControl, Pass, Refused, Request, hold_while_starting};
+use crate::flowcontrol::{FlowControl, Pass, Refused, Request, hold_while_sending};
 use crate::registry::Registry;
 
 /// What keeps the server from doing too much at once.
@@ -21,6 +22,9 @@ pub enum Protection {
     /// Plain limits.
     Plain(InFlight),
 }
+
+/// Answers up to this size are as good as sent.
+const SMALL: u64 = 16 << 10;
 
 /// How a request was classified, once it has been.
 pub(super) type Classified = OnceLock<Arc<Flow>>;
@@ -79,12 +83,12 @@ impl Protection {
 }
 
 impl Held {
-    /// Lets go of what was held, or lets the answer of a watch hold it.
+    /// Lets go of what was held, or lets the answer hold it: sending a list is work as well.
     pub(super) fn answer(self, response: Response<Body>, watch: bool) -> Response<Body> {
+        let lasting = watch && response.status().is_success();
+        let large = || response.body().size_hint().exact().is_none_or(|size| size > SMALL);
         match self {
-            Self::Seat(pass) if watch && response.status().is_success() => {
-                hold_while_starting(response, pass)
-            }
+            Self::Seat(pass) if lasting || large() => hold_while_sending(response, pass),
             _ => response,
         }
     }

@@ -1,5 +1,6 @@
 //! Connections to where requests are passed on: plain or TLS, HTTP/1.1 (which can be upgraded).
 
+use std::io::{Error as IoError, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::config::KubeletClientConfig;
+
+/// How long a connection may take to open ...
+const DIAL: Duration = Duration::from_secs(30);
+/// ... and then the handshake. Both as upstream, which leaves `--kubelet-timeout` unused as well.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Why the client side cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -39,16 +46,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 #[derive(Clone)]
 pub struct Dialer {
     tls: TlsConnector,
-    timeout: Duration,
 }
 
 impl Dialer {
     /// Believes every certificate.
-    pub fn unverified(timeout: Duration) -> Result<Self, Error> {
-        Ok(Self::with(
-            builder()?.dangerous().with_custom_certificate_verifier(anybody()).with_no_client_auth(),
-            timeout,
-        ))
+    pub fn unverified() -> Result<Self, Error> {
+        let builder = builder()?.dangerous().with_custom_certificate_verifier(anybody());
+        Ok(Self::with(builder.with_no_client_auth()))
     }
 
     /// As the configuration of the kubelet client says. `verify`: check certificates if there is a CA to check with.
@@ -71,31 +75,26 @@ impl Dialer {
             }
             _ => builder.with_no_client_auth(),
         };
-        Ok(Self::with(tls, config.timeout))
+        Ok(Self::with(tls))
     }
 
-    fn with(mut tls: ClientConfig, timeout: Duration) -> Self {
+    fn with(mut tls: ClientConfig) -> Self {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { tls: TlsConnector::from(Arc::new(tls)), timeout }
+        Self { tls: TlsConnector::from(Arc::new(tls)) }
     }
 
     /// Connects to a host (name or address) and port.
     pub async fn connect(&self, host: &str, port: u16, tls: bool) -> std::io::Result<Box<dyn Connection>> {
-        let dial = async {
-            let stream = TcpStream::connect((host, port)).await?;
-            stream.set_nodelay(true)?;
-            if !tls {
-                return Ok(Box::new(stream) as Box<dyn Connection>);
-            }
-            let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-            Ok(Box::new(self.tls.connect(name, stream).await?) as Box<dyn Connection>)
-        };
-        if self.timeout.is_zero() {
-            return dial.await;
+        let dialled = timeout(DIAL, TcpStream::connect((host, port))).await;
+        let stream = dialled.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
+        stream.set_nodelay(true)?;
+        if !tls {
+            return Ok(Box::new(stream));
         }
-        tokio::time::timeout(self.timeout, dial)
-            .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        let name = ServerName::try_from(host.to_owned()).map_err(IoError::other)?;
+        let shaken = timeout(HANDSHAKE, self.tls.connect(name, stream)).await;
+        let late = || IoError::new(ErrorKind::TimedOut, "net/http: TLS handshake timeout");
+        Ok(Box::new(shaken.unwrap_or_else(|_| Err(late()))?))
     }
 }
 

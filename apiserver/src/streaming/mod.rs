@@ -48,7 +48,7 @@ impl Streaming {
         authorizer: Arc<dyn Authorizer>,
     ) -> Result<Self, DialError> {
         let kubelets = kubelet::Kubelets::new(client.clone(), informers, config)?;
-        let open = dial::Dialer::unverified(config.timeout)?;
+        let open = dial::Dialer::unverified()?;
         Ok(Self { client, kubelets, open, authorizer })
     }
 

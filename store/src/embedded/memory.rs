@@ -127,16 +127,15 @@ impl Memory {
         let mut events = Vec::with_capacity(changes.len());
         for change in changes {
             self.revision = change.revision;
-            let previous = self.get(&change.key);
             self.set_expiry(&change.key, change.expires);
             let version = Version { modified: change.revision, created: change.created, value: change.value };
             let current = present(&change.key, &version);
-            self.keys.entry(change.key).or_default().push(version);
-            events.extend(match (current, previous) {
-                (Some(current), previous) => Some(Event::Put { current, previous }),
-                (None, Some(previous)) => Some(Event::Delete { previous, revision: change.revision }),
-                (None, None) => None,
-            });
+            let key = change.key.clone();
+            let versions = self.keys.entry(change.key).or_default();
+            let existed = versions.last().is_some_and(|last| last.value.is_some());
+            versions.push(version);
+            let deleted = || Event::Delete { key, revision: change.revision };
+            events.extend(current.map(Event::Put).or_else(|| existed.then(deleted)));
         }
         self.history_bytes += events.iter().map(value_bytes).sum::<usize>();
         self.events.extend(events.iter().cloned());
@@ -207,7 +206,7 @@ impl Memory {
             // The change of the oldest revision stays for watches; what it replaced cannot be read any more.
             let stays = event.revision() >= revision;
             if event.revision() <= revision
-                && let Some(key) = key_of(event).map(str::to_owned)
+                && let Some(key) = event.key().map(str::to_owned)
             {
                 self.prune(&key);
             }
@@ -273,21 +272,13 @@ fn present(key: &str, version: &Version) -> Option<KeyValue> {
     Some(KeyValue { key: key.to_owned(), value, created: version.created, modified: version.modified })
 }
 
-fn key_of(event: &Event) -> Option<&str> {
-    match event {
-        Event::Put { current, .. } => Some(&current.key),
-        Event::Delete { previous, .. } => Some(&previous.key),
-        Event::Progress { .. } => None,
-    }
-}
-
 fn value_bytes(event: &Event) -> usize {
     match event {
-        Event::Put { current, .. } => current.value.len(),
+        Event::Put(current) => current.value.len(),
         Event::Delete { .. } | Event::Progress { .. } => 0,
     }
 }
 
 fn concerns(event: &Event, watcher: &Watcher) -> bool {
-    event.revision() >= watcher.from && key_of(event).is_some_and(|key| key.starts_with(&watcher.prefix))
+    event.revision() >= watcher.from && event.key().is_some_and(|key| key.starts_with(&watcher.prefix))
 }

@@ -66,7 +66,7 @@ async fn expiry_survives_a_reopen() {
     while matches!(batch[..], [Event::Progress { .. }]) {
         batch = watch.next().await.expect("an event").expect("no error");
     }
-    assert!(matches!(&batch[..], [Event::Delete { previous, .. }] if previous.key == "/gone"), "{batch:?}");
+    assert!(matches!(&batch[..], [Event::Delete { key, .. }] if key == "/gone"), "{batch:?}");
     assert!(store.get("/kept").await.expect("get").0.is_some());
 }
 

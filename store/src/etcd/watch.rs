@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use super::client::{self, Client};
 use super::{error, key_value, number, revision};
-use crate::{Error, Event, KeyValue, Revision, WatchStream, prefix_end};
+use crate::{Error, Event, Revision, WatchStream, prefix_end};
 
 /// Requests on their way to etcd; progress requests that find no room are not needed.
 const REQUESTS: usize = 8;
@@ -267,7 +267,7 @@ impl Connection {
             range_end,
             start_revision: number(from),
             progress_notify: reports,
-            prev_kv: true,
+            prev_kv: false,
             watch_id: 0,
             fragment: true,
         };
@@ -300,16 +300,10 @@ fn reports_progress(version: &str) -> bool {
 
 fn event(part: mvccpb::Event) -> Result<Event, Error> {
     let kind = part.r#type();
-    let previous = part.prev_kv.map(key_value).transpose()?;
     let current = key_value(part.kv.unwrap_or_default())?;
     Ok(match kind {
-        mvccpb::event::EventType::Put => Event::Put { current, previous },
-        mvccpb::event::EventType::Delete => {
-            let revision = current.modified;
-            // Compaction may have taken the last state; then only the key is known.
-            let unknown = KeyValue { modified: Revision(0), ..current };
-            Event::Delete { previous: previous.unwrap_or(unknown), revision }
-        }
+        mvccpb::event::EventType::Put => Event::Put(current),
+        mvccpb::event::EventType::Delete => Event::Delete { key: current.key, revision: current.modified },
     })
 }
 

@@ -204,7 +204,7 @@ fn protection(budget: &PodDisruptionBudget, pod: &Value) -> Protection {
 /// Takes one disruption from the budget.
 async fn decrement(write: &Write<'_>, budget: &str, pod: &str, dry_run: bool) -> Result<(), ApiError> {
     let resource = budgets(write)?;
-    let storage = Storage { store: write.cx.server.cacher.store(), resource: &resource, dry_run };
+    let storage = Storage { store: write.cx.server.cacher.store(), resource: &resource, dry_run, texts: &[] };
     storage
         .update(write.namespace, budget, &mut Decrement { resource: &resource, budget, pod })
         .await

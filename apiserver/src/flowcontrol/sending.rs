@@ -1,4 +1,4 @@
-//! Watches take their seats only until they have told what was there when they began.
+//! Answers hold their seats until they are sent; watches only until they have told what was there when they began.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,21 +13,21 @@ use super::level::Seat;
 use super::watches::Registered;
 use crate::body::{Body, BoxError};
 
-/// The answer to a watch: its seats are given back when there is nothing more to send for now, and it is counted among
-/// the watches until it ends.
+/// An answer whose seats are given back when there is nothing more to send for now; a watch is counted among the watches
+/// until it ends.
 #[must_use]
-pub fn hold_while_starting(response: Response<Body>, pass: Pass) -> Response<Body> {
+pub fn hold_while_sending(response: Response<Body>, pass: Pass) -> Response<Body> {
     let Pass { seat, watch } = pass;
-    response.map(|inner| Watching { inner, seat: Some(seat), _watch: watch }.boxed_unsync())
+    response.map(|inner| Sending { inner, seat: Some(seat), _watch: watch }.boxed_unsync())
 }
 
-struct Watching {
+struct Sending {
     inner: Body,
     seat: Option<Seat>,
     _watch: Option<Registered>,
 }
 
-impl http_body::Body for Watching {
+impl http_body::Body for Sending {
     type Data = Bytes;
     type Error = BoxError;
 
