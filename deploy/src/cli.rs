@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use client::ClientFlags;
 use tokio_util::sync::CancellationToken;
 
 use crate::components::Component;
@@ -39,6 +40,12 @@ enum Command {
     Prepare(UpArgs),
     /// Build container images from their descriptions, without a registry and without Docker.
     Images(ImagesArgs),
+    /// Add nodes to a cluster that only exist in its API, until told to stop: to see what it does when it is large.
+    ///
+    /// The nodes are ready and take pods; pods run and become ready at once, those of Jobs succeed after a while, and
+    /// those that are deleted go. Nothing is started anywhere, and there is nothing behind a pod's address. Any
+    /// cluster will do that a kubeconfig leads to; without one it is the cluster of this machine.
+    SimulateNodes(SimulateNodesArgs),
 }
 
 /// Where the cluster keeps its files.
@@ -141,6 +148,20 @@ struct ImagesArgs {
     cache: PathBuf,
 }
 
+/// What `coxswain simulate-nodes` is told.
+#[derive(Debug, Args)]
+struct SimulateNodesArgs {
+    #[command(flatten)]
+    folders: Folders,
+    #[command(flatten)]
+    client: ClientFlags,
+    #[command(flatten)]
+    simulation: simulation::Flags,
+    /// Log verbosity.
+    #[arg(short = 'v', long = "v", default_value_t = 0)]
+    verbosity: u8,
+}
+
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -157,6 +178,7 @@ async fn run(command: Command, token: CancellationToken) -> Result<()> {
         Command::Down(args) => up::down(&args.folders.layout(), args.keep_data, &progress).await,
         Command::Prepare(args) => show_flags(&args),
         Command::Images(args) => build_images(&args),
+        Command::SimulateNodes(args) => simulate_nodes(args, token).await,
     }
 }
 
@@ -235,6 +257,17 @@ fn build_images(args: &ImagesArgs) -> Result<()> {
         println!("{}", archive.display());
     }
     Ok(())
+}
+
+async fn simulate_nodes(args: SimulateNodesArgs, token: CancellationToken) -> Result<()> {
+    client::observability::init(args.verbosity);
+    let config = args.simulation.into_config()?;
+    let client = if args.client.kubeconfig.is_none() && args.client.master.is_none() {
+        server::admin(&args.folders.layout()).await?
+    } else {
+        client::connect(&args.client.options("coxswain")).await?
+    };
+    simulation::run(config, client, token).await
 }
 
 /// The folder this executable is in, where the other binaries are too.

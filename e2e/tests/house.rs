@@ -16,6 +16,8 @@ fn allowed(name: &str) -> &'static [&'static str] {
         "kubelet" => &["api", "client", "proto"],
         "scheduler" | "controller-manager" | "kubectl" => &["api", "client"],
         "proxy" | "dns" | "network" => &["client"],
+        // Simulated nodes are the kubelet's own code over machines that are not there.
+        "simulation" => &["client", "kubelet"],
         "deploy" => &[
             "api",
             "store",
@@ -29,8 +31,9 @@ fn allowed(name: &str) -> &'static [&'static str] {
             "dns",
             "network",
             "kubectl",
+            "simulation",
         ],
-        "e2e" => &["deploy", "client", "api", "store", "proto"],
+        "e2e" => &["deploy", "simulation", "client", "api", "store", "proto"],
         other => {
             panic!("the crate {other} has no place in the house yet: give it one here and in ARCHITECTURE.md")
         }

@@ -295,7 +295,10 @@ fn thresholds(list: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
 }
 
 /// Reads `key=value:effect` or `key:effect`.
-fn taint(text: &str) -> anyhow::Result<Taint> {
+///
+/// # Errors
+/// It has another form, or the effect is none.
+pub fn taint(text: &str) -> anyhow::Result<Taint> {
     let (key_value, effect) = text.rsplit_once(':').with_context(|| format!("invalid taint spec: {text}"))?;
     let (key, value) = key_value.split_once('=').unwrap_or((key_value, ""));
     ensure!(!key.is_empty(), "invalid taint spec: {text}");

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
-use serde_json::json;
+use serde_json::{Value, json};
 
-const NAMESPACE: &str = "kube-node-lease";
+/// Where the leases of nodes are.
+pub const NAMESPACE: &str = "kube-node-lease";
 const RETRY: Duration = Duration::from_millis(200);
 const MAX_RETRY: Duration = Duration::from_secs(7);
 
@@ -60,11 +61,7 @@ async fn renew(
     // The node may register later than its lease.
     let owner = if known.owned { None } else { owner(client, node_name).await };
     if known.exists {
-        let mut patch = json!({ "spec": {
-            "holderIdentity": node_name,
-            "leaseDurationSeconds": seconds,
-            "renewTime": MicroTime(Timestamp::now()),
-        }});
+        let mut patch = renewal(node_name, seconds);
         if let Some(owner) = &owner {
             patch["metadata"] = json!({ "ownerReferences": [owner] });
         }
@@ -91,16 +88,34 @@ async fn renew(
 async fn owner(client: &Client, node_name: &str) -> Option<OwnerReference> {
     let nodes: Api<Node> = Api::all(client.clone());
     let node = nodes.get(node_name).await.ok()?;
-    Some(OwnerReference {
+    Some(owned_by(node_name, node.metadata.uid?))
+}
+
+/// The node as the owner of its lease.
+#[must_use]
+pub fn owned_by(node_name: &str, uid: String) -> OwnerReference {
+    OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Node".to_owned(),
         name: node_name.to_owned(),
-        uid: node.metadata.uid?,
+        uid,
         ..OwnerReference::default()
-    })
+    }
 }
 
-fn lease(node_name: &str, seconds: i32, owner: Option<OwnerReference>) -> Lease {
+/// The merge patch that renews a lease.
+#[must_use]
+pub fn renewal(node_name: &str, seconds: i32) -> Value {
+    json!({ "spec": {
+        "holderIdentity": node_name,
+        "leaseDurationSeconds": seconds,
+        "renewTime": MicroTime(Timestamp::now()),
+    }})
+}
+
+/// A lease as it is made.
+#[must_use]
+pub fn lease(node_name: &str, seconds: i32, owner: Option<OwnerReference>) -> Lease {
     Lease {
         metadata: ObjectMeta {
             name: Some(node_name.to_owned()),

@@ -1,6 +1,6 @@
 //! What was measured, and how it is shown.
 
-use std::time::Duration;
+pub use e2e::measure::Requests;
 
 /// The outcome of a case.
 pub enum Figure {
@@ -8,47 +8,6 @@ pub enum Figure {
     Requests(Requests),
     /// Resident memory now and at its peak, in megabytes; nothing where the process is not known.
     Memory(Option<(f64, f64)>),
-}
-
-/// Requests, or events that arrived.
-#[derive(Default)]
-pub struct Requests {
-    /// Latencies of those that succeeded.
-    pub latencies: Vec<Duration>,
-    /// How many failed.
-    pub errors: usize,
-    /// Bytes of the answers.
-    pub bytes: usize,
-    /// How long it all took.
-    pub elapsed: Duration,
-    /// Whether the latency says more than the rate, which the case itself sets.
-    pub paced: bool,
-}
-
-impl Requests {
-    /// Adds another's outcome that went on at the same time.
-    pub fn absorb(&mut self, other: Self) {
-        self.latencies.extend(other.latencies);
-        self.errors += other.errors;
-        self.bytes += other.bytes;
-        self.elapsed = self.elapsed.max(other.elapsed);
-        self.paced |= other.paced;
-    }
-
-    /// Those done in a second.
-    #[must_use]
-    pub fn rate(&self) -> f64 {
-        self.latencies.len() as f64 / self.elapsed.as_secs_f64().max(1e-9)
-    }
-
-    /// The latency that a share (0 to 1) of them did not exceed, in milliseconds.
-    #[must_use]
-    pub fn quantile(&self, share: f64) -> f64 {
-        let mut sorted = self.latencies.clone();
-        sorted.sort_unstable();
-        let rank = (share * sorted.len() as f64).ceil() as usize;
-        sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |d| d.as_secs_f64() * 1000.0)
-    }
 }
 
 /// The line above the figures.

@@ -1,0 +1,94 @@
+//! A control plane without nodes, in this process, on loopback: for everything that needs no containers.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use client::{Client, Tasks};
+use deploy::components::Component;
+use deploy::layout::Layout;
+use deploy::settings::Settings;
+use deploy::{kubeconfig, pki, server};
+use tempfile::TempDir;
+
+use crate::wait;
+
+const COMPONENTS: [Component; 3] =
+    [Component::KubeApiserver, Component::KubeControllerManager, Component::KubeScheduler];
+
+/// API server, controllers and scheduler over the embedded store.
+pub struct ControlPlane {
+    /// A client with all rights.
+    pub client: Client,
+    /// Its files.
+    pub layout: Layout,
+    tasks: Tasks,
+    _folder: TempDir,
+}
+
+impl ControlPlane {
+    /// Starts it and waits until the API server is ready.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not become ready.
+    pub async fn start() -> Result<Self> {
+        client::connect::install_crypto_provider();
+        let folder = tempfile::tempdir()?;
+        let layout = Layout::new(&folder.path().join("data"), &folder.path().join("run"));
+        let settings = settings(free_port()?);
+        pki::prepare(&layout, &settings.subjects()?)?;
+        kubeconfig::prepare(&layout, &settings.url()?)?;
+        let tasks = Tasks::new();
+        for component in COMPONENTS {
+            let (layout, settings) = (layout.clone(), settings.clone());
+            tasks.spawn_critical(component.name(), |token| async move {
+                component.run(&layout, &settings, token).await.with_context(|| component.name())
+            });
+        }
+        let client = server::admin(&layout).await?;
+        let plane = Self { client, layout, tasks, _folder: folder };
+        let stopped = plane.tasks.token();
+        tokio::select! {
+            ready = tokio::time::timeout(wait::PATIENCE, server::ready(&plane.client)) => {
+                ready.context("the API server is not ready")?;
+                Ok(plane)
+            }
+            () = stopped.cancelled() => {
+                plane.tasks.wait().await?;
+                anyhow::bail!("the control plane stopped")
+            }
+        }
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// A component has failed, or does not stop.
+    pub async fn stop(self) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let stopped = tokio::time::timeout(PATIENCE, self.tasks.shut_down()).await;
+        Ok(stopped.context("the control plane does not stop")??)
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn settings(secure_port: u16) -> Settings {
+    Settings {
+        node_name: "none".into(),
+        node_ip: Some(Ipv4Addr::LOCALHOST.into()),
+        secure_port,
+        cluster_cidr: "10.244.0.0/16".into(),
+        service_cluster_ip_range: "10.96.0.0/16".into(),
+        cluster_domain: "cluster.local".into(),
+        etcd_servers: String::new(),
+        bridge: String::new(),
+        pod_network_backend: deploy::settings::AUTO.into(),
+        cgroup_root: String::new(),
+        max_pods: 0,
+        verbosity: 0,
+        joined: false,
+    }
+}
