@@ -50,7 +50,7 @@ use crate::probes::{self, ProbeManager};
 use crate::quantity;
 use crate::runtime::Runtime;
 use crate::server::{self, ServerDeps};
-use crate::shutdown::{Logind, Shutdown, ShuttingDown};
+use crate::shutdown::{Logind, Shutdown, ShuttingDown, Times};
 use crate::static_pods::mirror::Mirrors;
 use crate::status::StatusManager;
 use crate::sync::PodRuntime;
@@ -224,6 +224,8 @@ impl Kubelet {
         probes.subscribe(move |update| wake.wake(&update.pod_uid));
         let wake = workers.clone();
         self.placement.devices().on_health(Box::new(move |uid| wake.wake(uid)));
+        let wake = workers.clone();
+        self.claims.on_health(Box::new(move |uid| wake.wake(uid)));
         self.evict(&workers, tasks)?;
         let wake = workers.clone();
         self.pleg.run(tasks, move |uid| wake.wake(uid));
@@ -503,6 +505,7 @@ impl Kubelet {
             periods,
             ending: Arc::new(agent.clone()),
             state: self.shutting_down.clone(),
+            times: Times::new(self.layout.root()),
             events: self.events.clone(),
             node: crate::events::node_reference(&self.config.node_name),
             poke: self.poke.clone(),

@@ -209,6 +209,7 @@ impl Agent {
             |pod, status| {
                 parts.probes.update_pod_status(pod, status);
                 parts.placement.update_status(pod, status);
+                parts.claims.update_status(pod, status);
             },
             Timestamp::now(),
         );

@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proto::dra::health::dra_resource_health_client::DraResourceHealthClient;
+use proto::dra::health::{NodeWatchResourcesRequest, NodeWatchResourcesResponse};
 use proto::dra::v1::dra_plugin_client::DraPluginClient;
 use proto::dra::v1beta1::dra_plugin_client::DraPluginClient as OldClient;
 use proto::dra::{v1, v1beta1};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use super::cache::Device;
 use crate::runtime::{rpc_message, unix_channel};
@@ -23,7 +26,10 @@ const SERVICES: [&str; 2] = ["v1.DRAPlugin", "v1beta1.DRAPlugin"];
 pub(super) struct Driver {
     pub(super) name: String,
     pub(super) endpoint: PathBuf,
+    /// Cancelled when it is gone.
+    pub(super) gone: CancellationToken,
     client: Client,
+    health: DraResourceHealthClient<Channel>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,9 +52,10 @@ pub(super) type Prepared = HashMap<String, Result<Vec<Device>, String>>;
 impl Driver {
     /// The plugin of a driver behind a socket; the text of a refusal is upstream's.
     pub(super) fn new(name: &str, endpoint: &Path, services: &[String]) -> Result<Self, String> {
+        let channel = unix_channel(endpoint);
         let client = match choose(services) {
-            Ok("v1.DRAPlugin") => Client::V1(DraPluginClient::new(unix_channel(endpoint))),
-            Ok(_) => Client::V1beta1(OldClient::new(unix_channel(endpoint))),
+            Ok("v1.DRAPlugin") => Client::V1(DraPluginClient::new(channel.clone())),
+            Ok(_) => Client::V1beta1(OldClient::new(channel.clone())),
             Err(error) => {
                 return Err(format!(
                     "invalid supported gRPC versions of DRA driver plugin {name} at endpoint {}: {error}",
@@ -56,7 +63,19 @@ impl Driver {
                 ));
             }
         };
-        Ok(Self { name: name.to_owned(), endpoint: endpoint.to_owned(), client })
+        Ok(Self {
+            name: name.to_owned(),
+            endpoint: endpoint.to_owned(),
+            gone: CancellationToken::new(),
+            client,
+            health: DraResourceHealthClient::new(channel),
+        })
+    }
+
+    /// What it tells of its devices, again and again. Not all drivers do.
+    pub(super) async fn health(&self) -> Result<Streaming<NodeWatchResourcesResponse>, Status> {
+        let answer = self.health.clone().node_watch_resources(NodeWatchResourcesRequest {}).await;
+        answer.map(tonic::Response::into_inner)
     }
 
     /// Prepares claims.

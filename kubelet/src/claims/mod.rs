@@ -6,6 +6,7 @@
 
 mod cache;
 mod driver;
+mod health;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -13,27 +14,32 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use client::kube::api::{DeleteParams, ListParams};
 use client::{Api, Client, Tasks};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, ResourceHealth, ResourceStatus};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 pub use cache::Device;
 
+use crate::devices::HealthChanged;
 use crate::types;
 use cache::{Claim, Claims as Cache};
 use driver::{Driver, Named};
+use health::{Health, Id};
 
 /// How often claims of pods that are gone are looked for.
 const RECONCILE: Duration = Duration::from_secs(60);
 /// A driver that is gone for so long has no devices any more.
 const WIPE: Duration = Duration::from_secs(30);
+/// A driver that stopped telling of its devices is asked again after this.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 const WIPE_RETRY: Duration = Duration::from_secs(1);
 const WIPE_RETRY_MAX: Duration = Duration::from_secs(300);
 
@@ -50,6 +56,8 @@ struct Inner {
     tasks: Tasks,
     cache: Mutex<Cache>,
     drivers: Mutex<Drivers>,
+    health: Mutex<Health>,
+    on_health: OnceLock<HealthChanged>,
     /// One pod at a time: claims may be shared.
     turn: tokio::sync::Mutex<()>,
 }
@@ -99,9 +107,17 @@ impl Claims {
             tasks: tasks.clone(),
             cache: Mutex::new(known),
             drivers: Mutex::default(),
+            health: Mutex::default(),
+            on_health: OnceLock::new(),
             turn: tokio::sync::Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Lets somebody know of pods one of whose devices became well or ill.
+    pub fn on_health(&self, changed: HealthChanged) {
+        // A second call finds the first in place, and that is as good.
+        drop(self.inner.on_health.set(changed));
     }
 
     /// Starts taking back what pods that are not active left behind.
@@ -154,18 +170,110 @@ impl Claims {
             let endpoint = endpoint.display();
             return Err(format!("endpoint {endpoint} already registered for DRA driver plugin {name}"));
         }
-        plugins.push(driver);
+        plugins.push(driver.clone());
         if let Some(leaving) = drivers.leaving.remove(name) {
             leaving.cancel();
         }
+        drop(drivers);
         tracing::info!(driver = name, "driver of devices registered");
+        let this = self.clone();
+        self.inner.tasks.spawn("driver-health", |token| async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = driver.gone.cancelled() => {}
+                () = this.listen(&driver) => {}
+            }
+            this.tell(&driver.name, &this.inner.health.lock().forget(&driver.name));
+        });
         Ok(())
+    }
+
+    /// Hears how a driver's devices are, for as long as it is there.
+    async fn listen(&self, driver: &Driver) {
+        loop {
+            match driver.health().await {
+                Ok(mut stream) => {
+                    while let Ok(Some(told)) = stream.message().await {
+                        let changed =
+                            self.inner.health.lock().take_in(&driver.name, told.devices, Instant::now());
+                        self.tell(&driver.name, &changed);
+                    }
+                    let changed = self.inner.health.lock().forget(&driver.name);
+                    self.tell(&driver.name, &changed);
+                }
+                Err(status) if status.code() == Code::Unimplemented => return,
+                Err(status) => {
+                    let error = client::chain(&status);
+                    tracing::debug!(driver = driver.name, error, "driver does not tell of its devices");
+                }
+            }
+            tokio::time::sleep(LISTEN_AGAIN).await;
+        }
+    }
+
+    /// Tells of the pods that have one of these devices.
+    fn tell(&self, driver: &str, changed: &[Id]) {
+        let Some(on_health) = self.inner.on_health.get() else { return };
+        let has = |claim: &Claim| {
+            let devices = claim.drivers.get(driver).and_then(|state| state.devices.as_ref());
+            let is = |device: &Device, id: &Id| (&device.pool_name, &device.device_name) == (&id.0, &id.1);
+            devices.into_iter().flatten().any(|device| changed.iter().any(|id| is(device, id)))
+        };
+        let cache = self.inner.cache.lock();
+        let pods: BTreeSet<String> =
+            cache.values().filter(|claim| has(claim)).flat_map(|claim| claim.pods.clone()).collect();
+        drop(cache);
+        pods.iter().for_each(|uid| on_health(uid));
+    }
+
+    /// Writes into a pod's status how the devices of its containers' claims are.
+    pub fn update_status(&self, pod: &Pod, status: &mut PodStatus) {
+        for container in status.container_statuses.iter_mut().flatten() {
+            let own = types::spec(pod).containers.iter().find(|own| own.name == container.name);
+            let claims = own.and_then(|own| own.resources.as_ref()).and_then(|r| r.claims.as_ref());
+            for claim in claims.into_iter().flatten() {
+                let Ok(Some((name, _))) = name(pod, &claim.name) else { continue };
+                let request = claim.request.as_deref().unwrap_or_default();
+                let resources = self.resources(types::namespace(pod), &name, request);
+                if resources.is_empty() {
+                    continue;
+                }
+                let slash = if request.is_empty() { "" } else { "/" };
+                let name = format!("claim:{}{slash}{request}", claim.name);
+                let told = ResourceStatus { name, resources: Some(resources) };
+                let all = container.allocated_resources_status.get_or_insert_default();
+                all.retain(|other| other.name != told.name);
+                all.push(told);
+            }
+        }
+    }
+
+    /// How the devices of a claim are that are for a request.
+    fn resources(&self, namespace: &str, claim: &str, request: &str) -> Vec<ResourceHealth> {
+        let (cache, known) = (self.inner.cache.lock(), self.inner.health.lock());
+        // A choice within a request counts as the request.
+        let request = request.split('/').next().unwrap_or_default();
+        let Some(claim) = cache.get(&(namespace.to_owned(), claim.to_owned())) else { return Vec::new() };
+        let mut resources: Vec<ResourceHealth> = Vec::new();
+        for (driver, device) in claim.devices(request) {
+            let cdi = device.cdi_device_ids.iter().flatten().next().cloned();
+            let id = cdi.unwrap_or_else(|| format!("{driver}/{}/{}", device.pool_name, device.device_name));
+            if resources.iter().all(|other| other.resource_id != id) {
+                let (state, message) = known.of(driver, device, Instant::now());
+                let health = Some(state.word().to_owned());
+                resources.push(ResourceHealth { resource_id: id, health, message });
+            }
+        }
+        resources
     }
 
     /// A plugin of a driver is gone. If it was the last and none comes, the driver's devices are forgotten.
     pub(crate) fn deregister(&self, name: &str, endpoint: &Path) {
         let mut drivers = self.inner.drivers.lock();
         let Some(plugins) = drivers.plugins.get_mut(name) else { return };
+        for plugin in plugins.iter().filter(|plugin| plugin.endpoint == endpoint) {
+            plugin.gone.cancel();
+        }
         plugins.retain(|plugin| plugin.endpoint != endpoint);
         if !plugins.is_empty() {
             return;

@@ -2,15 +2,22 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
+use proto::dra::health::dra_resource_health_server::{DraResourceHealth, DraResourceHealthServer};
+use proto::dra::health::{
+    DeviceHealth, DeviceIdentifier, HealthStatus, NodeWatchResourcesRequest, NodeWatchResourcesResponse,
+};
 use proto::dra::v1::dra_plugin_server::{DraPlugin, DraPluginServer};
 use proto::dra::v1::*;
 use proto::dra::v1beta1;
 use proto::dra::v1beta1::dra_plugin_server::{DraPlugin as OldPlugin, DraPluginServer as OldServer};
 use serde_json::{Value, json};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::watch;
+use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
 
@@ -23,6 +30,9 @@ pub(crate) struct Script {
     pub(crate) calls: Arc<Mutex<Vec<String>>>,
     /// Claims that fail, by name; `skip` leaves it out of the answer.
     pub(crate) failing: Arc<Mutex<HashMap<String, &'static str>>>,
+    /// What it tells of its devices.
+    devices: watch::Sender<Vec<DeviceHealth>>,
+    ended: CancellationToken,
 }
 
 /// A running driver; it ends with this.
@@ -37,16 +47,23 @@ impl Plugin {
     pub(crate) fn start(directory: &Path) -> Self {
         let socket = directory.join(format!("{:08x}.sock", rand::random::<u32>()));
         let listener = tokio::net::UnixListener::bind(&socket).expect("bind");
-        let (script, token) = (Script::default(), CancellationToken::new());
+        let token = CancellationToken::new();
+        let script = Script { ended: token.clone(), ..Script::default() };
         let (service, stop) = (script.clone(), token.clone());
         tokio::spawn(async move {
             let server = tonic::transport::Server::builder()
                 .add_service(DraPluginServer::new(service.clone()))
+                .add_service(DraResourceHealthServer::new(service.clone()))
                 .add_service(OldServer::new(service));
             let incoming = UnixListenerStream::new(listener);
             server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.expect("serves");
         });
         Self { script, socket, _stop: token.drop_guard() }
+    }
+
+    /// Tells how its devices are, of the pool `pool`.
+    pub(crate) fn tell(&self, told: &str) {
+        self.script.devices.send_replace(health(told));
     }
 
     /// The calls since the last look.
@@ -108,6 +125,21 @@ impl DraPlugin for Script {
 }
 
 #[tonic::async_trait]
+impl DraResourceHealth for Script {
+    type NodeWatchResourcesStream =
+        Pin<Box<dyn Stream<Item = Result<NodeWatchResourcesResponse, Status>> + Send>>;
+
+    async fn node_watch_resources(
+        &self,
+        _: Request<NodeWatchResourcesRequest>,
+    ) -> Answer<Self::NodeWatchResourcesStream> {
+        let lists = WatchStream::new(self.devices.subscribe());
+        let lists = lists.map(|devices| Ok(NodeWatchResourcesResponse { devices }));
+        Ok(Response::new(Box::pin(lists.take_until(self.ended.clone().cancelled_owned()))))
+    }
+}
+
+#[tonic::async_trait]
 impl OldPlugin for Script {
     async fn node_prepare_resources(
         &self,
@@ -139,6 +171,21 @@ impl OldPlugin for Script {
             said.map(|(uid, error)| (uid, v1beta1::NodeUnprepareResourceResponse { error })).collect();
         Ok(Response::new(v1beta1::NodeUnprepareResourcesResponse { claims }))
     }
+}
+
+/// Devices and how they are: `a:Healthy b:Unknown`.
+pub(crate) fn health(told: &str) -> Vec<DeviceHealth> {
+    let one = |told: &str| {
+        let (name, word) = told.split_once(':').expect("name:state");
+        let health = match word {
+            "Healthy" => HealthStatus::Healthy,
+            "Unhealthy" => HealthStatus::Unhealthy,
+            _ => HealthStatus::Unknown,
+        };
+        let device = DeviceIdentifier { pool_name: "pool".into(), device_name: name.into() };
+        DeviceHealth { device: Some(device), health: health.into(), ..DeviceHealth::default() }
+    };
+    told.split_whitespace().map(one).collect()
 }
 
 /// A claim of the driver, allocated, for these pods; owned by the first.

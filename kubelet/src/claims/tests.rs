@@ -210,6 +210,62 @@ async fn a_driver_that_stays_away_has_no_devices() {
     story.tasks.shut_down().await.expect("no failure");
 }
 
+#[tokio::test]
+async fn pods_are_told_how_their_devices_are() {
+    let mut story = Story::new();
+    story.register();
+    let pod = pod("u1");
+    story.prepare(&pod, &[claim("own-u1", &["u1"]), claim("shared", &["u1"])]).await.expect("prepared");
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    story.claims.on_health(Box::new(move |uid| told.send(uid.to_owned()).expect("listened to")));
+    let shown = |claims: &Claims| -> Vec<String> {
+        let text = "containerStatuses: [{name: a, image: '', imageID: '', ready: true, restartCount: 0}, \
+                    {name: b, image: '', imageID: '', ready: true, restartCount: 0}]";
+        let mut status: PodStatus = serde_saphyr::from_str(text).expect("valid");
+        claims.update_status(&pod, &mut status);
+        // Once more: nothing is listed twice.
+        claims.update_status(&pod, &mut status);
+        let statuses = status.container_statuses.expect("set");
+        assert_eq!(statuses[1].allocated_resources_status, None);
+        let one = |status: &ResourceStatus| {
+            let resources = status.resources.iter().flatten();
+            let resources: Vec<_> = resources
+                .map(|r| format!("{}={}", r.resource_id, r.health.as_deref().unwrap_or_default()))
+                .collect();
+            format!("{} {}", status.name, resources.join(" "))
+        };
+        statuses[0].allocated_resources_status.iter().flatten().map(one).collect()
+    };
+    assert_eq!(
+        shown(&story.claims),
+        [
+            "claim:own/two d.example/dev=own-u1-two=Unknown",
+            "claim:shared d.example/dev=shared-one=Unknown d.example/dev=shared-two=Unknown"
+        ]
+    );
+    story.plugin.tell("own-u1-two:Healthy own-u1-one:Healthy shared-one:Unhealthy others:Healthy");
+    assert_eq!(heard.recv().await.as_deref(), Some("u1"));
+    let known = [
+        "claim:own/two d.example/dev=own-u1-two=Healthy",
+        "claim:shared d.example/dev=shared-one=Unhealthy d.example/dev=shared-two=Unknown",
+    ];
+    assert_eq!(shown(&story.claims), known);
+    // Nothing the pod has is otherwise with the first; with the driver gone nothing is known.
+    story.plugin.tell("own-u1-two:Healthy own-u1-one:Healthy shared-one:Unhealthy others:Unhealthy");
+    story.claims.deregister("d.example", &story.plugin.socket);
+    assert_eq!(heard.recv().await.as_deref(), Some("u1"));
+    assert!(heard.try_recv().is_err());
+    assert!(shown(&story.claims).iter().all(|line| !line.contains("ealthy")));
+    // One that comes back tells everything again.
+    let socket = story.plugin.socket.clone();
+    story.claims.register("d.example", &socket, &[V1.into()]).expect("registered");
+    assert_eq!(heard.recv().await.as_deref(), Some("u1"));
+    assert_eq!(shown(&story.claims), known);
+    story.plugin = Plugin::start(story.scratch.path());
+    assert_eq!(heard.recv().await.as_deref(), Some("u1"), "its stream ended");
+    story.tasks.shut_down().await.expect("no failure");
+}
+
 #[test]
 fn extended_resources_are_requests_of_a_claim() {
     let pod: Pod = serde_saphyr::from_str(

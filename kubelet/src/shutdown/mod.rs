@@ -9,6 +9,7 @@ mod logind;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,11 +19,13 @@ use async_trait::async_trait;
 use client::{EventType, Tasks};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use tokio::sync::Notify;
 
 pub use logind::Logind;
 pub use plan::{Group, Period, grace, groups, periods, whole};
+pub use times::Times;
 
 use crate::admission::Rejection;
 use crate::events::Events;
@@ -88,6 +91,8 @@ pub struct Shutdown {
     pub ending: Arc<dyn Ending>,
     /// Where it is told that the node shuts down.
     pub state: ShuttingDown,
+    /// Where it is written down when pods ended.
+    pub times: Times,
     /// Events.
     pub events: Events,
     /// The node.
@@ -99,6 +104,7 @@ pub struct Shutdown {
 impl Shutdown {
     /// Starts waiting for shutdowns.
     pub fn run(self, tasks: &Tasks) {
+        self.times.tell();
         tasks.spawn("node-shutdown", |token| async move {
             let mut told = None;
             loop {
@@ -149,6 +155,7 @@ impl Shutdown {
 
     /// Ends all pods, group by group; none waits longer than it may.
     async fn end_pods(&self) {
+        self.times.begin(Timestamp::now());
         for group in groups(&self.periods, &self.ending.pods()) {
             for pod in &group.pods {
                 self.ending.end(pod, grace(pod, group.grace));
@@ -158,5 +165,6 @@ impl Shutdown {
                 tracing::warn!(grace = ?group.grace, "some pods did not end in time with their node");
             }
         }
+        self.times.end(Timestamp::now());
     }
 }

@@ -9,6 +9,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use super::*;
 use crate::events::testing::Recorded;
 use crate::types;
+use crate::volumes::testing::Scratch;
 
 /// What happened, in order.
 #[derive(Clone, Default)]
@@ -114,7 +115,9 @@ async fn pods_end_in_order_and_then_the_machine_may() {
         told: watch::Sender::default(),
     };
     let poke = Arc::new(Notify::new());
+    let scratch = Scratch::new();
     let shutdown = Shutdown {
+        times: Times::new(scratch.path()),
         login: Arc::new(Scripted { story: story.clone(), announce: Mutex::new(Some(announced)) }),
         periods: periods(&[], Duration::from_secs(30), Duration::from_secs(10)),
         ending: Arc::new(ending),
@@ -137,6 +140,7 @@ async fn pods_end_in_order_and_then_the_machine_may() {
         ("NodeShutdown", "Pod was rejected as the node is shutting down.")
     );
     poke.notified().await;
+    assert!(scratch.path().join("graceful_node_shutdown_state").exists());
 
     announce.send(false).expect("listened to");
     assert_eq!(story.lines(7).await[6], "inhibit");
