@@ -1,6 +1,8 @@
-//! The HTTP endpoints every component has: `/healthz`, `/livez`, `/readyz`, each check below them, and `/metrics`.
+//! The HTTP endpoints every component has: `/healthz`, `/livez`, `/readyz`, each check below them, `/metrics` and
+//! `/metrics/slis`.
 
 mod health;
+mod slis;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -82,15 +84,29 @@ fn answer(health: &Health, request: &Request<Incoming>) -> Response<Full<Bytes>>
     let (first, rest) = path.trim_start_matches('/').split_once('/').unzip();
     let answer = match first.unwrap_or(path.trim_start_matches('/')) {
         kind @ ("healthz" | "livez" | "readyz") => health.answer(kind, rest, request.uri().query()),
-        "metrics" if rest.is_none() => Some((StatusCode::OK, observability::metrics_handle().render())),
+        "metrics" => metrics(health, request.method(), rest),
         _ => None,
     };
     let (status, body) = answer.unwrap_or_else(|| (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()));
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    let kind = if path == "/metrics" { METRICS } else { PLAIN };
+    let kind = if path.starts_with("/metrics") { METRICS } else { PLAIN };
     headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
     response
+}
+
+/// What is measured. How the checks of health went can be forgotten, too.
+fn metrics(health: &Health, method: &Method, which: Option<&str>) -> Option<(StatusCode, String)> {
+    let text = match which {
+        None => observability::metrics_handle().render(),
+        Some("slis") if *method == Method::DELETE => {
+            health.outcomes().reset();
+            "metrics reset\n".to_owned()
+        }
+        Some("slis") => health.outcomes().render(),
+        Some(_) => return None,
+    };
+    Some((StatusCode::OK, text))
 }

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use http::StatusCode;
 use parking_lot::RwLock;
 
+use super::slis::Outcomes;
+
 type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Named checks that decide whether a component is healthy. Clones share them; checks may be added at any time.
 #[derive(Clone, Default)]
 pub struct Health {
     checks: Arc<RwLock<Vec<(&'static str, Check)>>>,
+    outcomes: Arc<Outcomes>,
 }
 
 impl Health {
@@ -37,6 +40,11 @@ impl Health {
         self.checks.write().push((name, Arc::new(check)));
     }
 
+    /// How the checks went so far.
+    pub(super) fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
     /// What to answer to a request for `kind` (`healthz`, `livez` or `readyz`), or for one check of it.
     /// `None` if there is no such check.
     pub(super) fn answer(
@@ -51,7 +59,7 @@ impl Health {
             checks.push(("ping", Arc::new(|| Ok(()))));
         }
         match check {
-            None => Some(summary(kind, &checks, &Query::parse(query.unwrap_or_default()))),
+            None => Some(self.summary(kind, &checks, &Query::parse(query.unwrap_or_default()))),
             Some(name) => {
                 let (_, check) = checks.iter().find(|(held, _)| *held == name)?;
                 Some(match check() {
@@ -61,6 +69,48 @@ impl Health {
                     }
                 })
             }
+        }
+    }
+
+    /// 200 and `ok`, or 500 and the checks with their outcome. Why one failed is for the log: anybody may ask for this.
+    fn summary(
+        &self,
+        kind: &str,
+        checks: &[(&'static str, Check)],
+        query: &Query<'_>,
+    ) -> (StatusCode, String) {
+        let (mut failed, mut lines) = (false, String::new());
+        for (name, check) in checks {
+            if query.excluded.contains(name) {
+                lines.push_str(&format!("[+]{name} excluded: ok\n"));
+                continue;
+            }
+            let outcome = check();
+            self.outcomes.observe(kind, name, outcome.is_ok());
+            match outcome {
+                Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
+                Err(reason) => {
+                    failed = true;
+                    tracing::info!(kind, check = name, reason, "unhealthy");
+                    lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
+                }
+            }
+        }
+        let mut unknown: Vec<_> =
+            query.excluded.iter().filter(|name| !checks.iter().any(|(held, _)| held == *name)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        if !unknown.is_empty() {
+            let unknown: Vec<_> = unknown.iter().map(|name| format!("{name:?}")).collect();
+            let unknown = unknown.join(",");
+            lines.push_str(&format!(
+                "warn: some health checks cannot be excluded: no matches for {unknown}\n"
+            ));
+        }
+        match (failed, query.verbose) {
+            (true, _) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{kind} check failed\n")),
+            (false, true) => (StatusCode::OK, format!("{lines}{kind} check passed\n")),
+            (false, false) => (StatusCode::OK, "ok".to_owned()),
         }
     }
 }
@@ -78,39 +128,6 @@ impl<'a> Query<'a> {
             verbose: pairs().any(|(key, _)| key == "verbose"),
             excluded: pairs().filter(|(key, _)| *key == "exclude").map(|(_, value)| value).collect(),
         }
-    }
-}
-
-/// 200 and `ok`, or 500 and the checks with their outcome. Why one failed is for the log: anybody may ask for this.
-fn summary(kind: &str, checks: &[(&'static str, Check)], query: &Query<'_>) -> (StatusCode, String) {
-    let (mut failed, mut lines) = (false, String::new());
-    for (name, check) in checks {
-        if query.excluded.contains(name) {
-            lines.push_str(&format!("[+]{name} excluded: ok\n"));
-            continue;
-        }
-        match check() {
-            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
-            Err(reason) => {
-                failed = true;
-                tracing::info!(kind, check = name, reason, "unhealthy");
-                lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
-            }
-        }
-    }
-    let mut unknown: Vec<_> =
-        query.excluded.iter().filter(|name| !checks.iter().any(|(held, _)| held == *name)).collect();
-    unknown.sort_unstable();
-    unknown.dedup();
-    if !unknown.is_empty() {
-        let unknown: Vec<_> = unknown.iter().map(|name| format!("{name:?}")).collect();
-        let unknown = unknown.join(",");
-        lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {unknown}\n"));
-    }
-    match (failed, query.verbose) {
-        (true, _) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{kind} check failed\n")),
-        (false, true) => (StatusCode::OK, format!("{lines}{kind} check passed\n")),
-        (false, false) => (StatusCode::OK, "ok".to_owned()),
     }
 }
 

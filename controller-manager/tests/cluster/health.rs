@@ -56,5 +56,9 @@ async fn every_running_controller_is_a_check_and_its_queue_is_measured() {
         let line = format!("{metric}{{name=\"ttlcontroller\"}} ");
         assert!(metrics.lines().any(|held| held.starts_with(&line)), "{line} is not among {metrics}");
     }
+    let (_, slis) = ask(port, "/metrics/slis").await;
+    // Asked as a whole twice.
+    let line = "kubernetes_healthchecks_total{name=\"job-controller\",status=\"success\",type=\"healthz\"} 2";
+    assert!(slis.lines().any(|held| held == line), "{line} is not among {slis}");
     cluster.stop().await;
 }
