@@ -39,6 +39,15 @@ pub struct Flags {
     /// Accepted for compatibility: kubeconfig for delegated authorization.
     #[arg(long)]
     pub authorization_kubeconfig: Option<String>,
+    /// Accepted for compatibility: requests are not held back on this side.
+    #[arg(long)]
+    pub kube_api_qps: Option<f32>,
+    /// Accepted for compatibility: requests are not held back on this side.
+    #[arg(long)]
+    pub kube_api_burst: Option<i32>,
+    /// Accepted for compatibility: requests are JSON.
+    #[arg(long)]
+    pub kube_api_content_type: Option<String>,
     /// Log verbosity.
     #[arg(short = 'v', long = "v", default_value_t = 0)]
     pub verbosity: u8,
