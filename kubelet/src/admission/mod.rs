@@ -1,5 +1,6 @@
 //! Whether a pod may run on this node. Pure; reasons and messages as upstream's `lifecycle/predicate.go`.
 
+pub mod preempt;
 pub mod sysctl;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,42 @@ pub fn admit_resize(pod: &Pod, others: &[&Pod], node: &Node) -> Result<(), Rejec
     check_resources(pod, others, node)
 }
 
+/// A resource there is too little of, in thousandths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Its name.
+    pub resource: String,
+    /// What the pod asks.
+    pub requested: i64,
+    /// What the others have.
+    pub used: i64,
+    /// What there is.
+    pub capacity: i64,
+}
+
+impl Shortage {
+    /// What others would have to leave.
+    #[must_use]
+    pub fn missing(&self) -> i64 {
+        self.requested.saturating_sub(self.capacity.saturating_sub(self.used))
+    }
+}
+
+/// As [`admit`], for a pod that others may have to leave for: what there is too little of, if nothing else is against it.
+pub fn admit_critical(
+    pod: &Pod,
+    others: &[&Pod],
+    node: &Node,
+    allowed_sysctls: &[String],
+) -> Result<Vec<Shortage>, Rejection> {
+    sysctl::check(pod, allowed_sysctls)?;
+    check_os(pod, node)?;
+    check_affinity(pod, node)?;
+    check_ports(pod, others)?;
+    check_taints(pod, node)?;
+    Ok(shortages(pod, others, node))
+}
+
 fn check_os(pod: &Pod, node: &Node) -> Result<(), Rejection> {
     let label = node.metadata.labels.as_ref().and_then(|l| l.get("kubernetes.io/os"));
     let wanted = types::spec(pod).node_selector.as_ref().and_then(|s| s.get("kubernetes.io/os"));
@@ -54,37 +91,37 @@ fn check_os(pod: &Pod, node: &Node) -> Result<(), Rejection> {
 }
 
 fn check_resources(pod: &Pod, others: &[&Pod], node: &Node) -> Result<(), Rejection> {
+    let Some(short) = shortages(pod, others, node).into_iter().next() else { return Ok(()) };
+    let Shortage { resource, requested, used, capacity } = short;
+    let unit = if resource == "cpu" { 1 } else { 1000 };
+    let (requested, used, capacity) = (requested / unit, used / unit, capacity / unit);
+    reject(
+        format!("OutOf{resource}"),
+        format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        ),
+    )
+}
+
+fn shortages(pod: &Pod, others: &[&Pod], node: &Node) -> Vec<Shortage> {
     let allocatable = node.status.as_ref().and_then(|s| s.allocatable.clone()).unwrap_or_default();
-    let pods = allocatable.get("pods").map_or(i64::MAX, quantity::value);
-    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    if count.saturating_add(1) > pods {
-        return reject("OutOfpods", insufficient("pods", 1, count, pods));
-    }
+    let mut wanted = vec![("pods".to_owned(), 1000)];
+    wanted.extend(qos::pod_requests(pod));
     let mut used: BTreeMap<String, i64> = BTreeMap::new();
     for other in others {
+        *used.entry("pods".to_owned()).or_default() += 1000;
         for (name, amount) in qos::pod_requests(other) {
             *used.entry(name).or_default() += amount;
         }
     }
-    for (name, wanted) in qos::pod_requests(pod) {
+    let short = |(resource, requested): (String, i64)| {
         // Resources the node does not have are another's business: they may be of the cluster, not of the node.
-        let Some(capacity) = allocatable.get(&name).map(quantity::milli_value) else { continue };
-        let used = used.get(&name).copied().unwrap_or_default();
-        if wanted > 0 && wanted > capacity - used {
-            let unit = if name == "cpu" { 1 } else { 1000 };
-            return reject(
-                format!("OutOf{name}"),
-                insufficient(&name, wanted / unit, used / unit, capacity / unit),
-            );
-        }
-    }
-    Ok(())
-}
-
-fn insufficient(name: &str, requested: i64, used: i64, capacity: i64) -> String {
-    format!(
-        "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-    )
+        let capacity = quantity::milli_value(allocatable.get(&resource)?);
+        let used = used.get(&resource).copied().unwrap_or_default();
+        let is_short = requested > 0 && requested > capacity - used;
+        is_short.then_some(Shortage { resource, requested, used, capacity })
+    };
+    wanted.into_iter().filter_map(short).collect()
 }
 
 fn check_affinity(pod: &Pod, node: &Node) -> Result<(), Rejection> {

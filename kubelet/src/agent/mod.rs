@@ -7,6 +7,7 @@ mod cpu_sets;
 pub mod environment;
 pub mod housekeeping;
 mod pod;
+mod preempt;
 mod resize;
 mod shutdown;
 pub mod sources;

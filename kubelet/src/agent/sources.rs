@@ -203,10 +203,13 @@ impl Agent {
         // After a restart, a pod is asked for what it was given, not for what it wished for meanwhile.
         let allocated = self.parts().allocated.applied(pod);
         let runs = self.has_run(pod).await;
-        let placed = self.place(&allocated, runs).await;
+        let made = match self.place(&allocated, runs).await {
+            Ok(()) if !runs => self.make_room(&allocated).await,
+            placed => placed.map(|()| false),
+        };
         let uid = types::uid(pod);
         let mut admission = self.inner.admission.lock();
-        match placed.and_then(|()| self.fits(&allocated)) {
+        match made.and_then(|made| if made { Ok(()) } else { self.fits(&allocated) }) {
             Err(rejection) if !runs => {
                 admission.rejected.insert(uid.to_owned());
                 drop(admission);

@@ -95,6 +95,7 @@ mod cpus_given;
 mod devices_given;
 mod ends;
 mod kills;
+mod preempts;
 mod resizes;
 
 struct House {

@@ -9,13 +9,16 @@ use proto::dra::health::{NodeWatchResourcesRequest, NodeWatchResourcesResponse};
 use proto::dra::v1::dra_plugin_client::DraPluginClient;
 use proto::dra::v1beta1::dra_plugin_client::DraPluginClient as OldClient;
 use proto::dra::{v1, v1beta1};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::cache::Device;
 use crate::runtime::{rpc_message, unix_channel};
 
+const PREPARE: &str = "NodePrepareResources";
+const UNPREPARE: &str = "NodeUnprepareResources";
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(45);
 /// Services that are spoken, the better first.
@@ -84,13 +87,13 @@ impl Driver {
             Client::V1(client) => {
                 let request = v1::NodePrepareResourcesRequest { claims: claims.iter().map(named).collect() };
                 let mut client = client.clone();
-                timed(client.node_prepare_resources(deadline(request))).await?
+                self.timed("v1", PREPARE, client.node_prepare_resources(deadline(request))).await?
             }
             Client::V1beta1(client) => {
                 let request =
                     v1beta1::NodePrepareResourcesRequest { claims: claims.iter().map(old_named).collect() };
                 let mut client = client.clone();
-                newer(timed(client.node_prepare_resources(deadline(request))).await?)
+                newer(self.timed("v1beta1", PREPARE, client.node_prepare_resources(deadline(request))).await?)
             }
         };
         let result = |answer: v1::NodePrepareResourceResponse| match answer.error {
@@ -111,17 +114,45 @@ impl Driver {
                 let request =
                     v1::NodeUnprepareResourcesRequest { claims: claims.iter().map(named).collect() };
                 let mut client = client.clone();
-                let answer = timed(client.node_unprepare_resources(deadline(request))).await?;
+                let answer =
+                    self.timed("v1", UNPREPARE, client.node_unprepare_resources(deadline(request))).await?;
                 answer.claims.into_iter().map(|(uid, answer)| (uid, result(answer.error))).collect()
             }
             Client::V1beta1(client) => {
                 let request =
                     v1beta1::NodeUnprepareResourcesRequest { claims: claims.iter().map(old_named).collect() };
                 let mut client = client.clone();
-                let answer = timed(client.node_unprepare_resources(deadline(request))).await?;
+                let answer = self
+                    .timed("v1beta1", UNPREPARE, client.node_unprepare_resources(deadline(request)))
+                    .await?;
                 answer.claims.into_iter().map(|(uid, answer)| (uid, result(answer.error))).collect()
             }
         })
+    }
+
+    /// The answer to a call, in time; how long it took is told.
+    async fn timed<T>(
+        &self,
+        version: &str,
+        method: &str,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, String> {
+        let started = Instant::now();
+        let answer = tokio::time::timeout(TIMEOUT, call).await;
+        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")));
+        let code = match answer.as_ref().err().map(Status::code) {
+            None | Some(Code::Ok) => "OK".to_owned(),
+            Some(Code::Cancelled) => "Canceled".to_owned(),
+            Some(code) => format!("{code:?}"),
+        };
+        let labels = [
+            ("driver_name", self.name.clone()),
+            ("method_name", format!("/k8s.io.kubelet.pkg.apis.dra.{version}.DRAPlugin/{method}")),
+            ("grpc_status_code", code),
+        ];
+        metrics::histogram!("kubelet_dra_grpc_operations_duration_seconds", &labels)
+            .record(started.elapsed());
+        answer.map(tonic::Response::into_inner).map_err(|status| rpc_message(&status))
     }
 }
 
@@ -144,12 +175,6 @@ fn deadline<T>(request: T) -> Request<T> {
     let mut request = Request::new(request);
     request.set_timeout(TIMEOUT);
     request
-}
-
-async fn timed<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, String> {
-    let answer = tokio::time::timeout(TIMEOUT, call).await;
-    let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")));
-    answer.map(tonic::Response::into_inner).map_err(|status| rpc_message(&status))
 }
 
 fn named(claim: &Named) -> v1::Claim {

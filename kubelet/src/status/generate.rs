@@ -49,6 +49,11 @@ pub struct Verdict {
     pub disruption: bool,
 }
 
+/// Reason of pods that had to leave for a critical one.
+pub const PREEMPTING: &str = "Preempting";
+/// What the condition of such a pod says, in other words than its status.
+const PREEMPTED: &str = "Pod was preempted by Kubelet to accommodate a critical pod.";
+
 /// Generates the status; `probed` fills in what probes know (`started`, `ready`).
 #[must_use]
 pub fn generate(
@@ -172,7 +177,11 @@ fn set_conditions(
             type_: "DisruptionTarget".to_owned(),
             status: "True".to_owned(),
             reason: Some("TerminationByKubelet".to_owned()),
-            message: Some(verdict.message.clone()),
+            message: Some(if verdict.reason == PREEMPTING {
+                PREEMPTED.to_owned()
+            } else {
+                verdict.message.clone()
+            }),
             observed_generation: pod.metadata.generation,
             last_transition_time: Some(api_time(now)),
             last_probe_time: None,

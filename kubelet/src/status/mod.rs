@@ -9,5 +9,5 @@ pub mod phase;
 pub mod resources;
 pub mod terminate;
 
-pub use generate::{StatusInput, Verdict, generate};
+pub use generate::{PREEMPTING, StatusInput, Verdict, generate};
 pub use manager::StatusManager;
