@@ -1,3 +1,5 @@
+//! What a pod does on a simulated node, as tables: its life, its end, and what others do to it.
+
 use super::*;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
