@@ -1,3 +1,5 @@
+//! Leaders over an API in memory: who leads, for how long, and what gets through when nobody may.
+
 use super::*;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,3 +1,5 @@
+//! Which pods leave their tainted devices, and when, as tables.
+
 use super::*;
 use serde_json::{Value, json};
 

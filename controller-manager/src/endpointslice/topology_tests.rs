@@ -1,3 +1,5 @@
+//! Hints of zones, as tables.
+
 use super::*;
 use serde_json::{Value, json};
 
