@@ -112,7 +112,7 @@ impl Fixed {
         self.layout.cpus().difference(&self.reserved)
     }
 
-    fn available(&self, state: &State) -> CpuSet {
+    pub(super) fn available(&self, state: &State) -> CpuSet {
         state.shared.difference(&self.reserved)
     }
 
@@ -288,7 +288,7 @@ impl Fixed {
 }
 
 /// How many CPUs a container gets for itself: all it asks for, if its pod is guaranteed and they are whole.
-fn wanted(pod: &Pod, container: &Container) -> usize {
+pub(super) fn wanted(pod: &Pod, container: &Container) -> usize {
     // As upstream: nothing is given to containers of pods whose resources are given to the pod as a whole.
     if qos::pod_qos(pod) != QosClass::Guaranteed || types::has_pod_resources(pod) {
         return 0;

@@ -142,6 +142,11 @@ impl Cpus {
     /// Writes down who has which. Under the lock, so that the file never goes back in time.
     fn keep(&self, state: &State) {
         let inner = &self.inner;
+        if let Some(fixed) = &inner.fixed {
+            let (given, left) = (count(&state.exclusive()), count(&fixed.available(state)));
+            metrics::gauge!("kubelet_cpu_manager_exclusive_cpu_allocation_count").set(given);
+            metrics::gauge!("kubelet_cpu_manager_shared_pool_size_millicores").set(left * 1000.0);
+        }
         if inner.path.as_os_str().is_empty() {
             return;
         }
@@ -174,11 +179,10 @@ impl Cpus {
         let before = state.clone();
         let given = fixed.allocate(state, reusable, (pod, container), affinity);
         if *state != before {
-            metrics::gauge!("kubelet_cpu_manager_exclusive_cpu_allocation_count")
-                .set(count(&state.exclusive()));
-            metrics::gauge!("kubelet_cpu_manager_shared_pool_size_millicores")
-                .set(count(&state.shared) * 1000.0);
             self.keep(state);
+        }
+        if fixed::wanted(pod, container) > 0 {
+            metrics::counter!("kubelet_cpu_manager_pinning_requests_total").increment(1);
         }
         if given.is_err() {
             metrics::counter!("kubelet_cpu_manager_pinning_errors_total").increment(1);

@@ -165,7 +165,7 @@ impl Fixed {
 }
 
 /// As upstream: nothing is given to pods whose resources are given to the pod as a whole.
-fn is_ours(pod: &Pod) -> bool {
+pub(super) fn is_ours(pod: &Pod) -> bool {
     qos::pod_qos(pod) == QosClass::Guaranteed && !types::has_pod_resources(pod)
 }
 

@@ -146,6 +146,9 @@ impl Memory {
         if *state != before {
             self.keep(state);
         }
+        if fixed::is_ours(pod) {
+            metrics::counter!("kubelet_memory_manager_pinning_requests_total").increment(1);
+        }
         if given.is_err() {
             metrics::counter!("kubelet_memory_manager_pinning_errors_total").increment(1);
         }

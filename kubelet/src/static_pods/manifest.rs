@@ -23,7 +23,8 @@ pub enum Error {
 
 /// Reads a manifest. The pod's identity follows from node, file and content, so a changed manifest is another pod.
 pub fn read_manifest(text: &str, file: &Path, node_name: &str) -> Result<Pod, Error> {
-    let mut pod: Pod = serde_saphyr::from_str(text).map_err(|e| Error::Parse(e.to_string()))?;
+    let mut pod: Pod =
+        serde_saphyr::from_str(first_document(text)).map_err(|e| Error::Parse(e.to_string()))?;
     let name = pod
         .metadata
         .name
@@ -60,6 +61,20 @@ pub fn read_manifest(text: &str, file: &Path, node_name: &str) -> Result<Pod, Er
         spec.tolerations.get_or_insert_with(Vec::new).push(everything);
     }
     with_defaults(&pod)
+}
+
+/// The first document of a YAML file: what else is in it is left alone, as by upstream.
+fn first_document(text: &str) -> &str {
+    let (mut end, mut begun) = (0, false);
+    for line in text.split_inclusive('\n') {
+        let is_break = line.trim_end() == "---" || line.starts_with("--- ");
+        if is_break && begun {
+            return text.get(..end).unwrap_or(text);
+        }
+        begun |= !is_break && !line.trim().is_empty() && !line.starts_with('#');
+        end += line.len();
+    }
+    text
 }
 
 /// A static pod comes past no API server, which would have filled in what is absent.
@@ -110,6 +125,17 @@ mod tests {
             [uid(&WEB.replace("i:1", "i:2"), "/m/a", "n"), uid(WEB, "/m/b", "n"), uid(WEB, "/m/a", "o")]
         {
             assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn the_first_document_is_the_pod() {
+        for (before, after) in
+            [("", "---\n"), ("# a pod\n---\n", ""), ("---\n", "\n---\nkind: Service\n--- \n")]
+        {
+            let text = format!("{before}{}{after}", WEB.trim_start());
+            let pod = read_manifest(&text, Path::new("/m/a"), "n").expect("valid");
+            assert_eq!(pod.metadata.name.as_deref(), Some("web-n"), "{text}");
         }
     }
 
