@@ -34,6 +34,14 @@ pub fn stat(pid: Pid) -> Vec<String> {
     stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
+/// User and system time of it so far, in seconds.
+#[must_use]
+pub fn cpu_seconds(pid: Pid) -> f64 {
+    let fields = stat(pid);
+    let time = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
+    (time(11) + time(12)) / rustix::param::clock_ticks_per_second() as f64
+}
+
 /// Its parent.
 #[must_use]
 pub fn parent(pid: Pid) -> Option<Pid> {

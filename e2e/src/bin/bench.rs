@@ -30,14 +30,16 @@ async fn measure(cluster: &Cluster) -> Result<()> {
     println!("second pod, apply to Ready: {:.2} s", replicas_to_ready(cluster, "two", 1).await?);
     println!("30 replicas to Ready: {:.2} s", replicas_to_ready(cluster, "thirty", 30).await?);
     let groups = groups(cluster);
-    let before: Vec<Vec<_>> =
-        groups.iter().map(|(_, pids)| pids.iter().map(|pid| cpu_seconds(*pid)).collect()).collect();
+    let before: Vec<Vec<_>> = groups
+        .iter()
+        .map(|(_, pids)| pids.iter().map(|pid| processes::cpu_seconds(*pid)).collect())
+        .collect();
     let began = Instant::now();
     tokio::time::sleep(IDLE).await;
     let elapsed = began.elapsed().as_secs_f64();
     for ((name, pids), before) in groups.iter().zip(before) {
         // A process that ended meanwhile belonged to a pod that was on its way out.
-        let spent = |(pid, before): (&Pid, f64)| cpu_seconds(*pid).max(before) - before;
+        let spent = |(pid, before): (&Pid, f64)| processes::cpu_seconds(*pid).max(before) - before;
         let share = pids.iter().zip(before).map(spent).sum::<f64>() / elapsed * 100.0;
         println!("idle, {name}: {share:.2} % of a core, {:.1} MB resident", resident(pids));
     }
@@ -85,13 +87,6 @@ fn groups(cluster: &Cluster) -> [(&'static str, Vec<Pid>); 3] {
         }
     }
     [("the cluster", own), ("containerd and its shims", runtime), ("its own pods (DNS)", pods)]
-}
-
-/// User and system time of a process so far.
-fn cpu_seconds(pid: Pid) -> f64 {
-    let fields = processes::stat(pid);
-    let time = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-    (time(11) + time(12)) / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// Resident memory of processes, in megabytes; pages that they share count for each.

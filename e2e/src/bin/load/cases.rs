@@ -15,7 +15,7 @@ use crate::Settings;
 use crate::connection::{Connection, Content};
 use crate::figures::{Figure, Requests};
 use crate::target::Target;
-use crate::watchers;
+use crate::{flood, watchers};
 
 type Run = fn(Target, Settings) -> Pin<Box<dyn Future<Output = Result<Figure>> + Send>>;
 
@@ -54,12 +54,15 @@ pub const CASES: &[Case] = &[
     case!("memory, after the lists", memory),
     case!("watch, from event to every watcher", watchers::fan_out),
     case!("memory, after the watches", memory),
+    case!("lease of a node, calm", flood::calm),
+    case!("lease of a node, in a flood", flood::flooded),
 ];
 
 /// How many nodes the pods are spread over.
 const NODES: usize = 100;
 
-fn pod(number: usize) -> Value {
+/// A pod of an ordinary size (3 kB as it is sent).
+pub fn pod(number: usize) -> Value {
     let variable = |i: usize| json!({"name": format!("VARIABLE_{i}"), "value": format!("the value of {i}")});
     let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10});
     let container = json!({
@@ -84,7 +87,7 @@ fn name(number: usize) -> String {
 }
 
 /// Runs `clients` at once, each on its own connection, until there are no more numbers or the time is up.
-async fn drive<F>(target: &Target, clients: usize, until: Until, request: F) -> Result<Figure>
+pub async fn drive<F>(target: &Target, clients: usize, until: Until, request: F) -> Result<Figure>
 where
     F: Fn(usize) -> (Method, String, &'static str, String) + Clone + Send + 'static,
 {
@@ -103,7 +106,7 @@ where
                 }
                 let (method, path, kind, body) = request(number);
                 let accept = if method == Method::GET { kind } else { "" };
-                let content = Content { accept, content_type: kind, body: &body };
+                let content = Content { accept, content_type: kind, body: &body, identity: None };
                 let sent = Instant::now();
                 match connection.count(method, &path, content).await? {
                     (status, bytes) if status.is_success() => {
@@ -122,9 +125,12 @@ where
     Ok(Figure::Requests(sum))
 }
 
+/// When a case ends.
 #[derive(Clone, Copy)]
-enum Until {
+pub enum Until {
+    /// After so many requests.
     Number(usize),
+    /// After some time.
     Time(Duration),
 }
 

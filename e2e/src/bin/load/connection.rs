@@ -29,6 +29,17 @@ pub struct Content<'a> {
     pub content_type: &'a str,
     /// The body.
     pub body: &'a str,
+    /// Whose request it is to be, if not the kubeconfig's.
+    pub identity: Option<Identity>,
+}
+
+/// Somebody whom the client impersonates.
+#[derive(Clone, Copy)]
+pub struct Identity {
+    /// Name.
+    pub user: &'static str,
+    /// Group.
+    pub group: &'static str,
 }
 
 impl Connection {
@@ -69,6 +80,9 @@ impl Connection {
             .header("content-type", or_json(content.content_type));
         if let Some(token) = &self.target.token {
             request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(Identity { user, group }) = content.identity {
+            request = request.header("impersonate-user", user).header("impersonate-group", group);
         }
         let request = request.body(Full::new(Bytes::copy_from_slice(content.body.as_bytes())))?;
         self.sender.ready().await?;

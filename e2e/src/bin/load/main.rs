@@ -6,28 +6,33 @@
 //! ```
 //!
 //! With `--against` each case runs against both servers, one right after the other, and the last column is how many
-//! times better the first one is. A namespace is made on the servers for the run and removed at the end.
+//! times better the first one is. `load costs` starts servers of its own and compares them. A namespace is made on the servers for the run and removed at the end.
 
 mod cases;
 mod connection;
+mod costs;
 mod figures;
+mod flood;
 mod target;
 mod watchers;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
 
 use figures::Figure;
 use target::Target;
 
 /// Drives Kubernetes API servers and prints what they do.
 #[derive(Parser, Debug, Clone)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Settings {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Kubeconfig of the server to measure.
-    #[arg(long)]
-    kubeconfig: PathBuf,
+    #[arg(long, required = true)]
+    kubeconfig: Option<PathBuf>,
     /// Process of that server, for its memory.
     #[arg(long)]
     pid: Option<i32>,
@@ -49,6 +54,9 @@ struct Settings {
     /// How many changes a second the watchers see.
     #[arg(long, default_value_t = 50)]
     events: u32,
+    /// How many connections one user floods the server with.
+    #[arg(long, default_value_t = 600)]
+    flooders: usize,
     /// How many seconds each case goes on that has no other end.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -57,11 +65,21 @@ struct Settings {
     only: String,
 }
 
+#[derive(Subcommand, Debug, Clone)]
+enum Other {
+    /// What authentication, authorization, admission and flow control add to a create of ours
+    Costs(costs::CostsArgs),
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     client::connect::install_crypto_provider();
     let settings = Settings::parse();
-    let mut targets = vec![Target::connect(&settings.kubeconfig, settings.pid).await?];
+    if let Some(Other::Costs(args)) = &settings.other {
+        return costs::run(args).await;
+    }
+    let kubeconfig = settings.kubeconfig.as_deref().context("--kubeconfig is missing")?;
+    let mut targets = vec![Target::connect(kubeconfig, settings.pid).await?];
     if let Some(other) = &settings.against {
         targets.push(Target::connect(other, settings.against_pid).await?);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use http::{Method, StatusCode};
 use kube::client::ConfigExt;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio_rustls::TlsConnector;
@@ -27,6 +27,7 @@ pub struct Target {
     /// The path of the namespace that is made for the run.
     pub namespace: Arc<str>,
     pid: Option<i32>,
+    config: kube::Config,
 }
 
 impl Target {
@@ -37,17 +38,34 @@ impl Target {
     pub async fn connect(kubeconfig: &Path, pid: Option<i32>) -> Result<Self> {
         let file = Kubeconfig::read_from(kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        let namespace = format!("/api/v1/namespaces/load-{}", jiff::Timestamp::now().as_second()).into();
+        Self::of(config, namespace, pid)
+    }
+
+    fn of(config: kube::Config, namespace: Arc<str>, pid: Option<i32>) -> Result<Self> {
         let mut tls = config.rustls_client_config()?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let url = &config.cluster_url;
         Ok(Self {
             host: url.host().context("a server without a host")?.to_owned(),
             port: url.port_u16().unwrap_or(443),
-            token: config.auth_info.token.map(|token| token.expose_secret().into()),
+            token: config.auth_info.token.as_ref().map(|token| token.expose_secret().into()),
             tls: TlsConnector::from(Arc::new(tls)),
-            namespace: format!("/api/v1/namespaces/load-{}", jiff::Timestamp::now().as_second()).into(),
+            namespace,
             pid,
+            config,
         })
+    }
+
+    /// The same server as somebody else sees it: with a token, or without any credentials.
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub fn with_token(&self, token: Option<&str>) -> Result<Self> {
+        let mut config = self.config.clone();
+        config.auth_info =
+            AuthInfo { token: token.map(|token| token.to_owned().into()), ..AuthInfo::default() };
+        Self::of(config, Arc::clone(&self.namespace), self.pid)
     }
 
     /// Makes the namespace and the service account that pods need.
@@ -84,11 +102,6 @@ impl Target {
     /// Resident memory of the server now, and the most it ever was, in megabytes.
     #[must_use]
     pub fn memory(&self) -> Option<(f64, f64)> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid?)).ok()?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().trim_end_matches(" kB").parse::<f64>().ok().map(|kilobytes| kilobytes / 1000.0)
-        };
-        Some((field("VmRSS:")?, field("VmHWM:")?))
+        e2e::measure::memory(self.pid?)
     }
 }

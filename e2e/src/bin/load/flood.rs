@@ -1,0 +1,153 @@
+//! What those feel whom the cluster depends on, while one user asks for much more than the server can do.
+//!
+//! The user lists pods on many connections and never waits. Meanwhile a node renews its lease and a controller its own,
+//! at a steady pace, on a thread of their own. Both act through impersonation, so that one kubeconfig is enough: the
+//! server classifies them as if they were there themselves (`node-high` and `leader-election` of upstream's defaults).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use http::Method;
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::Settings;
+use crate::connection::{Connection, Content, Identity};
+use crate::figures::{Figure, Requests};
+use crate::target::Target;
+
+const NODE: Identity = Identity { user: "system:node:flooded", group: "system:nodes" };
+const MANAGER: Identity = Identity { user: "system:kube-controller-manager", group: "system:authenticated" };
+const FLOODER: Identity = Identity { user: "flooder", group: "flooders" };
+
+/// Renewals a second, of each of the two.
+const PACE: u32 = 25;
+
+/// The latency of renewals without a flood.
+pub async fn calm(target: Target, settings: Settings) -> Result<Figure> {
+    prepare(&target).await?;
+    renewals(target, settings.seconds).await
+}
+
+/// The latency of renewals in a flood.
+pub async fn flooded(target: Target, settings: Settings) -> Result<Figure> {
+    prepare(&target).await?;
+    let (stop, stopped) = watch::channel(false);
+    let mut flooders = Vec::new();
+    for _ in 0..settings.flooders {
+        flooders.push(tokio::spawn(flood(target.clone(), stopped.clone())));
+    }
+    let figure = renewals(target, settings.seconds).await;
+    stop.send_replace(true);
+    let (mut served, mut refused) = (0, 0);
+    for flooder in flooders {
+        let (more, less) = flooder.await??;
+        served += more;
+        refused += less;
+    }
+    eprintln!("the flood: {served} lists answered, {refused} refused");
+    figure
+}
+
+/// The leases, and the right of the user to list pods.
+async fn prepare(target: &Target) -> Result<()> {
+    let mut connection = Connection::open(target).await?;
+    let namespace = target.namespace.rsplit('/').next().unwrap_or_default();
+    let binding = json!({"metadata": {"name": "flooders", "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "flooders"}]});
+    let bindings = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings");
+    for (path, object) in [
+        (bindings.as_str(), binding),
+        (
+            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+            json!({"metadata": {"name": "flooded"}}),
+        ),
+        (
+            "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases",
+            json!({"metadata": {"name": "kube-controller-manager"}}),
+        ),
+    ] {
+        let body = object.to_string();
+        let content = Content { body: &body, ..Content::default() };
+        let (status, _) = connection.count(Method::POST, path, content).await?;
+        ensure!(status.is_success() || status.as_u16() == 409, "{path}: {status}");
+    }
+    Ok(())
+}
+
+/// Renews both leases on a thread of their own, which does not wait for the flood's tasks.
+async fn renewals(target: Target, seconds: u64) -> Result<Figure> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("renewals".into()).spawn(move || {
+        let run = || -> Result<Requests> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let node = renew(&target, NODE, "kube-node-lease", "flooded", seconds);
+                let manager = renew(&target, MANAGER, "kube-system", "kube-controller-manager", seconds);
+                let (mut all, manager) = tokio::try_join!(node, manager)?;
+                all.absorb(manager);
+                Ok(all)
+            })
+        };
+        // Whoever waited has gone.
+        let _ = done.send(run());
+    })?;
+    Ok(Figure::Requests(outcome.await.context("the thread ended")??))
+}
+
+async fn renew(
+    target: &Target,
+    identity: Identity,
+    namespace: &str,
+    name: &str,
+    seconds: u64,
+) -> Result<Requests> {
+    let mut connection = Connection::open(target).await?;
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}");
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / PACE);
+    let mut outcome = Requests { paced: true, ..Requests::default() };
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(seconds) {
+        pace.tick().await;
+        let body = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"holderIdentity": name, "renewTime": now()}});
+        let body = body.to_string();
+        let content = Content { body: &body, identity: Some(identity), ..Content::default() };
+        let sent = Instant::now();
+        match connection.count(Method::PUT, &path, content).await? {
+            (status, bytes) if status.is_success() => {
+                outcome.latencies.push(sent.elapsed());
+                outcome.bytes += bytes;
+            }
+            _ => outcome.errors += 1,
+        }
+    }
+    outcome.elapsed = began.elapsed();
+    Ok(outcome)
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+/// Lists without a pause until it is told to stop; returns how many lists were answered and how many refused.
+async fn flood(target: Target, stopped: watch::Receiver<bool>) -> Result<(usize, usize)> {
+    let mut connection = Connection::open(&target).await?;
+    let path = format!("{}/pods?limit=500", target.namespace);
+    let (mut served, mut refused) = (0, 0);
+    while !*stopped.borrow() {
+        let content = Content { identity: Some(FLOODER), ..Content::default() };
+        match connection.count(Method::GET, &path, content).await {
+            Ok((status, _)) if status.is_success() => served += 1,
+            Ok(_) => refused += 1,
+            // A server may close the connection of one that it refuses.
+            Err(_) => {
+                refused += 1;
+                connection = Connection::open(&target).await?;
+            }
+        }
+    }
+    Ok((served, refused))
+}
