@@ -1,6 +1,7 @@
 //! Registers the nodes and keeps them alive: reports and leases, each at its own time, spread over all nodes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -40,6 +41,8 @@ struct Inner {
     states: Mutex<Vec<State>>,
     registered: watch::Sender<u32>,
     began: Instant,
+    /// Whether the last lease that was to be renewed was not.
+    in_trouble: AtomicBool,
     reports: WorkQueue<ObjectKey>,
     renewals: WorkQueue<ObjectKey>,
 }
@@ -61,8 +64,9 @@ impl Nodes {
     pub fn new(client: Client, names: Names, shape: Shape, records: Informer<NodeRecord>) -> Self {
         let states = Mutex::new(vec![State::New; names.count as usize]);
         let (reports, renewals) = (WorkQueue::new("simulated_nodes"), WorkQueue::new("simulated_leases"));
-        let (registered, began) = (watch::Sender::new(0), Instant::now());
-        let inner = Inner { client, names, shape, records, states, registered, began, reports, renewals };
+        let (registered, began, in_trouble) = (watch::Sender::new(0), Instant::now(), AtomicBool::new(false));
+        let inner =
+            Inner { client, names, shape, records, states, registered, began, in_trouble, reports, renewals };
         Self { inner: Arc::new(inner) }
     }
 
@@ -201,36 +205,36 @@ impl Nodes {
         }
     }
 
-    /// Renews the lease of a node, which is made the first time.
-    ///
-    /// # Errors
-    /// The API server refuses.
-    pub async fn renew(&self, key: ObjectKey) -> Result<Action> {
-        let Some(number) = self.inner.names.number(&key.name) else { return Ok(Action::Done) };
-        let State::Registered { uid, leased } = self.state(number) else { return Ok(Action::Done) };
+    /// Renews the lease of a node, which is made the first time. What fails waits for its next turn: a lease lasts for
+    /// four of them, and a server in trouble is not helped by thousands that try again at once.
+    pub async fn renew(&self, key: ObjectKey) -> Action {
+        let Some(number) = self.inner.names.number(&key.name) else { return Action::Done };
+        let State::Registered { uid, leased } = self.state(number) else { return Action::Done };
+        let renewed = self.renew_now(number, &key.name, uid, leased).await;
+        let was_in_trouble = self.inner.in_trouble.swap(renewed.is_err(), Ordering::Relaxed);
+        if let (Err(error), false) = (&renewed, was_in_trouble) {
+            tracing::warn!(node = key.name, error = %format!("{error:#}"), "leases are not renewed, will retry");
+        }
+        self.again(number, RENEWAL)
+    }
+
+    async fn renew_now(&self, number: u32, name: &str, uid: String, leased: bool) -> Result<()> {
         let leases: Api<Lease> = Api::namespaced(self.inner.client.clone(), NAMESPACE);
-        let made = if leased {
-            false
-        } else {
-            let owner = lease::owned_by(&key.name, uid.clone());
-            let lease = lease::lease(&key.name, LEASE_SECONDS, Some(owner));
-            match leases.create(&PostParams::default(), &lease).await {
-                Err(error) if client::is_already_exists(&error) => false,
-                made => made.map(|_| true).context("make the lease")?,
-            }
-        };
-        if !made {
-            let renewal = Patch::Merge(lease::renewal(&key.name, LEASE_SECONDS));
-            match leases.patch(&key.name, &PatchParams::default(), &renewal).await {
-                Err(error) if client::is_not_found(&error) => {
-                    self.set_leased(number, false);
-                    return Err(error).context("renew the lease");
-                }
-                renewed => renewed.map(drop).context("renew the lease")?,
+        if !leased {
+            let lease = lease::lease(name, LEASE_SECONDS, Some(lease::owned_by(name, uid)));
+            let made = leases.create(&PostParams::default(), &lease).await;
+            self.set_leased(number, made.is_ok() || made.as_ref().is_err_and(client::is_already_exists));
+            match made {
+                Err(error) if client::is_already_exists(&error) => {}
+                made => return made.map(drop).context("make the lease"),
             }
         }
-        self.set_leased(number, true);
-        Ok(self.again(number, RENEWAL))
+        let renewal = Patch::Merge(lease::renewal(name, LEASE_SECONDS));
+        let renewed = leases.patch(name, &PatchParams::default(), &renewal).await;
+        if renewed.as_ref().is_err_and(client::is_not_found) {
+            self.set_leased(number, false);
+        }
+        renewed.map(drop).context("renew the lease")
     }
 
     fn set_leased(&self, number: u32, now: bool) {

@@ -46,7 +46,7 @@ pub async fn run(config: Config, client: Client, token: CancellationToken) -> Re
     let of = nodes.clone();
     spawn(&tasks, "simulated-leases", nodes.renewals(), workers, move |key| {
         let nodes = of.clone();
-        async move { nodes.renew(key).await }
+        async move { Ok(nodes.renew(key).await) }
     });
     let queue = pods.queue().clone();
     spawn(&tasks, "simulated-pods", &queue, workers, move |key| {

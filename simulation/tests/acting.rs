@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +41,7 @@ struct Api {
     changed: Arc<Notify>,
     pods: Arc<Vec<Value>>,
     watchers: Arc<Mutex<BTreeMap<String, UnboundedSender<Value>>>>,
+    refuses: Arc<AtomicBool>,
 }
 
 impl Api {
@@ -50,6 +52,7 @@ impl Api {
             changed: Arc::default(),
             pods: Arc::new(pods),
             watchers: Arc::default(),
+            refuses: Arc::default(),
         }
     }
 
@@ -82,6 +85,9 @@ impl Api {
             let what = format!("{method} {path}");
             self.asked.lock().push(Asked { at: self.began.elapsed(), what, body: body.clone() });
             self.changed.notify_waiters();
+            if self.refuses.load(Ordering::Relaxed) {
+                return http::Response::builder().status(503).body(whole(&json!({}))).expect("a response");
+            }
             body["metadata"]["resourceVersion"] = json!("200");
             if body["metadata"]["uid"].is_null() {
                 body["metadata"]["uid"] = json!("uid");
@@ -224,6 +230,22 @@ async fn a_node_that_others_give_up_speaks_and_one_they_delete_is_silent() {
     assert_eq!(count(&api.asked.lock(), "POST /api/v1/nodes"), nodes, "nor does it come back");
     simulation.shut_down().await.expect("no failure");
     assert_eq!(count(&api.asked.lock(), "DELETE"), 0, "they are kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_in_trouble_is_not_asked_more_often() {
+    let api = Api::with(vec![]);
+    let simulation = simulate(&api, true);
+    let nodes = NODES as usize;
+    let asked = api.until(|asked| count(asked, &format!("PATCH {LEASES}/")) == 2 * nodes).await;
+    let began = asked.last().expect("requests").at;
+    api.refuses.store(true, Ordering::Relaxed);
+    let asked = api.until(|asked| count(asked, &format!("PATCH {LEASES}/")) == 8 * nodes).await;
+    let took = asked.last().expect("requests").at - began;
+    assert_eq!(took.as_secs(), 60, "six turns of each node");
+    api.refuses.store(false, Ordering::Relaxed);
+    api.until(|asked| count(asked, &format!("PATCH {LEASES}/")) == 9 * nodes).await;
+    simulation.shut_down().await.expect("no failure");
 }
 
 fn pod(name: &str, version: u32, node: &str) -> Value {
