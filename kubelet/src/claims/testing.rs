@@ -1,9 +1,10 @@
 //! A scripted driver of devices on a real socket, which speaks both versions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
@@ -30,6 +31,10 @@ pub(crate) struct Script {
     pub(crate) calls: Arc<Mutex<Vec<String>>>,
     /// Claims that fail, by name; `skip` leaves it out of the answer.
     pub(crate) failing: Arc<Mutex<HashMap<String, &'static str>>>,
+    /// The claims it has prepared, by name.
+    pub(crate) prepared: Arc<Mutex<BTreeSet<String>>>,
+    /// The next answer does not arrive.
+    pub(crate) lost: Arc<AtomicBool>,
     /// What it tells of its devices.
     devices: watch::Sender<Vec<DeviceHealth>>,
     ended: CancellationToken,
@@ -73,6 +78,11 @@ impl Plugin {
 }
 
 impl Script {
+    /// Whether an answer arrives.
+    fn answer(&self) -> Result<(), Status> {
+        if self.lost.swap(false, Ordering::SeqCst) { Err(Status::unavailable("lost")) } else { Ok(()) }
+    }
+
     /// What is said of each claim: nothing, an error, or that it is left out.
     fn call(&self, what: &str, names: &[(String, String)]) -> HashMap<String, String> {
         let mut listed: Vec<_> = names.iter().map(|(_, name)| name.as_str()).collect();
@@ -97,6 +107,8 @@ impl DraPlugin for Script {
         let claims = request.into_inner().claims;
         let names: Vec<_> = claims.iter().map(|c| (c.uid.clone(), c.name.clone())).collect();
         let said = self.call("prepare", &names);
+        self.prepared.lock().extend(names.iter().map(|(_, name)| name.clone()));
+        self.answer()?;
         let answer = |(uid, name): &(String, String)| {
             let error = said.get(uid)?.clone();
             let device = |request: &str| Device {
@@ -119,6 +131,8 @@ impl DraPlugin for Script {
         let claims = request.into_inner().claims;
         let names: Vec<_> = claims.iter().map(|c| (c.uid.clone(), c.name.clone())).collect();
         let said = self.call("unprepare", &names).into_iter();
+        self.prepared.lock().retain(|name| names.iter().all(|(_, gone)| gone != name));
+        self.answer()?;
         let claims = said.map(|(uid, error)| (uid, NodeUnprepareResourceResponse { error })).collect();
         Ok(Response::new(NodeUnprepareResourcesResponse { claims }))
     }

@@ -9,7 +9,7 @@ use super::resizes::groups;
 use super::*;
 
 /// More calls than any of the stories makes.
-const STEPS: usize = 40;
+pub(super) const STEPS: usize = 40;
 const ROUNDS: usize = 12;
 
 const LIFE: &str = "  initContainers:\n  - {name: i, image: 'here:1'}\n\
@@ -81,7 +81,7 @@ impl Drop for Story {
 }
 
 /// Syncs until nothing more is to be done; whether it came so far.
-async fn sync_up(house: &House, pod: &Arc<Pod>) -> bool {
+pub(super) async fn sync_up(house: &House, pod: &Arc<Pod>) -> bool {
     for _ in 0..ROUNDS {
         match house.sync(pod).await {
             Ok(synced) if synced == Synced::default() => return true,
@@ -92,7 +92,7 @@ async fn sync_up(house: &House, pod: &Arc<Pod>) -> bool {
     false
 }
 
-async fn take_down(house: &House, pod: &Arc<Pod>) -> bool {
+pub(super) async fn take_down(house: &House, pod: &Arc<Pod>) -> bool {
     let token = CancellationToken::new();
     house.agent.sync_terminating_pod(pod, None, None, &token).await.is_ok()
         && house.agent.sync_terminated_pod(pod).await.is_ok()
