@@ -90,7 +90,22 @@ impl Component {
     /// # Errors
     /// It cannot start, or fails for good.
     pub async fn run(self, layout: &Layout, settings: &Settings, token: CancellationToken) -> Result<()> {
-        let flags = self.flags(layout, settings)?;
+        self.run_with(layout, settings, &[], token).await
+    }
+
+    /// Runs it with these flags after its own.
+    ///
+    /// # Errors
+    /// It cannot start, or fails for good.
+    pub async fn run_with(
+        self,
+        layout: &Layout,
+        settings: &Settings,
+        more: &[&str],
+        token: CancellationToken,
+    ) -> Result<()> {
+        let mut flags = self.flags(layout, settings)?;
+        flags.extend(more.iter().map(|flag| (*flag).to_owned()));
         let arguments = || std::iter::once(self.name().to_owned()).chain(flags.clone());
         match self {
             Self::KubeApiserver => {

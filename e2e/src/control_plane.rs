@@ -13,8 +13,12 @@ use tempfile::TempDir;
 
 use crate::wait;
 
-const COMPONENTS: [Component; 3] =
-    [Component::KubeApiserver, Component::KubeControllerManager, Component::KubeScheduler];
+/// The components, with flags beside the usual ones: only the API server listens, so that others may run beside it.
+const COMPONENTS: [(Component, &[&str]); 3] = [
+    (Component::KubeApiserver, &[]),
+    (Component::KubeControllerManager, &["--secure-port=0"]),
+    (Component::KubeScheduler, &["--secure-port=0"]),
+];
 
 /// API server, controllers and scheduler over the embedded store.
 pub struct ControlPlane {
@@ -39,10 +43,10 @@ impl ControlPlane {
         pki::prepare(&layout, &settings.subjects()?)?;
         kubeconfig::prepare(&layout, &settings.url()?)?;
         let tasks = Tasks::new();
-        for component in COMPONENTS {
+        for (component, more) in COMPONENTS {
             let (layout, settings) = (layout.clone(), settings.clone());
             tasks.spawn_critical(component.name(), |token| async move {
-                component.run(&layout, &settings, token).await.with_context(|| component.name())
+                component.run_with(&layout, &settings, more, token).await.with_context(|| component.name())
             });
         }
         let client = server::admin(&layout).await?;
