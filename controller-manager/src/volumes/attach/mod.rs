@@ -189,7 +189,10 @@ impl Attacher {
         let attachments = self.0.attachments.store().indexed(BY_VOLUME, &key.name);
         let Some(volume) = self.0.volumes.store().get(&key) else {
             // Nothing says any more what the attachments were for.
-            for attachment in attachments.iter().filter(|held| !meta::is_deleting(&held.metadata)) {
+            let goes = |held: &&Arc<VolumeAttachment>| {
+                plan::is_named_by_us(held) && !meta::is_deleting(&held.metadata)
+            };
+            for attachment in attachments.iter().filter(goes) {
                 self.detach(meta::name(&attachment.metadata)).await?;
             }
             return Ok(Action::Done);

@@ -46,6 +46,12 @@ pub fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
     })
 }
 
+/// Whether an attachment has such a name as only this controller gives. Those that others have made stay.
+pub fn is_named_by_us(attachment: &VolumeAttachment) -> bool {
+    let hash = meta::name(&attachment.metadata).strip_prefix("csi-");
+    hash.is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
 /// Driver and handle of a volume, if a CSI driver has it.
 pub fn csi(volume: &PersistentVolume) -> Option<(&str, &str)> {
     let source = volume.spec.as_ref()?.csi.as_ref()?;
@@ -127,7 +133,7 @@ pub fn plan(
     for attachment in attachments {
         let on = attachment.spec.node_name.as_str();
         holders.insert(on);
-        if meta::is_deleting(&attachment.metadata) {
+        if meta::is_deleting(&attachment.metadata) || !is_named_by_us(attachment) {
             continue;
         }
         let node = node(on);
@@ -272,6 +278,18 @@ mod tests {
         assert_eq!(fate(&held, name, &wanted(&[]), Some(&silent), true), Fate::Detach);
         assert_eq!(fate(&held, name, &wanted(&[]), Some(&silent), false), Fate::InUse);
         assert_eq!(fate(&held, name, &wanted(&["n1"]), Some(&silent), true), Fate::Keep);
+    }
+
+    #[test]
+    fn what_others_have_attached_is_left_to_them() {
+        let mut theirs = VolumeAttachment::clone(&attached("n1", true, false));
+        assert!(is_named_by_us(&theirs));
+        for name in ["va-e2e-1", "csi-1", &format!("csi-{}", "x".repeat(64))] {
+            theirs.metadata.name = Some(name.to_owned());
+            let held = [Arc::new(theirs.clone())];
+            let plan = plan(&volume(&[]), &wanted(&[]), &held, |_| None, |_| true);
+            assert_eq!(plan.detach, [""; 0], "{name}");
+        }
     }
 
     #[test]
