@@ -13,18 +13,18 @@ use super::level::Seat;
 use super::watches::Registered;
 use crate::body::{Body, BoxError};
 
-/// An answer whose seats are given back when there is nothing more to send for now; a watch is counted among the watches
-/// until it ends.
+/// An answer whose seats are given back at its end, or, if it is a watch, when there is nothing more to send for now; it is
+/// counted among the watches until it ends.
 #[must_use]
 pub fn hold_while_sending(response: Response<Body>, pass: Pass) -> Response<Body> {
     let Pass { seat, watch } = pass;
-    response.map(|inner| Sending { inner, seat: Some(seat), _watch: watch }.boxed_unsync())
+    response.map(|inner| Sending { inner, seat: Some(seat), watch }.boxed_unsync())
 }
 
 struct Sending {
     inner: Body,
     seat: Option<Seat>,
-    _watch: Option<Registered>,
+    watch: Option<Registered>,
 }
 
 impl http_body::Body for Sending {
@@ -36,7 +36,12 @@ impl http_body::Body for Sending {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if !matches!(polled, Poll::Ready(Some(Ok(_)))) {
+        let over = match &polled {
+            Poll::Ready(Some(Ok(_))) => false,
+            Poll::Pending => self.watch.is_some(),
+            Poll::Ready(_) => true,
+        };
+        if over {
             self.seat = None;
         }
         polled

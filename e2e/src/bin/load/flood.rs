@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -20,6 +20,9 @@ const NODE: Identity = Identity { user: "system:node:flooded", group: "system:no
 const MANAGER: Identity = Identity { user: "system:kube-controller-manager", group: "system:authenticated" };
 const FLOODER: Identity = Identity { user: "flooder", group: "flooders" };
 
+/// Their leases.
+const LEASES: [(&str, &str); 2] =
+    [("kube-node-lease", "flooded"), ("kube-system", "kube-controller-manager")];
 /// Renewals a second, of each of the two.
 const PACE: u32 = 25;
 
@@ -33,11 +36,14 @@ pub async fn calm(target: Target, settings: Settings) -> Result<Figure> {
 pub async fn flooded(target: Target, settings: Settings) -> Result<Figure> {
     prepare(&target).await?;
     let (stop, stopped) = watch::channel(false);
-    let mut flooders = Vec::new();
+    // The flood is one of requests: that many handshakes at once would be another.
+    let mut connections = Vec::new();
     for _ in 0..settings.flooders {
-        flooders.push(tokio::spawn(flood(target.clone(), stopped.clone())));
+        connections.push(Connection::open(&target).await?);
     }
-    let figure = renewals(target, settings.seconds).await;
+    let flood = |connection| tokio::spawn(flood(connection, target.clone(), stopped.clone()));
+    let flooders: Vec<_> = connections.into_iter().map(flood).collect();
+    let figure = renewals(target.clone(), settings.seconds).await;
     stop.send_replace(true);
     let (mut served, mut refused) = (0, 0);
     for flooder in flooders {
@@ -51,27 +57,15 @@ pub async fn flooded(target: Target, settings: Settings) -> Result<Figure> {
 
 /// The leases, and the right of the user to list pods.
 async fn prepare(target: &Target) -> Result<()> {
+    target.grant(FLOODER.group, &["list"]).await?;
     let mut connection = Connection::open(target).await?;
-    let namespace = target.namespace.rsplit('/').next().unwrap_or_default();
-    let binding = json!({"metadata": {"name": "flooders", "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "flooders"}]});
-    let bindings = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings");
-    for (path, object) in [
-        (bindings.as_str(), binding),
-        (
-            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
-            json!({"metadata": {"name": "flooded"}}),
-        ),
-        (
-            "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases",
-            json!({"metadata": {"name": "kube-controller-manager"}}),
-        ),
-    ] {
+    let leases = "/apis/coordination.k8s.io/v1/namespaces";
+    for (namespace, name) in LEASES {
+        let (path, object) = (format!("{leases}/{namespace}/leases"), json!({"metadata": {"name": name}}));
         let body = object.to_string();
         let content = Content { body: &body, ..Content::default() };
-        let (status, _) = connection.count(Method::POST, path, content).await?;
-        ensure!(status.is_success() || status.as_u16() == 409, "{path}: {status}");
+        let (status, _) = connection.count(Method::POST, &path, content).await?;
+        ensure!(status.is_success() || status == StatusCode::CONFLICT, "{path}: {status}");
     }
     Ok(())
 }
@@ -83,8 +77,8 @@ async fn renewals(target: Target, seconds: u64) -> Result<Figure> {
         let run = || -> Result<Requests> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let node = renew(&target, NODE, "kube-node-lease", "flooded", seconds);
-                let manager = renew(&target, MANAGER, "kube-system", "kube-controller-manager", seconds);
+                let node = renew(&target, NODE, LEASES[0], seconds);
+                let manager = renew(&target, MANAGER, LEASES[1], seconds);
                 let (mut all, manager) = tokio::try_join!(node, manager)?;
                 all.absorb(manager);
                 Ok(all)
@@ -99,8 +93,7 @@ async fn renewals(target: Target, seconds: u64) -> Result<Figure> {
 async fn renew(
     target: &Target,
     identity: Identity,
-    namespace: &str,
-    name: &str,
+    (namespace, name): (&str, &str),
     seconds: u64,
 ) -> Result<Requests> {
     let mut connection = Connection::open(target).await?;
@@ -110,13 +103,11 @@ async fn renew(
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {
         pace.tick().await;
-        let body = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": {"holderIdentity": name, "renewTime": now()}});
-        let body = body.to_string();
-        let content = Content { body: &body, identity: Some(identity), ..Content::default() };
+        let body = json!({"spec": {"holderIdentity": name, "renewTime": now()}}).to_string();
+        let content_type = "application/merge-patch+json";
+        let content = Content { body: &body, content_type, identity: Some(identity), ..Content::default() };
         let sent = Instant::now();
-        match connection.count(Method::PUT, &path, content).await? {
+        match connection.count(Method::PATCH, &path, content).await? {
             (status, bytes) if status.is_success() => {
                 outcome.latencies.push(sent.elapsed());
                 outcome.bytes += bytes;
@@ -133,8 +124,11 @@ fn now() -> String {
 }
 
 /// Lists without a pause until it is told to stop; returns how many lists were answered and how many refused.
-async fn flood(target: Target, stopped: watch::Receiver<bool>) -> Result<(usize, usize)> {
-    let mut connection = Connection::open(&target).await?;
+async fn flood(
+    mut connection: Connection,
+    target: Target,
+    stopped: watch::Receiver<bool>,
+) -> Result<(usize, usize)> {
     let path = format!("{}/pods?limit=500", target.namespace);
     let (mut served, mut refused) = (0, 0);
     while !*stopped.borrow() {

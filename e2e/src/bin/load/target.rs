@@ -57,14 +57,13 @@ impl Target {
         })
     }
 
-    /// The same server as somebody else sees it: with a token, or without any credentials.
+    /// The same server as somebody sees it who has nothing but a token.
     ///
     /// # Errors
     /// The certificates cannot be used.
-    pub fn with_token(&self, token: Option<&str>) -> Result<Self> {
+    pub fn with_token(&self, token: &str) -> Result<Self> {
         let mut config = self.config.clone();
-        config.auth_info =
-            AuthInfo { token: token.map(|token| token.to_owned().into()), ..AuthInfo::default() };
+        config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
         Self::of(config, Arc::clone(&self.namespace), self.pid)
     }
 
@@ -82,6 +81,27 @@ impl Target {
         for (path, body) in made {
             let content = Content { body: &body, ..Content::default() };
             let (status, _) = connection.count(Method::POST, path, content).await?;
+            ensure!(status.is_success() || status == StatusCode::CONFLICT, "{path}: {status}");
+        }
+        Ok(())
+    }
+
+    /// Allows a group to do something with pods. Neither a default role nor a controller is needed for that.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn grant(&self, group: &str, verbs: &[&str]) -> Result<()> {
+        const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+        let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": verbs});
+        let role = json!({"metadata": {"name": group}, "rules": [rule]});
+        let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group});
+        let role_ref = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": group});
+        let binding = json!({"metadata": {"name": group}, "roleRef": role_ref, "subjects": [subject]});
+        let mut connection = Connection::open(self).await?;
+        for (resource, object) in [("clusterroles", role), ("clusterrolebindings", binding)] {
+            let (path, body) = (format!("{RBAC}/{resource}"), object.to_string());
+            let content = Content { body: &body, ..Content::default() };
+            let (status, _) = connection.count(Method::POST, &path, content).await?;
             ensure!(status.is_success() || status == StatusCode::CONFLICT, "{path}: {status}");
         }
         Ok(())
