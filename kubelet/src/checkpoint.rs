@@ -1,5 +1,6 @@
 //! Files that outlive the kubelet: JSON with a checksum, as upstream's, so that either kubelet may follow the other.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -39,6 +40,38 @@ pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let new = path.with_file_name(name);
     std::fs::write(&new, serde_json::to_vec(value)?)?;
     Ok(std::fs::rename(new, path)?)
+}
+
+/// What the file of a manager (`CPU`, `memory`) says, or in upstream's words why the node cannot go on with it.
+pub(crate) fn restored<T>(state: Result<T, Error>, manager: &str, path: &Path) -> Result<T, String> {
+    state.map_err(|error| {
+        format!(
+            "could not restore state from checkpoint: {}, please drain this node and delete the {manager} manager \
+             checkpoint file {:?} before restarting Kubelet",
+            client::chain(&error),
+            path.display().to_string()
+        )
+    })
+}
+
+/// The containers, by UID of their pod and name, of pods that are not kept.
+pub(crate) fn gone<T>(
+    assignments: &BTreeMap<String, BTreeMap<String, T>>,
+    keep: &dyn Fn(&str) -> bool,
+) -> Vec<(String, String)> {
+    let pods = assignments.iter().filter(|(uid, _)| !keep(uid));
+    let containers = |uid: &String, pod: &BTreeMap<String, T>| -> Vec<_> {
+        pod.keys().map(|container| (uid.clone(), container.clone())).collect()
+    };
+    pods.flat_map(|(uid, pod)| containers(uid, pod)).collect()
+}
+
+/// Whether a value is the one that its sum was made of; 0 is none, as upstream has it.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn verify(sum: u64, shown: &str) -> Result<(), Error> {
+    if sum == 0 || sum == checksum(shown) { Ok(()) } else { Err(Error::Corrupt) }
 }
 
 /// FNV-1a, 32 bits, of a value as Go's deep printer shows it.

@@ -29,6 +29,7 @@ pub use layout::{Cpu, Layout, Level, numa_nodes};
 pub use options::Options;
 pub use set::CpuSet;
 
+use crate::checkpoint;
 use crate::topology::{Hint, Hints, Policy};
 use fixed::{Fixed, Reusable};
 use state::State;
@@ -101,14 +102,7 @@ impl Cpus {
             other => return Err(format!("unknown policy: {other:?}")),
         };
         let path = config.directory.join(state::FILE);
-        let known = state::read(&path, policy).map_err(|error| {
-            format!(
-                "could not restore state from checkpoint: {}, please drain this node and delete the CPU manager \
-                 checkpoint file {:?} before restarting Kubelet",
-                client::chain(&error),
-                path.display().to_string()
-            )
-        })?;
+        let known = checkpoint::restored(state::read(&path, policy), "CPU", &path)?;
         let state = match &fixed {
             None => known.unwrap_or_default(),
             Some(fixed) => fixed.start(known)?,
@@ -219,12 +213,7 @@ impl Cpus {
     pub fn retain(&self, keep: &dyn Fn(&str) -> bool) {
         let mut book = self.inner.book.lock();
         let state = &mut book.state;
-        let gone: Vec<(String, String)> = state
-            .assignments
-            .iter()
-            .filter(|(uid, _)| !keep(uid))
-            .flat_map(|(uid, pod)| pod.keys().map(|container| (uid.clone(), container.clone())))
-            .collect();
+        let gone = checkpoint::gone(&state.assignments, keep);
         for (uid, container) in &gone {
             state.remove(uid, container);
         }

@@ -76,9 +76,7 @@ impl File {
 /// What the file says; `None` when there is none. A file of another policy is refused.
 pub(super) fn read(path: &Path, policy: &str) -> Result<Option<State>, Error> {
     let Some(file) = checkpoint::read::<File>(path)? else { return Ok(None) };
-    if file.checksum != 0 && file.checksum != checkpoint::checksum(&file.shown()) {
-        return Err(Error::Corrupt);
-    }
+    checkpoint::verify(file.checksum, &file.shown())?;
     if file.policy != policy {
         return Err(Error::Nonsense(format!(
             "configured policy {policy:?} differs from state checkpoint policy {:?}",

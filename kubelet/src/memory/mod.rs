@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use machine::NumaMemory;
 pub use state::Block;
 
+use crate::checkpoint;
 use crate::quantity;
 use crate::topology::{Hint, Hints};
 use fixed::{Amounts, Fixed, Reusable};
@@ -75,14 +76,7 @@ impl Memory {
             other => return Err(format!("unknown policy: {other:?}")),
         };
         let path = config.directory.join(state::FILE);
-        let known = state::read(&path, policy).map_err(|error| {
-            format!(
-                "could not restore state from checkpoint: {}, please drain this node and delete the memory manager \
-                 checkpoint file {:?} before restarting Kubelet",
-                client::chain(&error),
-                path.display().to_string()
-            )
-        })?;
+        let known = checkpoint::restored(state::read(&path, policy), "memory", &path)?;
         let state = match &fixed {
             None => known.unwrap_or_default(),
             Some(fixed) => fixed.start(known)?,
@@ -177,12 +171,7 @@ impl Memory {
     pub fn retain(&self, keep: &dyn Fn(&str) -> bool) {
         let mut book = self.inner.book.lock();
         let state = &mut book.0;
-        let gone: Vec<(String, String)> = state
-            .assignments
-            .iter()
-            .filter(|(uid, _)| !keep(uid))
-            .flat_map(|(uid, pod)| pod.keys().map(|container| (uid.clone(), container.clone())))
-            .collect();
+        let gone = checkpoint::gone(&state.assignments, keep);
         for (uid, container) in &gone {
             state.remove(uid, container);
         }

@@ -174,9 +174,7 @@ fn show_block(block: &Block) -> String {
 /// What the file says; `None` when there is none. A file of another policy is refused.
 pub(super) fn read(path: &Path, policy: &str) -> Result<Option<State>, Error> {
     let Some(file) = checkpoint::read::<File>(path)? else { return Ok(None) };
-    if file.checksum != 0 && file.checksum != checkpoint::checksum(&file.shown()) {
-        return Err(Error::Corrupt);
-    }
+    checkpoint::verify(file.checksum, &file.shown())?;
     if file.policy_name != policy {
         return Err(Error::Nonsense(format!(
             "[memorymanager] configured policy {policy:?} differs from state checkpoint policy {:?}",
