@@ -4,7 +4,7 @@ use super::faults::Faults;
 use super::harness::{Cluster, Process};
 use super::model::{Observer, SEEDS, World, all_are, image};
 use super::store::text;
-use super::{available, deployment, number, template};
+use super::{available, deployment, number, stateful_set, template};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -87,15 +87,7 @@ async fn stateful_set_is_updated_by_one_leader_after_the_other() {
     for seed in SEEDS {
         let choices = Faults::new(seed + 4100);
         let cluster = Cluster::start_with(FLAGS, vec!["n1"], Some(seed));
-        let set = json!({
-            "kind": "StatefulSet", "metadata": { "name": "db" },
-            "spec": {
-                "replicas": 3, "serviceName": "db", "selector": { "matchLabels": { "app": "web" } },
-                "template": template("one"), "podManagementPolicy": "OrderedReady", "revisionHistoryLimit": 10,
-                "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } },
-            },
-        });
-        cluster.create("apps/v1", "statefulsets", set);
+        cluster.create("apps/v1", "statefulsets", stateful_set());
         let done = |cluster: &Cluster, image: &str| {
             let set = cluster.get("apps/v1", "statefulsets", "db");
             number(&set, "/status/readyReplicas") == 3 && all_are(cluster, image, 3)

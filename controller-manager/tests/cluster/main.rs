@@ -29,6 +29,31 @@ fn template(image: &str) -> Value {
     })
 }
 
+/// Three pods, one after the other.
+fn stateful_set() -> Value {
+    json!({
+        "kind": "StatefulSet", "metadata": { "name": "db" },
+        "spec": {
+            "replicas": 3, "serviceName": "db", "selector": { "matchLabels": { "app": "web" } },
+            "template": template("one"), "podManagementPolicy": "OrderedReady", "revisionHistoryLimit": 10,
+            "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } },
+        },
+    })
+}
+
+/// A pod on each node; so many nodes may be without theirs during an update, or have two.
+fn daemon_set(unavailable: u32, surge: u32) -> Value {
+    json!({
+        "kind": "DaemonSet", "metadata": { "name": "agent" },
+        "spec": {
+            "selector": { "matchLabels": { "app": "web" } }, "template": template("one"),
+            "revisionHistoryLimit": 10,
+            "updateStrategy": { "type": "RollingUpdate",
+                                "rollingUpdate": { "maxUnavailable": unavailable, "maxSurge": surge } },
+        },
+    })
+}
+
 fn deployment(replicas: i32) -> Value {
     json!({
         "kind": "Deployment",

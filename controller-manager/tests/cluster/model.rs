@@ -5,7 +5,7 @@
 use super::faults::Faults;
 use super::harness::Cluster;
 use super::store::{Change, Key, Store, text};
-use super::{available, number, template};
+use super::{available, daemon_set, number, stateful_set, template};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -163,15 +163,7 @@ async fn rolling_updates_never_exceed_surge_or_unavailability() {
 async fn stateful_sets_change_one_pod_at_a_time() {
     for seed in SEEDS {
         let cluster = Cluster::start_with(FLAGS, vec!["n1"], Some(seed));
-        let set = json!({
-            "kind": "StatefulSet", "metadata": { "name": "db" },
-            "spec": {
-                "replicas": 3, "serviceName": "db", "selector": { "matchLabels": { "app": "web" } },
-                "template": template("one"), "podManagementPolicy": "OrderedReady", "revisionHistoryLimit": 10,
-                "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } },
-            },
-        });
-        cluster.create("apps/v1", "statefulsets", set);
+        cluster.create("apps/v1", "statefulsets", stateful_set());
         let done = |cluster: &Cluster, image: &str| {
             let set = cluster.get("apps/v1", "statefulsets", "db");
             number(&set, "/status/readyReplicas") == 3 && all_are(cluster, image, 3)
@@ -201,16 +193,7 @@ async fn daemon_sets_leave_at_most_one_node_without_their_pod() {
     for seed in SEEDS {
         let nodes = vec!["n1", "n2", "n3", "n4"];
         let cluster = Cluster::start_with(FLAGS, nodes, Some(seed));
-        let set = json!({
-            "kind": "DaemonSet", "metadata": { "name": "agent" },
-            "spec": {
-                "selector": { "matchLabels": { "app": "web" } }, "template": template("one"),
-                "revisionHistoryLimit": 10,
-                "updateStrategy": { "type": "RollingUpdate",
-                                    "rollingUpdate": { "maxUnavailable": 1, "maxSurge": 0 } },
-            },
-        });
-        cluster.create("apps/v1", "daemonsets", set);
+        cluster.create("apps/v1", "daemonsets", daemon_set(1, 0));
         let done = |cluster: &Cluster, image: &str| {
             let set = cluster.get("apps/v1", "daemonsets", "agent");
             number(&set, "/status/numberAvailable") == 4 && all_are(cluster, image, 4)

@@ -4,7 +4,7 @@ use super::faults::Faults;
 use super::harness::Cluster;
 use super::model::{FLAGS, Observer, SEEDS, all_are, count, image};
 use super::store::text;
-use super::{available, deployment, number, template};
+use super::{available, daemon_set, deployment, number, template};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -89,16 +89,7 @@ async fn surging_daemon_sets_leave_no_node_without_their_pod() {
     for seed in SEEDS {
         let nodes = vec!["n1", "n2", "n3"];
         let cluster = Cluster::start_with(FLAGS, nodes, Some(seed));
-        let set = json!({
-            "kind": "DaemonSet", "metadata": { "name": "agent" },
-            "spec": {
-                "selector": { "matchLabels": { "app": "web" } }, "template": template("one"),
-                "revisionHistoryLimit": 10,
-                "updateStrategy": { "type": "RollingUpdate",
-                                    "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 1 } },
-            },
-        });
-        cluster.create("apps/v1", "daemonsets", set);
+        cluster.create("apps/v1", "daemonsets", daemon_set(0, 1));
         let done = |cluster: &Cluster, image: &str| {
             let set = cluster.get("apps/v1", "daemonsets", "agent");
             number(&set, "/status/numberAvailable") == 3 && all_are(cluster, image, 3)
