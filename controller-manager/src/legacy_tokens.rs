@@ -185,7 +185,7 @@ impl Cleaner {
                 tracing::info!(object = name, since, "marked an unused token as invalid");
                 let metadata = json!({ "uid": secret.metadata.uid, "labels": { INVALID_SINCE: since } });
                 let patch = Patch::Merge(json!({ "metadata": metadata }));
-                api.patch(name, &PatchParams::default(), &patch).await.ignore_gone()?;
+                api.patch(name, &PatchParams::default(), &patch).await.ignore_not_found()?;
             }
             Plan::Delete => {
                 tracing::info!(object = name, "deleted an unused token");

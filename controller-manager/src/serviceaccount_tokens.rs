@@ -151,7 +151,7 @@ impl Controller {
         };
         if is_incomplete(&secret, self.root_ca.as_deref()) {
             let filled = self.fill(&account, &secret)?;
-            api.replace(&key.name, &PostParams::default(), &filled).await.ignore_gone()?;
+            api.replace(&key.name, &PostParams::default(), &filled).await.ignore_not_found()?;
         }
         Ok(Action::Done)
     }

@@ -45,6 +45,29 @@ pub async fn mark(
     match patched {
         // Another pod has the name by now.
         Err(error) if errors::is_invalid(&error) => Ok(false),
-        other => Ok(other.ignore_gone()?.is_some()),
+        other => Ok(other.ignore_not_found()?.is_some()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::errors::tests::client_that_says;
+    use crate::common::pods::tests::pod;
+
+    /// A pod that somebody else changed at the same time has not gone, and must not be left where it is.
+    #[tokio::test]
+    async fn pod_that_is_gone_is_not_marked_and_one_that_changed_is_tried_again() {
+        for (code, reason, marked) in [
+            (404, "NotFound", Some(false)),
+            (422, "Invalid", Some(false)),
+            (409, "Conflict", None),
+            (500, "InternalError", None),
+        ] {
+            let client = client_that_says(code, reason);
+            let outcome =
+                mark(&client, &pod("p", "n1", "Running", None), None, true, Timestamp::UNIX_EPOCH).await;
+            assert_eq!(outcome.ok(), marked, "{reason}");
+        }
     }
 }

@@ -50,7 +50,8 @@ pub fn is_namespace_terminating(error: &kube::Error) -> bool {
 pub trait IgnoreGone<T> {
     /// `None` when the object does not exist (any more).
     fn ignore_not_found(self) -> Result<Option<T>, kube::Error>;
-    /// `None` when the object does not exist or is another one by now.
+    /// `None` when the object does not exist or is another one by now. For deletions with preconditions alone: a
+    /// patch or an update may conflict although the object is the same, and has to be tried again.
     fn ignore_gone(self) -> Result<Option<T>, kube::Error>;
 }
 
@@ -72,9 +73,24 @@ impl<T> IgnoreGone<T> for Result<T, kube::Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use bytes::Bytes;
+    use client::Client;
+    use client::kube::client::Body;
     use client::kube::core::Status;
+    use http_body_util::Full;
+
+    /// A client of a server that answers every call with this error.
+    pub fn client_that_says(code: u16, reason: &'static str) -> Client {
+        let service = tower::service_fn(move |_: http::Request<Body>| async move {
+            let status = serde_json::json!({
+                "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason,
+            });
+            http::Response::builder().status(code).body(Full::new(Bytes::from(status.to_string())))
+        });
+        Client::new(service, "default")
+    }
 
     fn api(code: u16, reason: &str) -> kube::Error {
         kube::Error::Api(Box::new(Status::failure("said the server", reason).with_code(code)))

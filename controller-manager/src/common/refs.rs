@@ -111,7 +111,7 @@ async fn adopt<O: Object, K: Object>(
         metadata["finalizers"] = json!(finalizers);
     }
     let patch = Patch::Strategic(json!({ "metadata": metadata }));
-    api.patch(meta::name(object), &PatchParams::default(), &patch).await.ignore_gone()
+    api.patch(meta::name(object), &PatchParams::default(), &patch).await.ignore_not_found()
 }
 
 async fn release<K: Object>(
@@ -129,13 +129,17 @@ async fn release<K: Object>(
     match api.patch(meta::name(object), &PatchParams::default(), &patch).await {
         // Invalid: the reference is gone, or the object is another one by now.
         Err(error) if errors::is_invalid(&error) => Ok(()),
-        other => other.map(drop).ignore_gone().map(drop),
+        other => other.map(drop).ignore_not_found().map(drop),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::errors::tests::client_that_says;
+    use crate::common::pods::tests::pod;
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use k8s_openapi::api::core::v1::Pod;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference, Time};
 
     fn object(owner: Option<&str>, label: &str, deleting: bool) -> ObjectMeta {
@@ -173,6 +177,18 @@ mod tests {
             me.uid = Some("me".into());
             let decided = claim(&me, &selector, &object(owner, label, deleting));
             assert_eq!(decided, expected, "{owner_deleting} {owner:?} {label} {deleting}");
+        }
+    }
+
+    /// A pod that somebody else changed at the same time is an orphan still, and the set has to come back to it.
+    #[tokio::test]
+    async fn adoption_and_release_that_conflict_are_tried_again() {
+        for (code, reason, done) in [(404, "NotFound", true), (409, "Conflict", false)] {
+            let api: Api<Pod> = Api::namespaced(client_that_says(code, reason), "default");
+            let (set, pod) = (ReplicaSet::default(), pod("p", "n1", "Running", None).metadata);
+            let adopted = adopt(&api, &set, &pod, &[]).await;
+            assert_eq!(adopted.is_ok_and(|pod| pod.is_none()), done, "{reason}");
+            assert_eq!(release(&api, &set.metadata, &pod, &[]).await.is_ok(), done, "{reason}");
         }
     }
 }

@@ -146,9 +146,9 @@ impl Controller {
                 field_manager: Some("ResourceClaimController".to_owned()),
                 ..Default::default()
             };
-            if let Some(pod) =
-                api.patch_status(&key.name, &params, &Patch::Strategic(patch)).await.ignore_gone()?
-            {
+            // Nothing else may ever happen to a pod that waits for its claims: a conflict has to be retried.
+            let patched = api.patch_status(&key.name, &params, &Patch::Strategic(patch)).await;
+            if let Some(pod) = patched.ignore_not_found()? {
                 self.0.written.wrote(&key, &pod);
             }
         }

@@ -89,7 +89,7 @@ pub fn start(cx: &Context) {
                         let api: Api<PersistentVolumeClaim> = Api::namespaced(client, &key.namespace);
                         let patch = json!({ "metadata": { "uid": claim.metadata.uid, "annotations": { RESIZER: driver } } });
                         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-                        api.patch_status(&key.name, &params, &patch).await.ignore_gone()?;
+                        api.patch_status(&key.name, &params, &patch).await.ignore_not_found()?;
                     }
                 }
             }

@@ -7,6 +7,7 @@ use clap::Parser;
 use client::Client;
 use controller_manager::Flags;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ pub struct Cluster {
     pub token: CancellationToken,
     /// Whether the controllers reach the API server.
     pub network: watch::Sender<bool>,
+    seed: Option<u64>,
     running: Process,
     node: JoinHandle<()>,
 }
@@ -63,7 +65,7 @@ impl Cluster {
         let node = tokio::spawn(run_node(store.clone(), nodes, seed.map(Faults::new)));
         let token = CancellationToken::new();
         let running = tokio::spawn(run(client, flags, token.clone()));
-        Self { store, writes, token, network, running, node }
+        Self { store, writes, token, network, seed, running, node }
     }
 
     /// Creates an object as a user would.
@@ -103,8 +105,28 @@ impl Cluster {
             }
         };
         if tokio::time::timeout(Duration::from_secs(86_400), waiting).await.is_err() {
-            panic!("{what} did not happen");
+            panic!("{what} did not happen (seed {:?})\n{}", self.seed, self.state());
         }
+    }
+
+    /// What there is in the namespace `default`, and what was written last.
+    fn state(&self) -> String {
+        let changes = self.store.changes(0);
+        let mut latest = BTreeMap::new();
+        for change in changes.iter().filter(|change| change.key.2 == "default" && change.key.1 != "events") {
+            latest.insert(&change.key, change);
+        }
+        latest.retain(|_, change| change.kind != "DELETED");
+        let objects = latest.into_values().map(|change| format!("{:?}: {}", change.key, change.object));
+        let (writes, changed) = (self.writes.lock(), changes.iter().rev().take(20).rev());
+        let writes = writes.iter().rev().take(20).rev().cloned();
+        let changed = changed.map(|change| format!("{} {} {:?}", change.version, change.kind, change.key));
+        let parts = [
+            ("objects", objects.collect::<Vec<_>>()),
+            ("last writes", writes.collect()),
+            ("last changes", changed.collect()),
+        ];
+        parts.map(|(what, lines)| format!("{what}:\n  {}", lines.join("\n  "))).join("\n")
     }
 
     /// Nothing is written any more for ten minutes, beyond what is under way.
@@ -161,6 +183,14 @@ async fn run(client: Client, flags: &'static [&'static str], token: Cancellation
     controller_manager::run(config, client, token).await
 }
 
+/// Whether a pod has been told of the claims that were made for it. Until then no scheduler gives it a node.
+fn knows_claims(pod: &Value) -> bool {
+    let many = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).map_or(0, Vec::len);
+    let claims = pod.pointer("/spec/resourceClaims").and_then(Value::as_array).into_iter().flatten();
+    let made = claims.filter(|claim| claim["resourceClaimTemplateName"].is_string()).count();
+    many("/status/resourceClaimStatuses") >= made
+}
+
 /// Runs every pod: binds it, makes it ready with an address, and ends it when it is deleted. Pods of jobs succeed, but
 /// for some of the image `flaky`.
 /// A slow one takes its time about every step.
@@ -189,6 +219,8 @@ pub async fn run_node(store: Store, nodes: Vec<&'static str>, slow: Option<Fault
                 if pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
                     let _ = store.delete(&key, &json!({ "gracePeriodSeconds": 0 }));
                 }
+            } else if phase == "Pending" && text(&pod, "/spec/nodeName").is_empty() && !knows_claims(&pod) {
+                continue;
             } else if phase == "Pending" && text(&pod, "/spec/nodeName").is_empty() && there {
                 let _ = store.patch(&key, "", &json!({ "spec": { "nodeName": node } }));
             } else if phase == "Pending" && there {

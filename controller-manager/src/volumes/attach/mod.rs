@@ -293,7 +293,7 @@ impl Attacher {
             json!({ "metadata": { "uid": node.metadata.uid }, "status": { "volumesAttached": list } });
         let api: Api<Node> = Api::all(self.0.client.clone());
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        api.patch_status(&key.name, &params, &patch).await.ignore_gone()?;
+        api.patch_status(&key.name, &params, &patch).await.ignore_not_found()?;
         for (unique, volume, wanted) in new.into_iter().filter(|(unique, ..)| report.contains(unique)) {
             tracing::debug!(unique, "attached");
             for pod in wanted.get(&key.name).into_iter().flatten() {
