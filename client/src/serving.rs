@@ -5,7 +5,8 @@ mod health;
 mod slis;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -28,12 +29,28 @@ pub use health::Health;
 /// At most this many connections at a time.
 const CONNECTIONS: usize = 64;
 
+/// Listens on `address`. `0.0.0.0` stands for all addresses of this machine, those of IPv6 too where there are such: so
+/// do Go's listeners read it, and upstream's defaults are meant so.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    if address.is_ipv4() && address.ip().is_unspecified() {
+        match TcpListener::bind((Ipv6Addr::UNSPECIFIED, address.port())).await {
+            // This machine may have no IPv6.
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
+    TcpListener::bind(address).await
+}
+
 /// Serves the endpoints over plain HTTP until `token` is cancelled.
 ///
 /// # Errors
 /// The address cannot be bound.
 pub async fn serve(address: SocketAddr, health: Health, token: CancellationToken) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = listen(address).await.with_context(|| format!("cannot listen on {address}"))?;
     serve_with(listener, move |request| answer(&health, request), token).await
 }
 

@@ -1,6 +1,6 @@
 //! UDP and TCP: a question in, an answer out.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,8 +42,7 @@ impl Server {
     /// # Errors
     /// The address cannot be bound.
     pub async fn run(self: Arc<Self>, listen: SocketAddr, token: CancellationToken) -> Result<()> {
-        let udp =
-            UdpSocket::bind(listen).await.with_context(|| format!("cannot listen on {listen} (UDP)"))?;
+        let udp = bind(listen).await.with_context(|| format!("cannot listen on {listen} (UDP)"))?;
         let tcp = TcpListener::bind(udp.local_addr()?).await;
         let tcp = tcp.with_context(|| format!("cannot listen on {listen} (TCP)"))?;
         tokio::join!(self.clone().serve_udp(Arc::new(udp), &token), self.serve_tcp(tcp, &token));
@@ -120,7 +119,7 @@ impl Server {
         let ours = query.is_some_and(|query| self.zone.is_ours(query.name()));
         let zone = if ours { self.zone.origin() } else { ".".to_owned() };
         let kind = query.map_or("other", |query| kind_text(query.query_type()));
-        let family = if peer.is_ipv4() { "1" } else { "2" };
+        let family = if peer.ip().to_canonical().is_ipv4() { "1" } else { "2" };
         let labels = [
             ("zone", zone.clone()),
             ("proto", protocol.to_owned()),
@@ -183,6 +182,19 @@ impl Server {
             Err(_) => reply(question, Answer { code: ResponseCode::ServFail, ..Answer::default() }, false),
         }
     }
+}
+
+/// A socket for `listen`. `0.0.0.0` stands for all addresses, those of IPv6 too where there are such: a pod may have one
+/// of each family, and its Service leads to either.
+async fn bind(listen: SocketAddr) -> std::io::Result<UdpSocket> {
+    if listen.is_ipv4() && listen.ip().is_unspecified() {
+        match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, listen.port())).await {
+            // This machine may have no IPv6.
+            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
+    UdpSocket::bind(listen).await
 }
 
 /// A question that was counted and not yet answered.

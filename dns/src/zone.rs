@@ -1,6 +1,6 @@
 //! Answers for the cluster's domain, after the Kubernetes DNS-Based Service Discovery specification 1.1.0. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
@@ -170,7 +170,8 @@ impl Zone {
             let found = number.map(|n| vec![(n, service_name, cluster_ips(&object))]);
             return found.map_or(Found::Nothing, Found::Ports);
         }
-        let mut found = vec![];
+        // A pod with an address of each family is in two slices under one name.
+        let mut found: BTreeMap<(Name, u16), Vec<IpAddr>> = BTreeMap::new();
         for slice in source.slices(namespace, service) {
             let ports =
                 slice.ports.iter().flatten().filter(|p| same(p.name.as_deref(), p.protocol.as_deref()));
@@ -181,10 +182,15 @@ impl Zone {
                 else {
                     continue;
                 };
-                found.extend(numbers.iter().map(|number| (*number, name.clone(), vec![ip])));
+                for number in &numbers {
+                    found.entry((name.clone(), *number)).or_default().push(ip);
+                }
             }
         }
-        if found.is_empty() { Found::Nothing } else { Found::Ports(found) }
+        if found.is_empty() {
+            return Found::Nothing;
+        }
+        Found::Ports(found.into_iter().map(|((name, number), ips)| (number, name, ips)).collect())
     }
 
     fn below(&self, labels: &[&str]) -> Option<Name> {

@@ -1,5 +1,6 @@
 //! Packet rules: what this node's pod network has of them, and how they get into the kernel. Each change is one
-//! `iptables-restore --noflush`; chains that are not ours are never written.
+//! `iptables-restore --noflush` (`ip6tables-restore`: the families' rules are apart); chains that are not ours are never
+//! written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::plan::Range;
+use crate::address::{Family, Range};
 use crate::policy::{self, Chains};
 
 const MASQUERADE: &str = "COXSWAIN-MASQ";
@@ -40,14 +41,20 @@ fn is_ours(chain: &str) -> bool {
     JUMPS.iter().any(|(_, _, own)| *own == chain) || chain.starts_with(policy::PREFIX)
 }
 
-/// Brings the kernel's rules in step.
-#[derive(Default)]
+/// Brings the kernel's rules of one family in step.
 pub struct Applier {
+    family: Family,
     /// What is in the kernel, as far as we know; none before the first success and after a failure.
     applied: Option<Tables>,
 }
 
 impl Applier {
+    /// Of this family; nothing written yet.
+    #[must_use]
+    pub fn new(family: Family) -> Self {
+        Self { family, applied: None }
+    }
+
     /// Makes our rules those of `tables`.
     ///
     /// # Errors
@@ -55,10 +62,10 @@ impl Applier {
     pub async fn apply(&mut self, tables: &Tables) -> Result<()> {
         let text = match self.applied.take() {
             Some(before) => difference(&before, tables),
-            None => full(&saved().await?, tables),
+            None => full(&saved(self.family).await?, tables),
         };
         if !text.is_empty() {
-            restore(&text).await?;
+            restore(self.family, &text).await?;
         }
         self.applied = Some(tables.clone());
         Ok(())
@@ -69,7 +76,7 @@ impl Applier {
     /// # Errors
     /// iptables cannot be run.
     pub async fn is_missing(&mut self) -> Result<bool> {
-        let saved = saved().await?;
+        let saved = saved(self.family).await?;
         let there = JUMPS.iter().all(|(table, chain, own)| has_jump(&section(&saved, table), chain, own));
         if !there {
             self.applied = None;
@@ -166,29 +173,36 @@ fn has_jump(lines: &[&str], chain: &str, own: &str) -> bool {
     lines.contains(&jump.as_str())
 }
 
-async fn saved() -> Result<String> {
-    let output =
-        Command::new("iptables-save").output().await.context("run iptables-save (is iptables installed?)")?;
+/// The program for a family: `iptables-save`, `ip6tables-restore`.
+fn program(family: Family, what: &str) -> String {
+    let base = match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    };
+    format!("{base}-{what}")
+}
+
+async fn saved(family: Family) -> Result<String> {
+    let program = program(family, "save");
+    let output = Command::new(&program).output().await;
+    let output = output.with_context(|| format!("run {program} (is iptables installed?)"))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-async fn restore(text: &str) -> Result<()> {
-    let mut command = Command::new("iptables-restore");
+async fn restore(family: Family, text: &str) -> Result<()> {
+    let program = program(family, "restore");
+    let mut command = Command::new(&program);
     command
         .args(["-w", "5", "--noflush"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().context("run iptables-restore")?;
+    let mut child = command.spawn().with_context(|| format!("run {program}"))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(text.as_bytes()).await?;
     }
     let output = child.wait_with_output().await?;
-    ensure!(
-        output.status.success(),
-        "iptables-restore failed: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
+    ensure!(output.status.success(), "{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
 
@@ -197,8 +211,13 @@ async fn restore(text: &str) -> Result<()> {
 /// # Errors
 /// iptables failed.
 pub async fn cleanup() -> Result<()> {
-    let text = removal(&saved().await?);
-    if text.is_empty() { Ok(()) } else { restore(&text).await }
+    for family in Family::BOTH {
+        let text = removal(&saved(family).await?);
+        if !text.is_empty() {
+            restore(family, &text).await?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! Pods as far as packet rules need them: labels, address, ports with names. A tenth of a whole pod in memory.
 
 use std::borrow::Cow;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use client::kube;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer};
+
+use crate::address::Family;
 
 /// A pod, reduced.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,8 +16,10 @@ pub struct Pod {
     pub metadata: ObjectMeta,
     /// Where it runs; empty if nowhere yet.
     pub node: Box<str>,
-    /// Its own address; none while it has none, and for pods that have none but their node's.
-    pub address: Option<Ipv4Addr>,
+    /// Its own IPv4 address; none while it has none, and for pods that have none but their node's.
+    pub v4: Option<Ipv4Addr>,
+    /// Its own IPv6 address, likewise.
+    pub v6: Option<Ipv6Addr>,
     /// Its ports that have names.
     pub ports: Box<[NamedPort]>,
 }
@@ -32,11 +36,20 @@ pub struct NamedPort {
 }
 
 impl Pod {
+    /// Its own address of a family.
+    #[must_use]
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4.map(IpAddr::V4),
+            Family::V6 => self.v6.map(IpAddr::V6),
+        }
+    }
+
     /// Whether two states of a pod are the same to packet rules.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.metadata.labels, &self.node, self.address, &self.ports)
-            == (&other.metadata.labels, &other.node, other.address, &other.ports)
+        (&self.metadata.labels, &self.node, self.v4, self.v6, &self.ports)
+            == (&other.metadata.labels, &other.node, other.v4, other.v6, &other.ports)
     }
 }
 
@@ -124,8 +137,9 @@ impl<'de> Deserialize<'de> for Pod {
         metadata.owner_references = None;
         let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        let listed = status.pod_ips.iter().flatten().map(|address| &address.ip);
-        let address = listed.chain(&status.pod_ip).find_map(|ip| ip.parse().ok());
+        let has_own = !ended && !spec.host_network;
+        let listed = status.pod_ips.iter().flatten().map(|address| address.ip.as_str());
+        let addresses: Vec<_> = listed.chain(status.pod_ip.as_deref()).filter(|_| has_own).collect();
         let containers = spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten());
         let ports = containers.flat_map(|container| container.ports.unwrap_or_default());
         let named = ports.filter(|port| !port.name.is_empty()).map(|port| NamedPort {
@@ -136,8 +150,36 @@ impl<'de> Deserialize<'de> for Pod {
         Ok(Self {
             metadata,
             node: spec.node_name.into(),
-            address: address.filter(|_| !ended && !spec.host_network),
+            v4: addresses.iter().find_map(|ip| ip.parse().ok()),
+            v6: addresses.iter().find_map(|ip| ip.parse().ok()),
             ports: named.collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_has_an_address_of_each_family_while_it_lives_on_a_network_of_its_own() {
+        for (spec, status, expected) in [
+            (json!({}), json!({"podIP": "10.1.0.2"}), (Some("10.1.0.2"), None)),
+            (json!({}), json!({"podIP": "fd00::2", "podIPs": [{"ip": "fd00::2"}]}), (None, Some("fd00::2"))),
+            (
+                json!({}),
+                json!({"podIP": "fd00::2", "podIPs": [{"ip": "fd00::2"}, {"ip": "10.1.0.2"}]}),
+                (Some("10.1.0.2"), Some("fd00::2")),
+            ),
+            (json!({"hostNetwork": true}), json!({"podIP": "192.0.2.1"}), (None, None)),
+            (json!({}), json!({"podIP": "10.1.0.2", "phase": "Succeeded"}), (None, None)),
+        ] {
+            let object = json!({"metadata": {"name": "p"}, "spec": spec, "status": status});
+            let pod: Pod = serde_json::from_value(object).expect("a pod");
+            let text = |family| pod.address(family).map(|ip| ip.to_string());
+            let found = (text(Family::V4), text(Family::V6));
+            assert_eq!((found.0.as_deref(), found.1.as_deref()), expected, "{status}");
+        }
     }
 }

@@ -13,11 +13,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::address::{Families, Family, Range};
 use crate::apply::{self, Applier};
 use crate::flags::Config;
 use crate::iptables;
 use crate::overlay::Device;
-use crate::plan::{self, Endpoint, Facts, annotations};
+use crate::plan::{self, Endpoint, Facts, Underlay, Ways, annotations};
 use crate::pod::Pod;
 use crate::policy::{self, World};
 
@@ -36,7 +37,7 @@ pub async fn run(config: Config, client: Client, token: CancellationToken) -> Re
     let factory = SharedInformerFactory::new(client.clone(), &tasks);
     let nodes = Nodes::new(&factory, client, &config)?;
     let rules = Rules::new(&factory, &config);
-    apply::prepare_kernel().await;
+    apply::prepare_kernel(&config).await;
     let factory = Arc::new(factory);
     let synced = factory.clone();
     tasks.spawn("network", |token| async move {
@@ -98,31 +99,53 @@ impl Nodes {
     async fn sync(&self) -> Result<()> {
         let facts: Vec<_> = self.nodes.store().list().iter().map(|node| Facts::of(node)).collect();
         let own = facts.iter().find(|node| node.name == self.config.node_name);
-        let underlay = self.applier.underlay(own.and_then(|node| node.address)).await?;
-        let plan = plan::plan(&self.config, underlay.as_ref(), &facts);
-        let device = self.applier.apply(&plan, underlay.as_ref()).await?;
-        if let (Some(device), Some(own), Some(underlay)) = (device, own, underlay) {
-            self.announce(device, own, Endpoint { address: underlay.address, mac: device.mac }).await?;
+        let addresses = Families::from_fn(|family| own.and_then(|node| node.sides.of(family).address));
+        let underlays = self.applier.underlays(addresses).await?;
+        let plan = plan::plan(&self.config, &underlays, &facts);
+        let devices = self.applier.apply(&plan, &underlays).await?;
+        if let Some(own) = own {
+            self.announce(own, &ends(&devices, &underlays)).await?;
         }
         if plan.cni.is_some() {
-            info!(routes = plan.routes.len(), tunnels = plan.tunnels.len(), "pod network is in step");
+            let count = |of: fn(&Ways) -> usize| of(&plan.ways.v4) + of(&plan.ways.v6);
+            let (routes, tunnels) = (count(|w| w.routes.len()), count(|w| w.tunnels.len()));
+            info!(routes, tunnels, "pod network is in step");
         }
         Ok(())
     }
 
-    /// Tells the other nodes where this one's end of the tunnel is.
-    async fn announce(&self, device: Device, own: &Facts, end: Endpoint) -> Result<()> {
-        if own.endpoint == Some(end) {
+    /// Tells the other nodes where this one's ends of the tunnels are.
+    async fn announce(&self, own: &Facts, ends: &Families<Option<Endpoint>>) -> Result<()> {
+        let mut notes = json!({annotations::MANAGED: "true", annotations::TYPE: "vxlan"});
+        let mut changed = false;
+        for family in Family::BOTH {
+            let Some(end) = ends.of(family).filter(|end| own.sides.of(family).endpoint != Some(*end)) else {
+                continue;
+            };
+            let data = json!({"VNI": plan::VNI, "VtepMAC": plan::mac_text(end.mac)});
+            notes[annotations::data(family)] = json!(data.to_string());
+            notes[annotations::address(family)] = json!(end.address.to_string());
+            changed = true;
+        }
+        if !changed {
             return Ok(());
         }
-        let data = json!({"VNI": plan::VNI, "VtepMAC": plan::mac_text(device.mac)}).to_string();
-        let notes = json!({annotations::MANAGED: "true", annotations::TYPE: "vxlan", annotations::DATA: data,
-                           annotations::ADDRESS: end.address.to_string()});
         let patch = json!({"metadata": {"annotations": notes}});
         let nodes: Api<Node> = Api::all(self.client.clone());
         let patched = nodes.patch(&own.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         patched.map(drop).context("tell the other nodes of the tunnel")
     }
+}
+
+/// This node's ends of the tunnels it has.
+fn ends(
+    devices: &Families<Option<Device>>,
+    underlays: &Families<Option<Underlay>>,
+) -> Families<Option<Endpoint>> {
+    Families::from_fn(|family| {
+        let (device, underlay) = ((*devices.of(family))?, (*underlays.of(family))?);
+        Some(Endpoint { address: underlay.address, mac: device.mac })
+    })
 }
 
 /// Follows policies, and whom they are about, with packet rules.
@@ -147,18 +170,17 @@ impl Rules {
         Self { config: config.clone(), sources, changed }
     }
 
-    fn tables(&self) -> iptables::Tables {
+    fn world(&self) -> World {
         let world = self.sources.as_ref().map(|(pods, namespaces, policies)| World {
             pods: pods.store().list(),
             namespaces: namespaces.store().list(),
             policies: policies.store().list(),
         });
-        let policies = policy::render(&self.config.node_name, &world.unwrap_or_default());
-        iptables::tables(self.config.cluster_cidr, policies)
+        world.unwrap_or_default()
     }
 
     async fn run(self, token: CancellationToken) {
-        let mut applier = iptables::Applier::default();
+        let mut written: Vec<_> = self.config.cluster_cidrs.iter().copied().map(Written::new).collect();
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         check.tick().await;
@@ -168,24 +190,52 @@ impl Rules {
                 biased;
                 () = token.cancelled() => return,
                 () = self.changed.notified() => {}
-                _ = check.tick() => match applier.is_missing().await {
-                    Ok(true) => warn!("packet rules were removed by somebody, writing them again"),
-                    Ok(false) => continue,
-                    Err(error) => {
-                        warn!(error = %format!("{error:#}"), "packet rules could not be checked");
-                        continue;
-                    }
-                },
+                _ = check.tick() => if !is_missing(&mut written).await { continue },
             }
-            let mut pause = GATHER;
-            if let Err(error) = applier.apply(&self.tables()).await {
-                warn!(error = %format!("{error:#}"), "packet rules could not be written, will retry");
-                pause = RETRY;
-                self.changed.notify_one();
+            let (mut pause, world) = (GATHER, self.world());
+            for family in &mut written {
+                if let Err(error) = family.write(&self.config.node_name, &world).await {
+                    warn!(error = %format!("{error:#}"), "packet rules could not be written, will retry");
+                    pause = RETRY;
+                    self.changed.notify_one();
+                }
             }
             tokio::select! { () = token.cancelled() => return, () = tokio::time::sleep(pause) => {} }
         }
     }
+}
+
+/// The rules of one family.
+struct Written {
+    cluster: Range,
+    applier: iptables::Applier,
+}
+
+impl Written {
+    fn new(cluster: Range) -> Self {
+        Self { cluster, applier: iptables::Applier::new(cluster.family()) }
+    }
+
+    async fn write(&mut self, node: &str, world: &World) -> Result<()> {
+        let policies = policy::render(node, world, self.cluster.family());
+        self.applier.apply(&iptables::tables(self.cluster, policies)).await
+    }
+}
+
+/// Whether somebody has removed rules, so that they must be written again.
+async fn is_missing(written: &mut [Written]) -> bool {
+    let mut missing = false;
+    for family in written {
+        match family.applier.is_missing().await {
+            Ok(true) => {
+                warn!("packet rules were removed by somebody, writing them again");
+                missing = true;
+            }
+            Ok(false) => {}
+            Err(error) => warn!(error = %format!("{error:#}"), "packet rules could not be checked"),
+        }
+    }
+    missing
 }
 
 fn wake_if<K: client::Object>(informer: &Informer<K>, changed: &Arc<Notify>, matters: fn(&K, &K) -> bool) {

@@ -12,7 +12,7 @@ use anyhow::Result;
 use tokio::process::Command;
 use tracing::{debug, warn};
 
-use crate::model::{PortName, Protocol, ServicePort};
+use crate::model::{Family, PortName, Protocol, ServicePort};
 
 /// One flow of the connection table: where it was sent, and who answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,34 +24,34 @@ struct Flow {
 }
 
 /// Ends the UDP flows to services that no endpoint of theirs answers any more.
-pub async fn clean(ports: &BTreeMap<PortName, ServicePort>) {
+pub async fn clean(family: Family, ports: &BTreeMap<PortName, ServicePort>) {
     let udp: Vec<_> =
         ports.values().filter(|p| p.protocol == Protocol::Udp && !p.endpoints.is_empty()).collect();
     if udp.is_empty() {
         return;
     }
-    let stale = match list(&["-p", "udp"]).await {
+    let stale = match list(family, &["-p", "udp"]).await {
         Ok(flows) => stale(&flows, &udp),
         Err(error) => return warn!(%error, "connection table cannot be read; old UDP flows may linger"),
     };
     for flow in stale {
-        if let Err(error) = delete("udp", &flow).await {
+        if let Err(error) = delete(family, "udp", &flow).await {
             debug!(%error, ?flow, "flow could not be ended");
         }
     }
 }
 
 /// Ends the TCP flows to these addresses that have not been rewritten: their rules are there only now.
-pub async fn end_unrewritten(addresses: &BTreeSet<SocketAddr>) {
+pub async fn end_unrewritten(family: Family, addresses: &BTreeSet<SocketAddr>) {
     if addresses.is_empty() {
         return;
     }
-    let flows = match list(&["-p", "tcp", "--state", "SYN_SENT"]).await {
+    let flows = match list(family, &["-p", "tcp", "--state", "SYN_SENT"]).await {
         Ok(flows) => flows,
         Err(error) => return warn!(%error, "connection table cannot be read; early connections may hang"),
     };
     for flow in unrewritten(&flows, addresses) {
-        if let Err(error) = delete("tcp", flow).await {
+        if let Err(error) = delete(family, "tcp", flow).await {
             debug!(%error, ?flow, "flow could not be ended");
         }
     }
@@ -65,8 +65,16 @@ fn unrewritten<'f>(flows: &'f [Flow], addresses: &BTreeSet<SocketAddr>) -> Vec<&
         .collect()
 }
 
-async fn list(which: &[&str]) -> Result<Vec<Flow>> {
-    let output = Command::new("conntrack").arg("-L").args(which).output().await?;
+/// The program's word for the family: without it, only flows of IPv4 are shown.
+fn word(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+async fn list(family: Family, which: &[&str]) -> Result<Vec<Flow>> {
+    let output = Command::new("conntrack").args(["-L", "-f", word(family)]).args(which).output().await?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect())
 }
@@ -109,9 +117,9 @@ fn stale(flows: &[Flow], udp: &[&ServicePort]) -> Vec<Flow> {
     flows.iter().filter(wrong).cloned().collect()
 }
 
-async fn delete(protocol: &str, flow: &Flow) -> Result<()> {
+async fn delete(family: Family, protocol: &str, flow: &Flow) -> Result<()> {
     let mut command = Command::new("conntrack");
-    command.args(["-D", "-p", protocol, "--orig-src", &flow.source.to_string()]);
+    command.args(["-D", "-f", word(family), "-p", protocol, "--orig-src", &flow.source.to_string()]);
     command.args(["--orig-dst", &flow.destination.ip().to_string()]);
     command.args(["--sport", &flow.source_port.to_string(), "--dport", &flow.destination.port().to_string()]);
     let output = command.output().await?;
@@ -148,5 +156,10 @@ mod tests {
             (4000, "10.96.0.10:53".parse().expect("an address"))
         );
         assert_eq!(flow.answered_by, "10.244.0.5:53".parse().expect("an address"));
+        let line = "udp      17 28 src=fd00:244::9 dst=fd00:96::a sport=4000 dport=53 [UNREPLIED] src=fd00:244::5 \
+                    dst=fd00:244::9 sport=53 dport=4000 mark=0 use=1";
+        let flow = parse(line).expect("a flow");
+        assert_eq!(flow.destination, "[fd00:96::a]:53".parse().expect("an address"));
+        assert_eq!(flow.answered_by, "[fd00:244::5]:53".parse().expect("an address"));
     }
 }

@@ -5,20 +5,20 @@
 //! their endpoints it has (upstream's `ServiceHealthServer`).
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use client::serving::serve_with;
+use client::serving::{listen, serve_with};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,8 @@ use crate::model::{Family, PortName, ServicePort};
 
 /// A proxy whose rules have been behind for this long is not healthy: twice the time between two full writes.
 const LATE: Duration = Duration::from_secs(60);
+/// Load balancers are few.
+const BACKLOG: u32 = 128;
 
 /// How the proxy is. Cheap to clone.
 #[derive(Clone, Default)]
@@ -93,7 +95,7 @@ impl ProxyHealth {
     /// # Errors
     /// The address cannot be bound.
     pub async fn serve(self, address: SocketAddr, token: CancellationToken) -> Result<()> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen(address).await?;
         let respond = move |request: &Request<Incoming>| {
             let (counter, with_node) = match request.uri().path() {
                 "/healthz" => ("kubeproxy_proxy_healthz_total", true),
@@ -158,8 +160,9 @@ fn service_of(name: &PortName) -> (String, String) {
     (namespace.to_owned(), service.to_owned())
 }
 
-/// The ports of services that are being answered on.
+/// The ports of services that are being answered on, by addresses of one family: endpoints of the other do not count.
 pub struct ServiceHealth {
+    family: Family,
     proxy: ProxyHealth,
     open: BTreeMap<u16, (Arc<Mutex<Check>>, CancellationToken)>,
     tracker: TaskTracker,
@@ -169,8 +172,8 @@ pub struct ServiceHealth {
 impl ServiceHealth {
     /// None yet; all end with `token`.
     #[must_use]
-    pub fn new(proxy: ProxyHealth, token: &CancellationToken) -> Self {
-        Self { proxy, open: BTreeMap::new(), tracker: TaskTracker::new(), token: token.child_token() }
+    pub fn new(family: Family, proxy: ProxyHealth, token: &CancellationToken) -> Self {
+        Self { family, proxy, open: BTreeMap::new(), tracker: TaskTracker::new(), token: token.child_token() }
     }
 
     /// Opens and closes ports, and remembers what to say on each.
@@ -188,7 +191,7 @@ impl ServiceHealth {
                 *said.lock() = check;
                 continue;
             }
-            match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+            match open(self.family, port) {
                 Ok(listener) => self.answer(port, listener, check),
                 // Somebody else has it; the next change tries again.
                 Err(error) => warn!(%error, port, "health check port of a service cannot be opened"),
@@ -214,6 +217,20 @@ impl ServiceHealth {
         self.tracker.close();
         self.tracker.wait().await;
     }
+}
+
+/// Listens on all addresses of a family, and of no other.
+fn open(family: Family, port: u16) -> std::io::Result<TcpListener> {
+    let (socket, address) = match family {
+        Family::V4 => (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+        Family::V6 => (TcpSocket::new_v6()?, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+    };
+    if family == Family::V6 {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn say(check: &Check, healthy: bool) -> Response<Full<Bytes>> {
@@ -271,16 +288,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ports_open_and_close_with_their_services() {
+    async fn ports_open_and_close_with_their_services_in_each_family_by_itself() {
         let token = CancellationToken::new();
         let free =
             TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("its address").port();
-        let mut health = ServiceHealth::new(ProxyHealth::default(), &token);
-        let check = Check { service: ("ns".into(), "web".into()), endpoints: 1 };
-        health.sync(BTreeMap::from([(free, check)])).await;
-        assert!(tokio::net::TcpStream::connect(("127.0.0.1", free)).await.is_ok());
-        health.sync(BTreeMap::new()).await;
-        health.close().await;
-        assert!(tokio::net::TcpStream::connect(("127.0.0.1", free)).await.is_err());
+        let answers = |address: &'static str| async move {
+            tokio::net::TcpStream::connect((address, free)).await.is_ok()
+        };
+        let new = |family| ServiceHealth::new(family, ProxyHealth::default(), &token);
+        let (mut v4, mut v6) = (new(Family::V4), new(Family::V6));
+        let check = BTreeMap::from([(free, Check { service: ("ns".into(), "web".into()), endpoints: 1 })]);
+        v4.sync(check.clone()).await;
+        assert!(answers("127.0.0.1").await && !answers("::1").await);
+        v4.sync(BTreeMap::new()).await;
+        v4.close().await;
+        v6.sync(check).await;
+        // A machine without IPv6 opens nothing.
+        assert_eq!(answers("::1").await, std::path::Path::new("/proc/net/if_inet6").exists());
+        assert!(!answers("127.0.0.1").await);
+        v6.close().await;
+        assert!(!answers("::1").await);
     }
 }

@@ -134,6 +134,8 @@ pub struct Place {
     pub node: String,
     /// Its zone; empty if unknown.
     pub zone: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// All service ports of a family, by name, from the objects as they are now.
@@ -266,6 +268,17 @@ fn one_endpoint(place: &Place, endpoint: &ApiEndpoint, ip: IpAddr, port: u16) ->
     }
 }
 
+/// Whether a range, such as `203.0.113.0/24`, has an address.
+pub(crate) fn range_has(range: &str, address: IpAddr) -> bool {
+    let (base, prefix) = range.split_once('/').unwrap_or((range, "128"));
+    let (Ok(base), Ok(prefix)) = (base.parse::<IpAddr>(), prefix.parse::<u32>()) else { return false };
+    let bits = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)) << 96,
+        IpAddr::V6(v6) => u128::from(v6),
+    };
+    base.is_ipv4() == address.is_ipv4() && (bits(base) ^ bits(address)).leading_zeros() >= prefix
+}
+
 /// Which endpoints of a port traffic may go to from this node (upstream `CategorizeEndpoints`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usable<'a> {
@@ -284,6 +297,15 @@ impl ServicePort {
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let others = self.external_ips.iter().chain(&self.load_balancer_ips);
         std::iter::once(&self.cluster_ip).chain(others).map(|ip| SocketAddr::new(*ip, self.port))
+    }
+
+    /// Sources that are this node, beside those that the service names. Where a load balancer's address is one of the
+    /// node's too, what the node sends to it does not leave, and comes from that address: if the node itself is among
+    /// the sources, that must count as the node.
+    #[must_use]
+    pub fn own_sources(&self, place: &Place) -> &[IpAddr] {
+        let holds = |range: &str| place.addresses.iter().any(|ip| range_has(range, *ip));
+        if self.source_ranges.iter().any(|range| holds(range)) { &self.load_balancer_ips } else { &[] }
     }
 
     /// Whether anything but the cluster address leads here.

@@ -1,7 +1,7 @@
 //! The proxy at work: one task owns the rules, woken by changes of Services, EndpointSlices and its own Node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,7 +102,8 @@ impl Sources {
             // A node's status changes all the time; only where it is and whether it stays matters.
             let moved = match event {
                 client::Event::Updated { old, new } => {
-                    (zone(old), is_eligible(old)) != (zone(new), is_eligible(new))
+                    let facts = |node| (zone(node), addresses(node), is_eligible(node));
+                    facts(old) != facts(new)
                 }
                 _ => true,
             };
@@ -114,14 +115,19 @@ impl Sources {
     }
 
     fn place(&self, node: &str) -> Place {
-        let zone = self.node.store().list().first().map(|node| zone(node)).unwrap_or_default();
-        Place { node: node.to_owned(), zone }
+        let found = self.node.store().list().into_iter().next().unwrap_or_default();
+        Place { node: node.to_owned(), zone: zone(&found), addresses: addresses(&found) }
     }
 }
 
 fn zone(node: &Node) -> String {
     let labels = node.metadata.labels.as_ref();
     labels.and_then(|l| l.get("topology.kubernetes.io/zone")).cloned().unwrap_or_default()
+}
+
+fn addresses(node: &Node) -> Vec<IpAddr> {
+    let all = node.status.as_ref().and_then(|status| status.addresses.as_ref()).into_iter().flatten();
+    all.filter(|address| address.type_ == "InternalIP").filter_map(|a| a.address.parse().ok()).collect()
 }
 
 /// Whether load balancers may send anything here.
@@ -141,7 +147,7 @@ struct Proxier {
     /// Where TCP services of either family can be reached.
     tcp: BTreeMap<Family, BTreeSet<SocketAddr>>,
     health: ProxyHealth,
-    service_health: ServiceHealth,
+    service_health: BTreeMap<Family, ServiceHealth>,
 }
 
 impl Proxier {
@@ -149,7 +155,10 @@ impl Proxier {
         let kernel = |family| Kernel::new(config.mode, family);
         let (v4, v6) = (kernel(Family::V4), kernel(Family::V6));
         let (udp_v4, udp_v6, tcp) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let service_health = ServiceHealth::new(health.clone(), token);
+        let service_health = [Family::V4, Family::V6]
+            .into_iter()
+            .map(|family| (family, ServiceHealth::new(family, health.clone(), token)))
+            .collect();
         Self { config, sources, v4, v6, udp_v4, udp_v6, tcp, health, service_health }
     }
 
@@ -173,7 +182,9 @@ impl Proxier {
                 () = tokio::time::sleep(self.config.min_sync_period) => {}
             }
         }
-        self.service_health.close().await;
+        for (_, health) in self.service_health {
+            health.close().await;
+        }
     }
 
     async fn check(&mut self) {
@@ -204,8 +215,8 @@ impl Proxier {
                 continue;
             }
             self.health.queued(family);
-            if family == Family::V4 {
-                self.service_health.sync(health::checks(ports.values())).await;
+            if let Some(health) = self.service_health.get_mut(&family) {
+                health.sync(health::checks(ports.values())).await;
             }
             match applier.apply(&settings(&self.config, family, &place), &ports).await {
                 Ok(()) => {
@@ -241,7 +252,7 @@ impl Proxier {
         let known = self.tcp.entry(family).or_default();
         let new: BTreeSet<SocketAddr> = now.difference(known).copied().collect();
         *known = now;
-        conntrack::end_unrewritten(&new).await;
+        conntrack::end_unrewritten(family, &new).await;
     }
 
     /// Reading the connection table is dear: only when UDP endpoints changed.
@@ -253,7 +264,7 @@ impl Proxier {
             .collect();
         let known = if family == Family::V4 { &mut self.udp_v4 } else { &mut self.udp_v6 };
         if *known != udp {
-            conntrack::clean(&udp).await;
+            conntrack::clean(family, &udp).await;
             *known = udp;
         }
     }
@@ -294,7 +305,7 @@ mod tests {
                            "endpoints": [{"addresses": ["10.244.0.7"], "conditions": {"ready": ready}}]});
             Arc::new(serde_json::from_value(slice).expect("a slice"))
         };
-        let place = Place { node: "n1".into(), zone: String::new() };
+        let place = Place { node: "n1".into(), ..Place::default() };
         let ports = |slices: &[Arc<EndpointSlice>]| model::build(Family::V4, &place, &service, slices);
         assert!(answered(&ports(&[]), &place).is_empty(), "it refuses");
         assert!(answered(&ports(&[slice(false)]), &place).is_empty(), "it still refuses");

@@ -317,8 +317,9 @@ impl PortRules<'_> {
 
     fn write_source_ranges(&mut self, firewall: &str, chain: &str) {
         let comment = self.comment("loadbalancer IP");
-        for range in &self.port.source_ranges {
-            self.rules.nat_rule(firewall, format!("{comment} -s {range} -j {chain}"));
+        let own = self.port.own_sources(&self.settings.place);
+        for source in self.port.source_ranges.iter().cloned().chain(own.iter().map(ToString::to_string)) {
+            self.rules.nat_rule(firewall, format!("{comment} -s {source} -j {chain}"));
         }
         let rest = format!(
             "-m comment --comment \"other traffic to {} will be dropped by {PROXY_FIREWALL}\"",

@@ -69,6 +69,11 @@ pub fn facts() -> Facts {
     let many: Vec<_> = (1..=60).map(|i| json!({"addresses": [format!("10.244.3.{i}")]})).collect();
     let many = json!({"metadata": {"name": "many-1", "namespace": "ns", "labels": {SERVICE_NAME: "many"}},
         "addressType": "IPv4", "ports": [], "endpoints": many});
+    let pair = |kind: &str, address: &str| {
+        json!({"metadata": {"name": format!("pair-{kind}"), "namespace": "ns", "labels": {SERVICE_NAME: "pair"}},
+            "addressType": kind, "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [address], "hostname": "pair-0", "conditions": {"ready": true}}]})
+    };
     Facts {
         services: vec![
             service(
@@ -81,8 +86,9 @@ pub fn facts() -> Facts {
             alias("chain", "inside"),
             alias("self", "self"),
             service("many", json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports})),
+            service("pair", json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports})),
         ],
-        slices: [slice, many]
+        slices: [slice, many, pair("IPv4", "10.244.0.9"), pair("IPv6", "fd00:244::9")]
             .into_iter()
             .map(|s| Arc::new(serde_json::from_value(s).expect("a slice")))
             .collect(),
@@ -118,7 +124,25 @@ fn names_of_the_specification() {
         (
             "_http._tcp.db.ns.svc.cluster.local",
             SRV,
-            "NoError: 0 50 8080 db-0.db.ns.svc.cluster.local., 0 50 8080 10-244-0-6.db.ns.svc.cluster.local.",
+            "NoError: 0 50 8080 10-244-0-6.db.ns.svc.cluster.local., 0 50 8080 db-0.db.ns.svc.cluster.local.",
+        ),
+        ("pair.ns.svc.cluster.local", A, "NoError: 10.244.0.9"),
+        ("pair.ns.svc.cluster.local", AAAA, "NoError: fd00:244::9"),
+        ("pair-0.pair.ns.svc.cluster.local", AAAA, "NoError: fd00:244::9"),
+        (
+            "_http._tcp.pair.ns.svc.cluster.local",
+            SRV,
+            "NoError: 0 100 8080 pair-0.pair.ns.svc.cluster.local.",
+        ),
+        (
+            "5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa",
+            PTR,
+            "NoError: web.ns.svc.cluster.local.",
+        ),
+        (
+            "9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.4.4.2.0.0.0.d.f.ip6.arpa",
+            PTR,
+            "NoError: pair-0.pair.ns.svc.cluster.local.",
         ),
         ("_http._udp.web.ns.svc.cluster.local", SRV, "NXDomain: "),
         ("1-2-3-4.ns.pod.cluster.local", A, "NoError: 1.2.3.4"),
@@ -130,5 +154,19 @@ fn names_of_the_specification() {
         ("dns-version.cluster.local", TXT, "NoError: 1.1.0"),
     ] {
         assert_eq!(ask(name, kind), expected, "{name} {kind}");
+    }
+}
+
+#[test]
+fn a_name_of_ports_comes_with_the_addresses_of_both_families() {
+    let zone = Zone::new("cluster.local", 5).expect("a domain");
+    for (name, expected) in [
+        ("_http._tcp.pair.ns.svc.cluster.local.", ["10.244.0.9", "fd00:244::9"]),
+        ("_http._tcp.web.ns.svc.cluster.local.", ["10.96.0.5", "fd00::5"]),
+    ] {
+        let name = Name::from_ascii(name).expect("a name");
+        let answer = zone.answer(&facts(), &name, RecordType::SRV).expect("ours");
+        let data: Vec<_> = answer.additionals.iter().map(|record| record.data.to_string()).collect();
+        assert_eq!(data, expected);
     }
 }

@@ -4,6 +4,7 @@
 //! renders the rules of this node: pure, the same world gives the same text. A pod that no policy is about is not
 //! mentioned. Rules look at forwarded packets when destinations have been rewritten and sources have not: what leaves
 //! a Service is judged by the pods at both ends. Traffic between a pod and the node it runs on is nobody's to refuse.
+//! Each address family has rules of its own; a pod with an address of each is isolated in both.
 
 mod rules;
 mod select;

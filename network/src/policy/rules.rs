@@ -5,13 +5,14 @@
 //! if none has put the mark on it.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use sha2::{Digest, Sha256};
 
 use super::select::{Allowed, Finder, Number, Peer, Port};
 use super::{Chains, Direction, World};
+use crate::address::Family;
 
 /// Where it begins.
 pub const ROOT: &str = "COXSWAIN-POLICY";
@@ -21,10 +22,13 @@ pub const PREFIX: &str = "CXP-";
 const MARK: &str = "0x20000/0x20000";
 const UNMARK: &str = "-j MARK --set-xmark 0x0/0x20000";
 
-/// The chains for the pods of a node.
+/// How neighbours find each other, and that they are still there: in IPv4 that is no matter of packets.
+const NEIGHBOURS: [&str; 2] = ["neighbour-solicitation", "neighbour-advertisement"];
+
+/// The chains for the pods of a node, in one address family.
 #[must_use]
-pub fn render(node: &str, world: &World) -> Chains {
-    let finder = Finder::new(world);
+pub fn render(node: &str, world: &World, family: Family) -> Chains {
+    let finder = Finder::new(world, family);
     let mut writer = Writer { node, finder: &finder, chains: Chains::new(), written: BTreeSet::new() };
     let mut root = vec![];
     for direction in [Direction::Egress, Direction::Ingress] {
@@ -39,10 +43,20 @@ pub fn render(node: &str, world: &World) -> Chains {
         }
     }
     if !root.is_empty() {
-        root.insert(0, "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN".to_owned());
+        root.splice(0..0, always(family));
     }
     writer.chains.insert(ROOT.to_owned(), root);
     writer.chains
+}
+
+/// What is let through whatever policies say.
+fn always(family: Family) -> Vec<String> {
+    let mut rules = vec!["-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN".to_owned()];
+    if family == Family::V6 {
+        let kinds = NEIGHBOURS.iter();
+        rules.extend(kinds.map(|kind| format!("-p icmpv6 -m icmp6 --icmpv6-type {kind} -j RETURN")));
+    }
+    rules
 }
 
 /// The flag for the pod's own address.
@@ -77,12 +91,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn write_pod(
-        &mut self,
-        address: Ipv4Addr,
-        direction: Direction,
-        policies: &[&'a NetworkPolicy],
-    ) -> String {
+    fn write_pod(&mut self, address: IpAddr, direction: Direction, policies: &[&'a NetworkPolicy]) -> String {
         // A pod that reaches itself through a Service talks to nobody else.
         let mut rules = vec![format!("-s {address} -d {address} -j RETURN"), UNMARK.to_owned()];
         for policy in policies {
@@ -129,7 +138,8 @@ impl<'a> Writer<'a> {
             match port.number {
                 Number::Named(name) if direction == Direction::Ingress => {
                     let subjects = self.finder.subjects(policy, self.node);
-                    let named = subjects.iter().flat_map(|pod| named(pod, port.protocol, name));
+                    let family = self.finder.family();
+                    let named = subjects.iter().flat_map(|pod| named(pod, family, port.protocol, name));
                     rules.extend(named.map(|(address, port)| format!("-d {address} {port} -j {target}")));
                 }
                 Number::Named(name) => rules.extend(self.named_peers(allowed, port.protocol, name)),
@@ -151,7 +161,8 @@ impl<'a> Writer<'a> {
                 })
                 .collect(),
         };
-        let named = pods.into_iter().flat_map(|pod| named(pod, protocol, name));
+        let family = self.finder.family();
+        let named = pods.into_iter().flat_map(|pod| named(pod, family, protocol, name));
         named.map(|(address, port)| format!("-d {address} {port} -j MARK --set-xmark {MARK}")).collect()
     }
 
@@ -161,7 +172,7 @@ impl<'a> Writer<'a> {
         let mut rules = vec![];
         for (at, peer) in peers.iter().enumerate() {
             match peer {
-                Peer::Pod(pod) => addresses.extend(pod.address),
+                Peer::Pod(pod) => addresses.extend(pod.address(self.finder.family())),
                 Peer::Block(range, except) if except.is_empty() => {
                     rules.push(format!("{end} {range} -j MARK --set-xmark {MARK}"));
                 }
@@ -192,10 +203,10 @@ fn comment(policy: &NetworkPolicy) -> String {
 }
 
 /// Where a pod has a port of this name.
-fn named(pod: &crate::pod::Pod, protocol: &str, name: &str) -> Vec<(Ipv4Addr, String)> {
+fn named(pod: &crate::pod::Pod, family: Family, protocol: &str, name: &str) -> Vec<(IpAddr, String)> {
     let ports = pod.ports.iter().filter(|port| &*port.name == name && &*port.protocol == protocol);
     let matching = |number| matching(&Port { protocol, number: Number::Range(number, number) });
-    pod.address
+    pod.address(family)
         .into_iter()
         .flat_map(|ip| ports.clone().map(move |port| (ip, matching(port.number))))
         .collect()

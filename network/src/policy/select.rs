@@ -1,7 +1,7 @@
 //! Whom policies are about, and whom they let through.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use client::kube::core::{Selector, SelectorExt};
@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Direction, World};
-use crate::plan::Range;
+use crate::address::{Family, Range};
 use crate::pod::Pod;
 
 type Labels = BTreeMap<String, String>;
@@ -55,9 +55,10 @@ pub enum Number<'a> {
     Named(&'a str),
 }
 
-/// The world, with what is asked of it often made ready.
+/// The world as one address family has it, with what is asked of it often made ready.
 pub struct Finder<'a> {
     world: &'a World,
+    family: Family,
     namespaces: BTreeMap<&'a str, &'a Labels>,
 }
 
@@ -75,12 +76,18 @@ fn labels(pod: &Pod) -> &Labels {
 impl<'a> Finder<'a> {
     /// Of this world.
     #[must_use]
-    pub fn new(world: &'a World) -> Self {
+    pub fn new(world: &'a World, family: Family) -> Self {
         let namespaces = world.namespaces.iter().filter_map(|namespace| {
             let meta = &namespace.metadata;
             Some((meta.name.as_deref()?, meta.labels.as_ref().unwrap_or(&NO_LABELS)))
         });
-        Self { world, namespaces: namespaces.collect() }
+        Self { world, family, namespaces: namespaces.collect() }
+    }
+
+    /// Whose addresses count.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
     }
 
     /// The policies that are about `pod` in this direction.
@@ -118,8 +125,9 @@ impl<'a> Finder<'a> {
 
     fn peers(&self, own: &str, peer: &'a NetworkPolicyPeer) -> Vec<Peer<'a>> {
         if let Some(block) = &peer.ip_block {
+            let range = Range::parse(&block.cidr).filter(|range| range.family() == self.family);
             let except = block.except.iter().flatten().filter_map(|range| Range::parse(range)).collect();
-            return Range::parse(&block.cidr).map(|range| Peer::Block(range, except)).into_iter().collect();
+            return range.map(|range| Peer::Block(range, except)).into_iter().collect();
         }
         let any = Selector::default();
         let namespaces = peer.namespace_selector.as_ref().map(selector);
@@ -131,7 +139,7 @@ impl<'a> Finder<'a> {
             Some(Some(wanted)) => self.namespaces.get(namespace).is_some_and(|labels| wanted.matches(labels)),
         };
         let selected = self.world.pods.iter().filter(|pod| {
-            pod.address.is_some()
+            pod.address(self.family).is_some()
                 && is_among(pod.metadata.namespace.as_deref().unwrap_or_default())
                 && pods.matches(labels(pod))
         });
@@ -144,7 +152,7 @@ impl<'a> Finder<'a> {
         let wanted = policy.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref()).map(selector);
         let is_subject = |pod: &&Arc<Pod>| {
             &*pod.node == node
-                && pod.address.is_some()
+                && pod.address(self.family).is_some()
                 && pod.metadata.namespace == policy.metadata.namespace
                 && match &wanted {
                     None => true,
@@ -155,8 +163,9 @@ impl<'a> Finder<'a> {
     }
 
     /// All pods that have an address of their own.
-    pub fn pods(&self) -> impl Iterator<Item = (&'a Pod, Ipv4Addr)> {
-        self.world.pods.iter().filter_map(|pod| Some((&**pod, pod.address?)))
+    pub fn pods(&self) -> impl Iterator<Item = (&'a Pod, IpAddr)> {
+        let family = self.family;
+        self.world.pods.iter().filter_map(move |pod| Some((&**pod, pod.address(family)?)))
     }
 }
 

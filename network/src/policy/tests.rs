@@ -1,5 +1,6 @@
 //! Packets through the rendered rules: a small interpreter says whether they get through. The cases are those of
-//! upstream's test/e2e/network/netpol: pods a, b, c in each of the namespaces x, y, z.
+//! upstream's test/e2e/network/netpol: pods a, b, c in each of the namespaces x, y, z. Each case is shown in both
+//! address families.
 
 use std::sync::Arc;
 
@@ -7,12 +8,34 @@ use serde_json::{Value, json};
 
 use super::rules::ROOT;
 use super::*;
+use crate::address::{Family, Range};
 
 const NODE: &str = "n1";
 
-fn address(namespace: &str, pod: &str) -> String {
+fn address(family: Family, namespace: &str, pod: &str) -> String {
     let place = |text: &str| text.bytes().next().map_or(0, |b| b - b'a' + 1);
-    format!("10.244.{}.{}", place(namespace), place(pod))
+    let (namespace, pod) = (place(namespace), place(pod));
+    match family {
+        Family::V4 => format!("10.244.{namespace}.{pod}"),
+        Family::V6 => format!("fd00:244::{namespace:x}:{pod:x}"),
+    }
+}
+
+/// The policies, with blocks of addresses as the family has them.
+fn in_family(family: Family, policies: &[Value]) -> Vec<Value> {
+    let mut text = Value::from(policies).to_string();
+    if family == Family::V6 {
+        for (v4, v6) in [
+            ("10.244.25.0/24", "fd00:244::19:0/112"),
+            ("10.244.25.2/32", "fd00:244::19:2/128"),
+            ("10.244.26.0/24", "fd00:244::1a:0/112"),
+            ("10.244.26.3/32", "fd00:244::1a:3/128"),
+            ("2001:db8::/32", "192.0.2.0/24"),
+        ] {
+            text = text.replace(v4, v6);
+        }
+    }
+    serde_json::from_str(&text).expect("policies")
 }
 
 fn world(policies: &[Value]) -> World {
@@ -24,7 +47,8 @@ fn world(policies: &[Value]) -> World {
                 {"name": "serve-80-tcp", "containerPort": 80, "protocol": "TCP"},
                 {"name": "serve-81-tcp", "containerPort": 81, "protocol": "TCP"},
                 {"name": "serve-80-udp", "containerPort": 80, "protocol": "UDP"}]}]},
-            "status": {"phase": "Running", "podIP": address(namespace, name)}});
+            "status": {"phase": "Running", "podIP": address(Family::V4, namespace, name),
+                "podIPs": Family::BOTH.map(|family| json!({"ip": address(family, namespace, name)}))}});
         Arc::new(serde_json::from_value(object).expect("a pod"))
     };
     let namespace = |name: &String| {
@@ -49,6 +73,8 @@ struct Packet<'a> {
     to: &'a str,
     protocol: &'a str,
     port: u16,
+    /// What it is, if it is ICMP's.
+    kind: &'a str,
 }
 
 /// Whether it gets through.
@@ -80,11 +106,12 @@ fn walk(chains: &Chains, chain: &str, packet: Packet<'_>, marked: &mut bool) -> 
 }
 
 fn in_range(address: &str, range: &str) -> bool {
-    let number = |text: &str| u32::from(text.parse::<std::net::Ipv4Addr>().expect("an address"));
-    let (base, prefix) = range.split_once('/').unwrap_or((range, "32"));
-    let bits: u32 = prefix.parse().expect("a prefix");
-    let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-    number(address) & mask == number(base) & mask
+    let address = address.parse().expect("an address");
+    let range = Range::parse(range).unwrap_or_else(|| {
+        Range::parse(&format!("{range}/{}", Family::of(address).bits())).expect("a range")
+    });
+    assert_eq!(range.family(), Family::of(address), "a rule of the other family");
+    range.contains(address)
 }
 
 fn matches(rule: &str, packet: Packet<'_>, marked: bool) -> bool {
@@ -97,6 +124,7 @@ fn matches(rule: &str, packet: Packet<'_>, marked: bool) -> bool {
             "-s" => in_range(packet.from, value),
             "-d" => in_range(packet.to, value),
             "-p" => value == packet.protocol,
+            "--icmpv6-type" => value == packet.kind,
             // The interpreter looks at first packets alone.
             "--ctstate" => false,
             "--mark" => marked,
@@ -111,19 +139,31 @@ fn matches(rule: &str, packet: Packet<'_>, marked: bool) -> bool {
     })
 }
 
-/// Which of the nine pods reach `x/a` at a port, or are reached by it.
+/// Which of the nine pods reach `x/a` at a port, or are reached by it: the same in both families.
 fn reaching(policies: &[Value], direction: Direction, protocol: &str, port: u16) -> String {
-    let chains = render(NODE, &world(policies));
-    let own = address("x", "a");
+    let [v4, v6] = Family::BOTH.map(|family| reaching_in(family, policies, direction, protocol, port));
+    assert_eq!(v4, v6, "the families differ: {policies:?}");
+    v4
+}
+
+fn reaching_in(
+    family: Family,
+    policies: &[Value],
+    direction: Direction,
+    protocol: &str,
+    port: u16,
+) -> String {
+    let chains = render(NODE, &world(&in_family(family, policies)), family);
+    let own = address(family, "x", "a");
     let mut found = vec![];
     for namespace in ["x", "y", "z"] {
         for pod in ["a", "b", "c"] {
-            let other = address(namespace, pod);
+            let other = address(family, namespace, pod);
             let (from, to) = match direction {
                 Direction::Ingress => (&other, &own),
                 Direction::Egress => (&own, &other),
             };
-            if passes(&chains, Packet { from, to, protocol, port }) {
+            if passes(&chains, Packet { from, to, protocol, port, kind: "" }) {
                 found.push(format!("{namespace}{pod}"));
             }
         }
@@ -198,7 +238,7 @@ fn whoever_is_isolated_hears_only_whom_policies_name() {
                                {"ipBlock": {"cidr": "10.244.25.2/32"}}]))],
             "xa ya yb yc",
         ),
-        ("IPv6 is for others", vec![policy(json!([{"ipBlock": {"cidr": "2001:db8::/32"}}]))], "xa"),
+        ("a block of the other family", vec![policy(json!([{"ipBlock": {"cidr": "2001:db8::/32"}}]))], "xa"),
         (
             "policies add up",
             vec![
@@ -301,11 +341,27 @@ fn whoever_may_not_send_does_not_even_to_those_who_would_hear() {
 #[test]
 fn only_isolated_pods_of_this_node_are_mentioned() {
     let deny = json!({"podSelector": {}});
-    assert_eq!(render("n2", &world(std::slice::from_ref(&deny))), Chains::from([(ROOT.to_owned(), vec![])]));
-    let chains = render(NODE, &world(&[deny]));
-    assert_eq!(chains[ROOT].len(), 4, "what is established, and three pods: {:?}", chains[ROOT]);
-    for (chain, rules) in &chains {
-        assert!(chain.len() <= 28, "iptables takes no longer names than {chain}");
-        assert!(rules.iter().all(|rule| rule.len() < 400), "{rules:?}");
+    for (family, always) in [(Family::V4, 1), (Family::V6, 3)] {
+        let elsewhere = render("n2", &world(std::slice::from_ref(&deny)), family);
+        assert_eq!(elsewhere, Chains::from([(ROOT.to_owned(), vec![])]));
+        let chains = render(NODE, &world(std::slice::from_ref(&deny)), family);
+        assert_eq!(chains[ROOT].len(), always + 3, "what is let through, and three pods: {:?}", chains[ROOT]);
+        for (chain, rules) in &chains {
+            assert!(chain.len() <= 28, "iptables takes no longer names than {chain}");
+            assert!(rules.iter().all(|rule| rule.len() < 400), "{rules:?}");
+        }
+    }
+}
+
+#[test]
+fn neighbours_find_each_other_whatever_policies_say() {
+    let deny = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
+    let chains = render(NODE, &world(&[deny]), Family::V6);
+    let (from, to) = (&address(Family::V6, "x", "a"), &address(Family::V6, "x", "b"));
+    for (kind, expected) in
+        [("neighbour-solicitation", true), ("neighbour-advertisement", true), ("echo-request", false)]
+    {
+        let packet = Packet { from, to, protocol: "icmpv6", port: 0, kind };
+        assert_eq!(passes(&chains, packet), expected, "{kind}");
     }
 }

@@ -227,8 +227,11 @@ impl PortTable<'_> {
         for ip in &self.port.load_balancer_ips {
             self.table.element("firewall-ips", self.key(*ip), format!("goto {chain}"));
         }
+        let own = self.port.own_sources(&self.settings.place);
+        let own = own.iter().map(ToString::to_string);
+        let sources: Vec<_> = self.port.source_ranges.iter().cloned().chain(own).collect();
         let ip = word(self.settings.family);
-        self.table.rule(&chain, format!("{ip} saddr != {{ {} }} drop", self.port.source_ranges.join(", ")));
+        self.table.rule(&chain, format!("{ip} saddr != {{ {} }} drop", sources.join(", ")));
     }
 
     fn write_external_chain(&mut self, chain: &str, has_endpoints: bool) {

@@ -8,7 +8,9 @@ use super::apply::{difference, full};
 use super::render::hashed;
 use super::*;
 use crate::model::{self, Family};
-use crate::rules::testing::{NODE, OUTSIDE, POD, Packet, node_port_spec, service, settings, slice};
+use crate::rules::testing::{
+    self, NODE, POD, Packet, destination, in_range, is_local, node_port_spec, service, settings, slice,
+};
 
 fn rendered(
     spec: &Value,
@@ -19,7 +21,7 @@ fn rendered(
 }
 
 /// Where packets of this kind can end, each outcome once.
-fn outcomes(table: &Table, packet: &Packet) -> Vec<String> {
+fn outcomes(table: &Table, packet: &Packet<'_>) -> Vec<String> {
     let mut found = vec![];
     walk(table, "filter-prerouting-pre-dnat", packet, &mut false, &mut found);
     if found.is_empty() {
@@ -31,8 +33,8 @@ fn outcomes(table: &Table, packet: &Packet) -> Vec<String> {
     }
     for outcome in &mut found {
         let Some(place) = outcome.strip_prefix("DNAT ") else { continue };
-        let (ip, port) = place.trim_end_matches(" masq").split_once(':').expect("a place");
-        let hairpin = format!("{} . {ip} . tcp . {port}", packet.from);
+        let place_of: std::net::SocketAddr = place.trim_end_matches(" masq").parse().expect("a place");
+        let hairpin = format!("{} . {} . tcp . {}", packet.from, place_of.ip(), place_of.port());
         if table.collections["hairpin-connections"].elements.contains_key(&hairpin)
             && !place.ends_with(" masq")
         {
@@ -44,13 +46,11 @@ fn outcomes(table: &Table, packet: &Packet) -> Vec<String> {
     found
 }
 
-fn is_local(address: &str) -> bool {
-    address == NODE || address.starts_with("127.")
-}
-
 /// Follows every branch that a packet can take; false if it does not come back out of the chain.
-fn walk(table: &Table, chain: &str, packet: &Packet, masq: &mut bool, found: &mut Vec<String>) -> bool {
+fn walk(table: &Table, chain: &str, packet: &Packet<'_>, masq: &mut bool, found: &mut Vec<String>) -> bool {
     for rule in &table.chains[chain] {
+        // The rules of both families are the same but for this word.
+        let rule = rule.replace("ip6 ", "ip ");
         let mut rest = rule.as_str();
         loop {
             match step(table, rest, packet, masq, found) {
@@ -75,7 +75,7 @@ enum Step<'a> {
 fn step<'a>(
     table: &Table,
     rest: &'a str,
-    packet: &Packet,
+    packet: &Packet<'_>,
     masq: &mut bool,
     found: &mut Vec<String>,
 ) -> Step<'a> {
@@ -95,17 +95,18 @@ fn step<'a>(
     if let Some(after) = rest.strip_prefix("ip daddr @cluster-ips ") {
         return when(table.collections["cluster-ips"].elements.contains_key(packet.to), after);
     }
-    if let Some(after) = rest.strip_prefix("ip daddr != 127.0.0.0/8 ") {
-        return when(!packet.to.starts_with("127."), after);
+    if let Some((range, after)) = condition(rest, "ip daddr != ") {
+        return when(!in_range(packet.to, range), after);
     }
-    if let Some(after) = rest.strip_prefix("ip saddr != 10.244.0.0/16 ") {
-        return when(!packet.from.starts_with("10.244."), after);
+    if let Some(ranges) = rest.strip_prefix("ip saddr != { ") {
+        let (ranges, after) = ranges.split_once(" } ").expect("the end of a set");
+        return when(!ranges.split(", ").any(|range| in_range(packet.from, range)), after);
     }
-    if let Some(after) = rest.strip_prefix("ip saddr 10.244.0.0/16 ") {
-        return when(packet.from.starts_with("10.244."), after);
+    if let Some((range, after)) = condition(rest, "ip saddr != ") {
+        return when(!in_range(packet.from, range), after);
     }
-    if let Some(after) = rest.strip_prefix("ip saddr != { 203.0.113.0/24 } ") {
-        return when(!packet.from.starts_with("203.0.113."), after);
+    if let Some((range, after)) = condition(rest, "ip saddr ") {
+        return when(in_range(packet.from, range), after);
     }
     if let Some(after) = rest.strip_prefix("fib daddr type local ") {
         return when(is_local(packet.to), after);
@@ -121,7 +122,8 @@ fn step<'a>(
         let (_, places) = all.split_once("{ ").expect("places");
         for place in places.trim_end_matches(" }").split(" , ") {
             let (_, place) = place.split_once(" : ").expect("a number");
-            found.push(format!("DNAT {}{}", place.replace(" . ", ":"), if *masq { " masq" } else { "" }));
+            let (ip, port) = place.split_once(" . ").expect("a port");
+            found.push(destination(ip, port) + if *masq { " masq" } else { "" });
         }
         return Step::Ended;
     }
@@ -132,10 +134,15 @@ fn step<'a>(
     }
 }
 
+/// The range that a rule compares with, and what comes behind.
+fn condition<'a>(rest: &'a str, what: &str) -> Option<(&'a str, &'a str)> {
+    rest.strip_prefix(what)?.split_once(' ')
+}
+
 fn verdict(
     table: &Table,
     verdict: Option<&String>,
-    packet: &Packet,
+    packet: &Packet<'_>,
     masq: &mut bool,
     found: &mut Vec<String>,
 ) -> Step<'static> {
@@ -161,77 +168,32 @@ fn verdict(
 }
 
 #[test]
-fn addresses_and_node_ports_lead_to_every_ready_endpoint() {
-    let slices = [slice(
-        8080,
-        &[("10.244.0.5", "n1", "ready"), ("10.244.1.6", "n2", "ready"), ("10.244.1.7", "n2", "down")],
-    )];
-    let table = rendered(&node_port_spec(), &slices);
-    let both =
-        |suffix: &str| vec![format!("DNAT 10.244.0.5:8080{suffix}"), format!("DNAT 10.244.1.6:8080{suffix}")];
-    for (from, to, port, expected) in [
-        (POD, "10.96.0.5", 80, both("")),
-        (OUTSIDE, "10.96.0.5", 80, both(" masq")),
-        (OUTSIDE, NODE, 30080, both(" masq")),
-        (POD, "10.96.0.5", 81, vec!["REJECT".to_owned()]),
-        (OUTSIDE, OUTSIDE, 30080, vec![]),
-        (NODE, "127.0.0.1", 30080, vec![]),
-    ] {
+fn packets_end_where_both_modes_send_them() {
+    testing::check(|settings, ports, packet| outcomes(&render(settings, ports), packet));
+}
+
+#[test]
+fn what_no_service_listens_on_is_refused_and_loopback_has_no_node_ports() {
+    let table = rendered(&node_port_spec(), &[slice(8080, &[("10.244.0.5", "n1", "ready")])]);
+    for (from, to, port, expected) in
+        [(POD, testing::SERVICE, 81, vec!["REJECT".to_owned()]), (NODE, "127.0.0.1", 30080, vec![])]
+    {
         assert_eq!(outcomes(&table, &Packet { from, to, port }), expected, "{from} -> {to}:{port}");
     }
-    let hairpin = outcomes(&table, &Packet { from: "10.244.0.5", to: "10.96.0.5", port: 80 });
-    assert_eq!(hairpin, ["DNAT 10.244.0.5:8080 masq", "DNAT 10.244.1.6:8080"]);
 }
 
 #[test]
-fn service_without_endpoints_refuses_and_draining_ones_are_the_last_resort() {
-    let packet = Packet { from: POD, to: "10.96.0.5", port: 80 };
-    assert_eq!(outcomes(&rendered(&node_port_spec(), &[]), &packet), ["REJECT"]);
-    let node_packet = Packet { from: OUTSIDE, to: NODE, port: 30080 };
-    assert_eq!(outcomes(&rendered(&node_port_spec(), &[]), &node_packet), ["REJECT"]);
-    let draining = [slice(8080, &[("10.244.0.5", "n1", "draining"), ("10.244.1.6", "n2", "down")])];
-    assert_eq!(outcomes(&rendered(&node_port_spec(), &draining), &packet), ["DNAT 10.244.0.5:8080"]);
-}
-
-#[test]
-fn local_policies_keep_traffic_on_the_node() {
-    let mut spec = node_port_spec();
-    spec["externalTrafficPolicy"] = json!("Local");
-    let here = [slice(8080, &[("10.244.0.5", "n1", "ready"), ("10.244.1.6", "n2", "ready")])];
-    let elsewhere = [slice(8080, &[("10.244.1.6", "n2", "ready")])];
-    let outside = Packet { from: OUTSIDE, to: NODE, port: 30080 };
-    let table = rendered(&spec, &here);
-    assert_eq!(outcomes(&table, &outside), ["DNAT 10.244.0.5:8080"]);
-    let own = outcomes(&table, &Packet { from: NODE, to: NODE, port: 30080 });
-    assert_eq!(own, ["DNAT 10.244.0.5:8080 masq", "DNAT 10.244.1.6:8080 masq"]);
-    assert_eq!(outcomes(&rendered(&spec, &elsewhere), &outside), ["DROP"]);
-    let mut spec = node_port_spec();
-    spec["internalTrafficPolicy"] = json!("Local");
-    let inside = Packet { from: POD, to: "10.96.0.5", port: 80 };
-    assert_eq!(outcomes(&rendered(&spec, &here), &inside), ["DNAT 10.244.0.5:8080"]);
-    assert_eq!(outcomes(&rendered(&spec, &elsewhere), &inside), ["DROP"]);
-    assert_eq!(outcomes(&rendered(&spec, &elsewhere), &outside), ["DNAT 10.244.1.6:8080 masq"]);
-}
-
-#[test]
-fn load_balancer_addresses_are_guarded_and_external_ones_are_not() {
+fn strangers_to_a_balancer_without_endpoints_are_dropped_before_they_are_refused() {
     let mut spec = node_port_spec();
     spec["type"] = json!("LoadBalancer");
-    spec["externalIPs"] = json!(["192.0.2.50"]);
     spec["loadBalancerSourceRanges"] = json!(["203.0.113.0/24"]);
-    let slices = [slice(8080, &[("10.244.0.5", "n1", "ready")])];
-    let mut ports = model::build(Family::V4, &settings().place, &[service(&spec)], &slices);
+    let mut ports = model::build(Family::V4, &settings().place, &[service(&spec)], &[]);
     for port in ports.values_mut() {
         port.load_balancer_ips = vec!["192.0.2.60".parse().expect("an address")];
     }
     let table = render(&settings(), &ports);
-    for (from, to, expected) in [
-        ("203.0.113.9", "192.0.2.60", "DNAT 10.244.0.5:8080 masq"),
-        (OUTSIDE, "192.0.2.60", "DROP"),
-        (OUTSIDE, "192.0.2.50", "DNAT 10.244.0.5:8080 masq"),
-    ] {
-        assert_eq!(outcomes(&table, &Packet { from, to, port: 80 }), [expected], "{from} -> {to}");
-    }
+    let packet = Packet { from: testing::OUTSIDE, to: "192.0.2.60", port: 80 };
+    assert_eq!(outcomes(&table, &packet), ["DROP"]);
 }
 
 #[test]

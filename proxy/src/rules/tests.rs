@@ -5,7 +5,9 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-use super::testing::{NODE, OUTSIDE, POD, Packet, node_port_spec, service, settings, slice};
+use super::testing::{
+    self, POD, Packet, destination, in_range, is_local, node_port_spec, service, settings, slice,
+};
 use super::*;
 use crate::model;
 
@@ -16,7 +18,7 @@ fn rendered(spec: &Value, slices: &[Arc<EndpointSlice>]) -> Rules {
 
 /// Where packets of this kind can end, each outcome once: `DNAT 10.244.0.5:8080`, with ` masq` if the source is
 /// rewritten; `REJECT`, `DROP`; nothing if no rule cares.
-fn outcomes(rules: &Rules, packet: &Packet) -> Vec<String> {
+fn outcomes(rules: &Rules, packet: &Packet<'_>) -> Vec<String> {
     let mut found = vec![];
     walk(&rules.nat, "KUBE-SERVICES", packet, false, &mut found);
     for chain in ["KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"] {
@@ -33,7 +35,7 @@ fn outcomes(rules: &Rules, packet: &Packet) -> Vec<String> {
 fn walk(
     table: &Table,
     chain: &str,
-    packet: &Packet,
+    packet: &Packet<'_>,
     mut masq: bool,
     found: &mut Vec<String>,
 ) -> (bool, bool) {
@@ -48,7 +50,9 @@ fn walk(
         match words.as_slice() {
             ["KUBE-MARK-MASQ"] => masq = true,
             ["DNAT", "--to-destination", to] => {
-                found.push(format!("DNAT {to}{}", if masq { " masq" } else { "" }));
+                let (ip, port) = to.rsplit_once(':').expect("a port");
+                let to = destination(ip.trim_matches(['[', ']']), port);
+                found.push(format!("{to}{}", if masq { " masq" } else { "" }));
                 return (false, masq);
             }
             [verdict @ ("REJECT" | "DROP")] => {
@@ -68,17 +72,9 @@ fn walk(
     (true, masq)
 }
 
-fn matches(rule: &str, packet: &Packet) -> bool {
+fn matches(rule: &str, packet: &Packet<'_>) -> bool {
     let rule = rule.split_once("\" ").map_or(rule, |(_, rest)| rest);
     let words: Vec<_> = rule.split_whitespace().collect();
-    let in_range = |address: &str, range: &str| match range.split_once('/') {
-        None => address == range,
-        Some(("10.244.0.0", "16")) => address.starts_with("10.244."),
-        Some(("127.0.0.0", "8")) => address.starts_with("127."),
-        Some(("203.0.113.0", "24")) => address.starts_with("203.0.113."),
-        Some((base, _)) => panic!("the interpreter does not know the range of {base}"),
-    };
-    let is_local = |address: &str| address == "192.0.2.1" || address.starts_with("127.");
     words.iter().enumerate().all(|(i, word)| {
         let value = words.get(i + 1).copied().unwrap_or_default();
         let negated = i > 0 && words[i - 1] == "!";
@@ -95,87 +91,14 @@ fn matches(rule: &str, packet: &Packet) -> bool {
 }
 
 #[test]
-fn cluster_address_leads_to_every_ready_endpoint() {
-    let slices = [slice(
-        8080,
-        &[("10.244.0.5", "n1", "ready"), ("10.244.1.6", "n2", "ready"), ("10.244.1.7", "n2", "down")],
-    )];
-    let rules = rendered(&node_port_spec(), &slices);
-    let both =
-        |suffix: &str| vec![format!("DNAT 10.244.0.5:8080{suffix}"), format!("DNAT 10.244.1.6:8080{suffix}")];
-    for (from, to, port, expected) in [
-        (POD, "10.96.0.5", 80, both("")),
-        (OUTSIDE, "10.96.0.5", 80, both(" masq")),
-        (OUTSIDE, NODE, 30080, both(" masq")),
-        (POD, "10.96.0.5", 81, vec![]),
-        (OUTSIDE, OUTSIDE, 30080, vec![]),
-    ] {
-        assert_eq!(outcomes(&rules, &Packet { from, to, port }), expected, "{from} -> {to}:{port}");
-    }
-    let hairpin = outcomes(&rules, &Packet { from: "10.244.0.5", to: "10.96.0.5", port: 80 });
-    assert_eq!(hairpin, ["DNAT 10.244.0.5:8080 masq", "DNAT 10.244.1.6:8080"]);
+fn packets_end_where_both_modes_send_them() {
+    testing::check(|settings, ports, packet| outcomes(&render(settings, ports), packet));
 }
 
 #[test]
-fn service_without_endpoints_refuses_and_draining_ones_are_the_last_resort() {
-    let packet = Packet { from: POD, to: "10.96.0.5", port: 80 };
-    assert_eq!(outcomes(&rendered(&node_port_spec(), &[]), &packet), ["REJECT"]);
-    let node_packet = Packet { from: OUTSIDE, to: NODE, port: 30080 };
-    assert_eq!(outcomes(&rendered(&node_port_spec(), &[]), &node_packet), ["REJECT"]);
-    let draining = [slice(8080, &[("10.244.0.5", "n1", "draining"), ("10.244.1.6", "n2", "down")])];
-    assert_eq!(outcomes(&rendered(&node_port_spec(), &draining), &packet), ["DNAT 10.244.0.5:8080"]);
-}
-
-#[test]
-fn local_external_policy_keeps_the_source_and_stays_on_the_node() {
-    let mut spec = node_port_spec();
-    spec["externalTrafficPolicy"] = json!("Local");
-    let here = [slice(8080, &[("10.244.0.5", "n1", "ready"), ("10.244.1.6", "n2", "ready")])];
-    let rules = rendered(&spec, &here);
-    let outside = Packet { from: OUTSIDE, to: NODE, port: 30080 };
-    assert_eq!(outcomes(&rules, &outside), ["DNAT 10.244.0.5:8080"]);
-    let from_node = outcomes(&rules, &Packet { from: NODE, to: NODE, port: 30080 });
-    assert_eq!(from_node, ["DNAT 10.244.0.5:8080 masq", "DNAT 10.244.1.6:8080 masq"]);
-    let elsewhere = [slice(8080, &[("10.244.1.6", "n2", "ready")])];
-    let rules = rendered(&spec, &elsewhere);
-    assert_eq!(outcomes(&rules, &outside), ["DROP"]);
-    assert_eq!(outcomes(&rules, &Packet { from: POD, to: "10.96.0.5", port: 80 }), ["DNAT 10.244.1.6:8080"]);
-}
-
-#[test]
-fn local_internal_policy_stays_on_the_node_and_leaves_node_ports_alone() {
-    let mut spec = node_port_spec();
-    spec["internalTrafficPolicy"] = json!("Local");
-    let inside = Packet { from: POD, to: "10.96.0.5", port: 80 };
-    let here = [slice(8080, &[("10.244.0.5", "n1", "ready"), ("10.244.1.6", "n2", "ready")])];
-    assert_eq!(outcomes(&rendered(&spec, &here), &inside), ["DNAT 10.244.0.5:8080"]);
-    let draining = [slice(8080, &[("10.244.0.5", "n1", "draining"), ("10.244.1.6", "n2", "ready")])];
-    assert_eq!(outcomes(&rendered(&spec, &draining), &inside), ["DNAT 10.244.0.5:8080"]);
-    let elsewhere = [slice(8080, &[("10.244.1.6", "n2", "ready")])];
-    assert_eq!(outcomes(&rendered(&spec, &elsewhere), &inside), ["DROP"]);
-    let outside = Packet { from: OUTSIDE, to: NODE, port: 30080 };
-    assert_eq!(outcomes(&rendered(&spec, &elsewhere), &outside), ["DNAT 10.244.1.6:8080 masq"]);
-}
-
-#[test]
-fn load_balancer_addresses_are_guarded_and_external_ones_are_not() {
-    let mut spec = node_port_spec();
-    spec["type"] = json!("LoadBalancer");
-    spec["externalIPs"] = json!(["192.0.2.50"]);
-    spec["loadBalancerSourceRanges"] = json!(["203.0.113.0/24"]);
-    let slices = [slice(8080, &[("10.244.0.5", "n1", "ready")])];
-    let mut ports = model::build(Family::V4, &settings().place, &[service(&spec)], &slices);
-    for port in ports.values_mut() {
-        port.load_balancer_ips = vec!["192.0.2.60".parse().expect("an address")];
-    }
-    let rules = render(&settings(), &ports);
-    for (from, to, expected) in [
-        ("203.0.113.9", "192.0.2.60", "DNAT 10.244.0.5:8080 masq"),
-        (OUTSIDE, "192.0.2.60", "DROP"),
-        (OUTSIDE, "192.0.2.50", "DNAT 10.244.0.5:8080 masq"),
-    ] {
-        assert_eq!(outcomes(&rules, &Packet { from, to, port: 80 }), [expected], "{from} -> {to}");
-    }
+fn what_no_service_listens_on_is_left_alone() {
+    let rules = rendered(&node_port_spec(), &[slice(8080, &[("10.244.0.5", "n1", "ready")])]);
+    assert!(outcomes(&rules, &Packet { from: POD, to: testing::SERVICE, port: 81 }).is_empty());
 }
 
 #[test]
@@ -197,7 +120,7 @@ fn hints_are_heeded_when_every_ready_endpoint_has_some() {
             "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints});
         let slice: Arc<EndpointSlice> = Arc::new(serde_json::from_value(object).expect("a slice"));
         let settings =
-            Settings { place: model::Place { node: "n1".into(), zone: "z1".into() }, ..settings() };
+            Settings { place: model::Place { zone: "z1".into(), ..settings().place }, ..settings() };
         let ports = model::build(Family::V4, &settings.place, &[service(&node_port_spec())], &[slice]);
         outcomes(&render(&settings, &ports), &Packet { from: POD, to: "10.96.0.5", port: 80 }).join(" ")
     };
