@@ -20,6 +20,7 @@ use crate::events::Events;
 use crate::layout::Layout;
 use crate::objects::Objects;
 use crate::placement::{Given, Placement};
+use crate::status::addresses;
 use crate::sync::runner::{ContainerOptions, ImageVolumes, PodEnvironment};
 use crate::{env, hosts, types};
 
@@ -135,8 +136,10 @@ impl PodEnvironment for Environment {
         pod_ips: &[String],
         images: &ImageVolumes,
     ) -> Result<ContainerOptions, String> {
-        let host_ips: Vec<String> = self.host_ips().iter().map(ToString::to_string).collect();
-        let pod_ips = if types::host_network(pod) { &host_ips } else { pod_ips };
+        let node_ips = self.host_ips();
+        let host_ips: Vec<String> = node_ips.iter().map(ToString::to_string).collect();
+        let own_ips = addresses::in_order(pod_ips, &node_ips);
+        let pod_ips = if types::host_network(pod) { &host_ips } else { &own_ips };
         let services = self.objects.services();
         let node = self.node();
         let given = self.placement.container_options(pod, container).await?;

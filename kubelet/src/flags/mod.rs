@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::config::KubeletConfiguration;
 use crate::duration::GoDuration;
+use crate::node_status::machine::{check_given_addresses, machine};
 pub use ignored::Ignored;
 pub use placement::Placement;
 
@@ -347,9 +348,10 @@ impl Flags {
         }
         let hostname = match &self.hostname_override {
             Some(name) if !name.trim().is_empty() => name.trim().to_lowercase(),
-            _ => crate::node_status::machine::machine().hostname,
+            _ => machine().hostname,
         };
         ensure!(!hostname.is_empty(), "the hostname is empty and --hostname-override is not set");
+        check_given_addresses(&self.node_ip).map_err(|why| anyhow::anyhow!("bad --node-ip: {why}"))?;
         let credential_providers = match (
             self.image_credential_provider_config,
             self.image_credential_provider_bin_dir,
@@ -552,6 +554,7 @@ mod tests {
             ["--reserved-cpus=all"],
             ["--reserved-memory=memory=1Gi"],
             ["--topology-manager-scope=node"],
+            ["--node-ip=10.0.0.1,10.0.0.2"],
         ] {
             assert!(config(&flags).is_err(), "{flags:?}");
         }

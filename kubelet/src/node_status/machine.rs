@@ -144,6 +144,21 @@ pub fn file_system(path: &Path) -> std::io::Result<FileSystem> {
     })
 }
 
+/// Whether these may be given as a node's addresses: one, or one of each family.
+///
+/// # Errors
+/// Says what is wrong, in upstream's words.
+pub fn check_given_addresses(given: &[IpAddr]) -> Result<(), &'static str> {
+    match given {
+        [] | [_] => Ok(()),
+        [one, other] if one.is_ipv6() != other.is_ipv6() => {
+            let any = given.iter().any(IpAddr::is_unspecified);
+            if any { Err("dual-stack node IP cannot include '0.0.0.0' or '::'") } else { Ok(()) }
+        }
+        _ => Err("must contain either a single IP or a dual-stack pair of IPs"),
+    }
+}
+
 /// Addresses of this node, primary first: those given; else the host name if it is one; else what its name resolves
 /// to; else the address by which the world would be reached.
 pub fn node_addresses(given: &[IpAddr], node_name: &str, hostname: &str) -> Result<Vec<IpAddr>, String> {
@@ -202,6 +217,26 @@ mod tests {
         assert_eq!(capacity["cpu"].0, "4");
         assert_eq!(capacity["memory"].0, "8388608Ki");
         assert_eq!(capacity["hugepages-2Mi"].0, "4Mi");
+    }
+
+    #[test]
+    fn one_address_is_given_or_one_of_each_family() {
+        let pair = "must contain either a single IP or a dual-stack pair of IPs";
+        let named = "dual-stack node IP cannot include '0.0.0.0' or '::'";
+        for (given, expected) in [
+            ("", Ok(())),
+            ("10.0.0.1", Ok(())),
+            ("::", Ok(())),
+            ("10.0.0.1,fd00::1", Ok(())),
+            ("fd00::1,10.0.0.1", Ok(())),
+            ("10.0.0.1,10.0.0.2", Err(pair)),
+            ("10.0.0.1,fd00::1,fd00::2", Err(pair)),
+            ("10.0.0.1,::", Err(named)),
+            ("0.0.0.0,fd00::1", Err(named)),
+        ] {
+            let given: Vec<IpAddr> = given.split(',').filter_map(|ip| ip.parse().ok()).collect();
+            assert_eq!(check_given_addresses(&given), expected, "{given:?}");
+        }
     }
 
     #[test]

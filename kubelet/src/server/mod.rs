@@ -105,5 +105,5 @@ pub async fn serve(deps: ServerDeps, token: CancellationToken) -> anyhow::Result
 async fn bind(address: &str, port: u16) -> anyhow::Result<TcpListener> {
     let ip = address.parse().with_context(|| format!("{address:?} is not an address"))?;
     let address = SocketAddr::new(ip, port);
-    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+    client::serving::listen(address).await.with_context(|| format!("listen on {address}"))
 }

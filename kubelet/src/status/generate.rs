@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 
+use super::addresses;
 use super::conditions;
 use super::containers::{api_time, container_statuses};
 use super::phase::phase;
@@ -89,7 +90,7 @@ pub fn generate(
     probed(pod, &mut status);
     decide_phase(input, &api, old, initialized, &mut status);
     set_conditions(input, old, &api, &mut status, now);
-    set_addresses(input, old, &mut status);
+    addresses::set(input, old, &mut status);
     status
 }
 
@@ -210,35 +211,6 @@ fn set_conditions(
     }
     let resizes = input.resizes.iter().cloned();
     status.conditions = Some(others.into_iter().chain(resizes).chain(disruption).chain(owned).collect());
-}
-
-fn set_addresses(input: &StatusInput<'_>, old: &PodStatus, status: &mut PodStatus) {
-    let host: Vec<String> = input.host_ips.iter().take(2).map(ToString::to_string).collect();
-    status.host_ip = host.first().cloned();
-    status.host_ips = some(host.iter().map(|ip| HostIP { ip: ip.clone() }).collect());
-    let mut ips = if types::host_network(input.pod) {
-        // Once published they do not change, though the node's may.
-        let published: Vec<_> = old.pod_ips.iter().flatten().map(|i| i.ip.clone()).collect();
-        if published.is_empty() { host } else { published }
-    } else if input.observed.ips.is_empty() && input.observed.sandboxes.iter().all(|s| !s.ready) {
-        // Its addresses are what an ended pod is still known by.
-        old.pod_ips.iter().flatten().map(|i| i.ip.clone()).collect()
-    } else {
-        input.observed.ips.clone()
-    };
-    let prefers_v6 = input.host_ips.first().is_some_and(IpAddr::is_ipv6);
-    let is_v6 = |ip: &String| ip.parse::<IpAddr>().is_ok_and(|a| a.is_ipv6());
-    ips.sort_by_key(|ip| is_v6(ip) != prefers_v6);
-    // As upstream: at most one address of each family.
-    let mut seen = Vec::new();
-    ips.retain(|ip| {
-        let family = is_v6(ip);
-        let new = !seen.contains(&family);
-        seen.push(family);
-        new
-    });
-    status.pod_ip = ips.first().cloned();
-    status.pod_ips = some(ips.into_iter().map(|ip| PodIP { ip }).collect());
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What is reported about pods: generation from observation, and delivery to the API.
 
+pub mod addresses;
 pub mod conditions;
 pub mod containers;
 pub mod generate;
