@@ -9,13 +9,15 @@ use proto::dra::health::{NodeWatchResourcesRequest, NodeWatchResourcesResponse};
 use proto::dra::v1::dra_plugin_client::DraPluginClient;
 use proto::dra::v1beta1::dra_plugin_client::DraPluginClient as OldClient;
 use proto::dra::{v1, v1beta1};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::cache::Device;
-use crate::runtime::{rpc_message, unix_channel};
+use super::connection::watched_channel;
+use crate::runtime::rpc_message;
 
 const PREPARE: &str = "NodePrepareResources";
 const UNPREPARE: &str = "NodeUnprepareResources";
@@ -31,6 +33,8 @@ pub(super) struct Driver {
     pub(super) endpoint: PathBuf,
     /// Cancelled when it is gone.
     pub(super) gone: CancellationToken,
+    /// How many connections it has: one or none.
+    pub(super) connections: watch::Receiver<usize>,
     client: Client,
     health: DraResourceHealthClient<Channel>,
 }
@@ -55,7 +59,7 @@ pub(super) type Prepared = HashMap<String, Result<Vec<Device>, String>>;
 impl Driver {
     /// The plugin of a driver behind a socket; the text of a refusal is upstream's.
     pub(super) fn new(name: &str, endpoint: &Path, services: &[String]) -> Result<Self, String> {
-        let channel = unix_channel(endpoint);
+        let (channel, connections) = watched_channel(endpoint);
         let client = match choose(services) {
             Ok("v1.DRAPlugin") => Client::V1(DraPluginClient::new(channel.clone())),
             Ok(_) => Client::V1beta1(OldClient::new(channel.clone())),
@@ -70,9 +74,21 @@ impl Driver {
             name: name.to_owned(),
             endpoint: endpoint.to_owned(),
             gone: CancellationToken::new(),
+            connections,
             client,
             health: DraResourceHealthClient::new(channel),
         })
+    }
+
+    /// Whether somebody is at the other end, as far as is known.
+    pub(super) fn is_connected(&self) -> bool {
+        *self.connections.borrow() > 0
+    }
+
+    /// Waits until nobody is at the other end.
+    pub(super) async fn disconnected(&self) {
+        // An error says that the channel itself is gone.
+        drop(self.connections.clone().wait_for(|count| *count == 0).await);
     }
 
     /// What it tells of its devices, again and again. Not all drivers do.

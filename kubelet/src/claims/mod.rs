@@ -2,10 +2,13 @@
 //! when the last pod that uses them has ended.
 //!
 //! What is about to be prepared is written down before a driver is called (`cache`), so that nothing stays prepared that
-//! nobody remembers. Drivers register like other plugins (`driver`); one task takes back what pods left behind.
+//! nobody remembers. Drivers register like other plugins (`driver`, `drivers`); one task takes back what pods left
+//! behind.
 
 mod cache;
+mod connection;
 mod driver;
+mod drivers;
 mod health;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -17,14 +20,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use client::kube::api::{DeleteParams, ListParams};
 use client::{Api, Client, Tasks};
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, ResourceHealth, ResourceStatus};
-use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tonic::Code;
 
 pub use cache::Device;
 
@@ -32,16 +32,11 @@ use crate::devices::HealthChanged;
 use crate::types;
 use cache::{Claim, Claims as Cache};
 use driver::{Driver, Named};
+use drivers::Drivers;
 use health::{Health, Id};
 
 /// How often claims of pods that are gone are looked for.
 const RECONCILE: Duration = Duration::from_secs(60);
-/// A driver that is gone for so long has no devices any more.
-const WIPE: Duration = Duration::from_secs(30);
-/// A driver that stopped telling of its devices is asked again after this.
-const LISTEN_AGAIN: Duration = Duration::from_secs(5);
-const WIPE_RETRY: Duration = Duration::from_secs(1);
-const WIPE_RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// The claims of this node; clones share them.
 #[derive(Clone)]
@@ -60,14 +55,6 @@ struct Inner {
     on_health: OnceLock<HealthChanged>,
     /// One pod at a time: claims may be shared.
     turn: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct Drivers {
-    /// Plugins by driver; of several, the last that registered is called.
-    plugins: BTreeMap<String, Vec<Driver>>,
-    /// Drivers whose devices are about to be forgotten.
-    leaving: BTreeMap<String, CancellationToken>,
 }
 
 /// A claim that a container uses, for those who ask.
@@ -161,56 +148,6 @@ impl Claims {
         }
     }
 
-    /// Takes in a plugin of a driver; the text of a refusal is upstream's.
-    pub(crate) fn register(&self, name: &str, endpoint: &Path, services: &[String]) -> Result<(), String> {
-        let driver = Driver::new(name, endpoint, services)?;
-        let mut drivers = self.inner.drivers.lock();
-        let plugins = drivers.plugins.entry(name.to_owned()).or_default();
-        if plugins.iter().any(|plugin| plugin.endpoint == endpoint) {
-            let endpoint = endpoint.display();
-            return Err(format!("endpoint {endpoint} already registered for DRA driver plugin {name}"));
-        }
-        plugins.push(driver.clone());
-        if let Some(leaving) = drivers.leaving.remove(name) {
-            leaving.cancel();
-        }
-        drop(drivers);
-        tracing::info!(driver = name, "driver of devices registered");
-        let this = self.clone();
-        self.inner.tasks.spawn("driver-health", |token| async move {
-            tokio::select! {
-                () = token.cancelled() => {}
-                () = driver.gone.cancelled() => {}
-                () = this.listen(&driver) => {}
-            }
-            this.tell(&driver.name, &this.inner.health.lock().forget(&driver.name));
-        });
-        Ok(())
-    }
-
-    /// Hears how a driver's devices are, for as long as it is there.
-    async fn listen(&self, driver: &Driver) {
-        loop {
-            match driver.health().await {
-                Ok(mut stream) => {
-                    while let Ok(Some(told)) = stream.message().await {
-                        let changed =
-                            self.inner.health.lock().take_in(&driver.name, told.devices, Instant::now());
-                        self.tell(&driver.name, &changed);
-                    }
-                    let changed = self.inner.health.lock().forget(&driver.name);
-                    self.tell(&driver.name, &changed);
-                }
-                Err(status) if status.code() == Code::Unimplemented => return,
-                Err(status) => {
-                    let error = client::chain(&status);
-                    tracing::debug!(driver = driver.name, error, "driver does not tell of its devices");
-                }
-            }
-            tokio::time::sleep(LISTEN_AGAIN).await;
-        }
-    }
-
     /// Tells of the pods that have one of these devices.
     fn tell(&self, driver: &str, changed: &[Id]) {
         let Some(on_health) = self.inner.on_health.get() else { return };
@@ -265,61 +202,6 @@ impl Claims {
             }
         }
         resources
-    }
-
-    /// A plugin of a driver is gone. If it was the last and none comes, the driver's devices are forgotten.
-    pub(crate) fn deregister(&self, name: &str, endpoint: &Path) {
-        let mut drivers = self.inner.drivers.lock();
-        let Some(plugins) = drivers.plugins.get_mut(name) else { return };
-        for plugin in plugins.iter().filter(|plugin| plugin.endpoint == endpoint) {
-            plugin.gone.cancel();
-        }
-        plugins.retain(|plugin| plugin.endpoint != endpoint);
-        if !plugins.is_empty() {
-            return;
-        }
-        drivers.plugins.remove(name);
-        let stay = CancellationToken::new();
-        drivers.leaving.insert(name.to_owned(), stay.clone());
-        let (this, name) = (self.clone(), name.to_owned());
-        self.inner.tasks.spawn("driver-leaves", |token| async move {
-            tokio::select! {
-                () = token.cancelled() => {}
-                () = stay.cancelled() => {}
-                () = async {
-                    tokio::time::sleep(WIPE).await;
-                    this.wipe(Some(&name)).await;
-                } => {}
-            }
-        });
-    }
-
-    /// Deletes what a driver, or any, published of this node's devices.
-    async fn wipe(&self, driver: Option<&str>) {
-        let Some(client) = self.inner.client.clone() else { return };
-        let driver_is = driver.map(|name| format!("spec.driver={name},")).unwrap_or_default();
-        let fields = format!("{driver_is}spec.nodeName={}", self.inner.node_name);
-        let slices: Api<ResourceSlice> = Api::all(client);
-        let mut wait = WIPE_RETRY;
-        loop {
-            let list = ListParams::default().fields(&fields);
-            match slices.delete_collection(&DeleteParams::default(), &list).await {
-                Ok(_) => return,
-                Err(error) if client::is_not_found(&error) => return,
-                Err(error) => {
-                    let error = client::chain(&error);
-                    tracing::debug!(driver, error, "devices of a driver that is gone are not forgotten yet");
-                }
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(WIPE_RETRY_MAX);
-        }
-    }
-
-    fn driver(&self, name: &str) -> Result<Driver, String> {
-        let drivers = self.inner.drivers.lock();
-        let plugin = drivers.plugins.get(name).and_then(|plugins| plugins.last()).cloned();
-        plugin.ok_or_else(|| format!("DRA driver {name} is not registered"))
     }
 
     /// Prepares the claims of a pod. Repeatable; the text of a failure is upstream's.

@@ -50,7 +50,13 @@ pub(crate) struct Plugin {
 impl Plugin {
     /// Serves a driver in this directory.
     pub(crate) fn start(directory: &Path) -> Self {
-        let socket = directory.join(format!("{:08x}.sock", rand::random::<u32>()));
+        Self::start_at(directory.join(format!("{:08x}.sock", rand::random::<u32>())))
+    }
+
+    /// Serves a driver on this socket, which one that ended may have left behind.
+    pub(crate) fn start_at(socket: PathBuf) -> Self {
+        // It may not be there.
+        let _ = std::fs::remove_file(&socket);
         let listener = tokio::net::UnixListener::bind(&socket).expect("bind");
         let token = CancellationToken::new();
         let script = Script { ended: token.clone(), ..Script::default() };
@@ -64,6 +70,11 @@ impl Plugin {
             server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.expect("serves");
         });
         Self { script, socket, _stop: token.drop_guard() }
+    }
+
+    /// Ends it, and leaves its socket behind.
+    pub(crate) fn stop(&self) {
+        self.script.ended.cancel();
     }
 
     /// Tells how its devices are, of the pool `pool`.

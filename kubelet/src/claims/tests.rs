@@ -196,6 +196,7 @@ async fn a_driver_that_stays_away_has_no_devices() {
     story.claims.deregister("d.example", &story.plugin.socket);
     tokio::time::sleep(Duration::from_secs(20)).await;
     story.register();
+    story.claims.reached("d.example", true).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     story.claims.deregister("d.example", &story.plugin.socket);
     story.api.refuse(503, "ServiceUnavailable");
@@ -207,6 +208,58 @@ async fn a_driver_that_stays_away_has_no_devices() {
     story.claims.run(|_| true, &story.tasks);
     let asked = story.api.asked(3).await;
     assert_eq!(asked[2].what, asked[1].what, "devices from before a restart");
+    story.tasks.shut_down().await.expect("no failure");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_cannot_be_reached_has_no_devices_either() {
+    let mut story = Story::new();
+    story.register();
+    story.claims.reached("d.example", true).await;
+    for _ in 0..2 {
+        // It dies and leaves its sockets; another takes its place in time.
+        story.plugin.stop();
+        story.claims.reached("d.example", false).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        story.plugin = Plugin::start_at(story.plugin.socket.clone());
+        story.claims.reached("d.example", true).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    story.api.answer(200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
+    let began = Instant::now();
+    story.plugin.stop();
+    let asked = story.api.asked(1).await;
+    assert_eq!(asked[0].what, "DELETE /apis/resource.k8s.io/v1/resourceslices");
+    assert!(began.elapsed() >= Duration::from_secs(30), "after {:?}", began.elapsed());
+    // What is away stays so: it is forgotten once, and pods are still sent to it.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(story.api.asked(1).await.len(), 1);
+    assert!(story.claims.driver("d.example").is_ok());
+    story.tasks.shut_down().await.expect("no failure");
+}
+
+#[tokio::test]
+async fn of_several_plugins_the_last_that_can_be_reached_is_called() {
+    let story = Story::new();
+    let (first, second) = (&story.plugin, Plugin::start(story.scratch.path()));
+    story.register();
+    story.claims.register("d.example", &second.socket, &[V1.into()]).expect("registered");
+    let called = || story.claims.driver("d.example").expect("registered");
+    let until = |socket: PathBuf| {
+        let claims = story.claims.clone();
+        async move {
+            let of = |driver: &Driver| driver.endpoint == socket;
+            while !claims.driver("d.example").is_ok_and(|driver| of(&driver) && driver.is_connected()) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    until(second.socket.clone()).await;
+    second.stop();
+    until(first.socket.clone()).await;
+    first.stop();
+    called().disconnected().await;
+    assert_eq!(called().endpoint, second.socket, "nobody is there: the last");
     story.tasks.shut_down().await.expect("no failure");
 }
 
