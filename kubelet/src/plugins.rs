@@ -241,6 +241,7 @@ mod tests {
             layout: Layout::new(root.join("lib"), root.join("logs"), root.join("links")),
             node: Arc::new(|| None),
             poke: Arc::default(),
+            recorder: None,
         });
         let tasks = Tasks::new();
         let devices = Devices::new(crate::devices::Deps {

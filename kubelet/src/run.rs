@@ -164,6 +164,7 @@ impl Kubelet {
             layout: layout.clone(),
             node: Arc::new(move || seen.read().clone()),
             poke: poke.clone(),
+            recorder: recorder.clone(),
         });
         Ok(Self {
             status: StatusManager::new(client.clone()),

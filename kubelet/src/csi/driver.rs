@@ -67,6 +67,11 @@ impl DriverClient {
         self.capabilities.contains(&Capability::StageUnstageVolume)
     }
 
+    /// Volumes that have grown must be told so on the node.
+    pub fn expands(&self) -> bool {
+        self.capabilities.contains(&Capability::ExpandVolume)
+    }
+
     /// The driver gives volumes to a group itself.
     pub fn sets_group(&self) -> bool {
         self.capabilities.contains(&Capability::VolumeMountGroup)
@@ -106,5 +111,10 @@ impl DriverClient {
     pub async fn unpublish(&self, volume_id: &str, target_path: String) -> Result<(), Error> {
         let message = NodeUnpublishVolumeRequest { volume_id: volume_id.to_owned(), target_path };
         answer(self.node.clone().node_unpublish_volume(request(message))).await.map(drop)
+    }
+
+    /// Lets a volume grow. Repeatable.
+    pub async fn expand(&self, message: NodeExpandVolumeRequest) -> Result<(), Error> {
+        answer(self.node.clone().node_expand_volume(request(message))).await.map(drop)
     }
 }

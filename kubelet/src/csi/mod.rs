@@ -7,6 +7,8 @@
 mod attach;
 mod disk;
 mod driver;
+mod expand;
+mod growth;
 mod node_info;
 mod secrets;
 mod volume;
@@ -16,12 +18,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use client::Client;
+use client::{Client, EventRecorder};
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use driver::DriverClient;
+use growth::Known;
 pub use wanted::{Source, Wanted};
 
 use crate::layout::Layout;
@@ -46,6 +49,8 @@ pub struct Deps {
     pub node: Arc<dyn Fn() -> Option<Arc<Node>> + Send + Sync>,
     /// Told when the node's status changes: volumes in use.
     pub poke: Arc<Notify>,
+    /// For events.
+    pub recorder: Option<EventRecorder>,
 }
 
 /// The drivers of this node and their volumes. Clones share them.
@@ -59,6 +64,8 @@ struct Inner {
     drivers: RwLock<HashMap<String, DriverClient>>,
     /// Volumes that wait to be attached, by the UID of the pod that wants them.
     awaited: Mutex<HashMap<String, BTreeSet<String>>>,
+    /// What is known of volumes that pods use, by their unique names.
+    known: Mutex<HashMap<String, Known>>,
     /// One at a time works on a volume.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -67,8 +74,13 @@ impl Csi {
     /// No drivers yet.
     #[must_use]
     pub fn new(deps: Deps) -> Self {
-        let inner =
-            Inner { deps, drivers: RwLock::default(), awaited: Mutex::default(), turns: Mutex::default() };
+        let inner = Inner {
+            deps,
+            drivers: RwLock::default(),
+            awaited: Mutex::default(),
+            known: Mutex::default(),
+            turns: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 

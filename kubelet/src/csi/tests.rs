@@ -10,7 +10,7 @@ use proto::csi::*;
 use serde_json::json;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::*;
 use crate::fake_api::FakeApi;
@@ -20,6 +20,10 @@ use crate::fake_api::FakeApi;
 pub(crate) struct Driver {
     calls: Arc<Mutex<Vec<String>>>,
     failing: Arc<Mutex<Option<&'static str>>>,
+    /// How it fails.
+    code: Arc<Mutex<Option<Code>>>,
+    /// It knows nothing of volumes that grow.
+    rigid: Arc<Mutex<bool>>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -28,7 +32,9 @@ impl Driver {
     fn call(&self, what: &'static str, more: &str) -> Result<(), Status> {
         self.calls.lock().push(format!("{what} {more}"));
         match *self.failing.lock() {
-            Some(failing) if failing == what => Err(Status::internal("scripted")),
+            Some(failing) if failing == what => {
+                Err(Status::new(self.code.lock().unwrap_or(Code::Internal), "scripted"))
+            }
             _ => Ok(()),
         }
     }
@@ -95,18 +101,24 @@ impl NodeService for Driver {
 
     async fn node_expand_volume(
         &self,
-        _: Request<NodeExpandVolumeRequest>,
+        request: Request<NodeExpandVolumeRequest>,
     ) -> Answer<NodeExpandVolumeResponse> {
-        Err(Status::unimplemented("not asked"))
+        let r = request.into_inner();
+        let size = r.capacity_range.unwrap_or_default().required_bytes >> 30;
+        let (path, staging) = (tail(&r.volume_path), tail(&r.staging_target_path));
+        self.call("expand", &format!("{} {path} {staging} {size}Gi", r.volume_id))?;
+        Ok(Response::new(NodeExpandVolumeResponse { capacity_bytes: 0 }))
     }
 
     async fn node_get_capabilities(
         &self,
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Answer<NodeGetCapabilitiesResponse> {
-        let stage = Rpc { r#type: Capability::StageUnstageVolume as i32 };
-        let capabilities = vec![NodeServiceCapability { r#type: Some(Type::Rpc(stage)) }];
-        Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
+        let rigid = *self.rigid.lock();
+        let can = [Capability::StageUnstageVolume, Capability::ExpandVolume];
+        let can = can.into_iter().filter(|can| !rigid || *can != Capability::ExpandVolume);
+        let rpc = |can| NodeServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: can as i32 })) };
+        Ok(Response::new(NodeGetCapabilitiesResponse { capabilities: can.map(rpc).collect() }))
     }
 
     async fn node_get_info(&self, _: Request<NodeGetInfoRequest>) -> Answer<NodeGetInfoResponse> {
@@ -155,6 +167,7 @@ impl Story {
             layout: Layout::new(root.join("lib"), root.join("logs"), root.join("links")),
             node: Arc::new(move || seen.lock().clone()),
             poke: Arc::default(),
+            recorder: None,
         })
     }
 
@@ -181,6 +194,7 @@ impl Story {
         let wanted = Wanted {
             pod: &pod,
             source: Source::Persistent(&pv, csi),
+            claim: None,
             read_only: false,
             group: None,
             on_root_mismatch: false,
@@ -308,11 +322,171 @@ async fn an_attached_volume_is_waited_for_and_held() {
     let (pod, pv) = (pod("u1"), volume());
     let csi = pv.spec.as_ref().and_then(|s| s.csi.as_ref()).expect("a driver's");
     let source = Source::Persistent(&pv, csi);
-    let wanted = Wanted { pod: &pod, source, read_only: false, group: None, on_root_mismatch: false };
+    let wanted =
+        Wanted { pod: &pod, source, claim: None, read_only: false, group: None, on_root_mismatch: false };
     story.csi.set_up(wanted).await.expect("mounted");
     assert_eq!(story.driver.took()[1], "publish vol-1 kubernetes.io~csi/pv1/mount  xvdb 1");
     story.csi.await_no_more("u1");
     assert_eq!(story.csi.volumes_in_use(), [name], "it is used");
     story.csi.tear_down("u1").await.expect("taken down");
     assert!(story.csi.volumes_in_use().is_empty());
+}
+
+/// A claim of `pv1` whose status has this capacity, and what is said of its growth to 2 GiB.
+fn claim(capacity: &str, state: &str) -> serde_json::Value {
+    let mut claim = json!({
+        "metadata": {"name": "c", "namespace": "ns", "uid": "uid-c", "resourceVersion": "7"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}, "volumeName": "pv1"},
+        "status": {"phase": "Bound", "capacity": {"storage": capacity}, "allocatedResources": {"storage": "2Gi"},
+                   "conditions": [{"type": "FileSystemResizePending", "status": "True"}]},
+    });
+    if !state.is_empty() {
+        claim["status"]["allocatedResourceStatuses"] = json!({"storage": state});
+    }
+    claim
+}
+
+fn grown_volume() -> serde_json::Value {
+    json!({"metadata": {"name": "pv1"}, "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "2Gi"},
+        "claimRef": {"name": "c", "namespace": "ns", "uid": "uid-c"},
+        "csi": {"driver": "d.example", "volumeHandle": "vol-1"}}})
+}
+
+fn pod_of_claim(uid: &str) -> Pod {
+    let text = format!(
+        "metadata: {{name: p-{uid}, namespace: ns, uid: {uid}}}\n\
+         spec: {{containers: [], volumes: [{{name: v, persistentVolumeClaim: {{claimName: c}}}}]}}"
+    );
+    serde_saphyr::from_str(&text).expect("valid")
+}
+
+impl Story {
+    /// Mounts `pv1`, which has grown, for a pod that uses its claim; the API answers changes of the claim so.
+    async fn set_up_claim(
+        &self,
+        claim: &serde_json::Value,
+        answers: &[serde_json::Value],
+    ) -> Result<(), String> {
+        self.api.answer(200, serde_json::from_str(UNATTACHED).expect("JSON"));
+        answers.iter().for_each(|answer| self.api.answer(200, answer.clone()));
+        let (pod, pv): (_, PersistentVolume) =
+            (pod_of_claim("u1"), serde_json::from_value(grown_volume()).expect("valid"));
+        let claim = serde_json::from_value(claim.clone()).expect("valid");
+        let csi = pv.spec.as_ref().and_then(|s| s.csi.as_ref()).expect("a driver's");
+        let wanted = Wanted {
+            pod: &pod,
+            source: Source::Persistent(&pv, csi),
+            claim: Some(&claim),
+            read_only: false,
+            group: None,
+            on_root_mismatch: false,
+        };
+        self.csi.set_up(wanted).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Looks after the volumes of the running pod, whose claim is like this.
+    async fn look_again(&self, claim: &serde_json::Value, answers: &[serde_json::Value]) {
+        self.api.answer(200, grown_volume());
+        self.api.answer(200, claim.clone());
+        answers.iter().for_each(|answer| self.api.answer(200, answer.clone()));
+        self.csi.grow_mounted(&pod_of_claim("u1")).await;
+    }
+
+    /// What the status of the claim was changed by, so far.
+    async fn told(&self) -> Vec<serde_json::Value> {
+        let asked = self.api.asked(0).await;
+        let changes =
+            asked.into_iter().filter(|asked| asked.what.ends_with("persistentvolumeclaims/c/status"));
+        changes.map(|asked| asked.body["status"].clone()).collect()
+    }
+}
+
+const GROWN: &str = "expand vol-1 kubernetes.io~csi/pv1/mount d.example/SHA/globalmount 2Gi";
+
+fn steps() -> [serde_json::Value; 2] {
+    [
+        json!({"allocatedResourceStatuses": {"storage": "NodeResizeInProgress"}}),
+        json!({"capacity": {"storage": "2Gi"}, "allocatedResourceStatuses": {"storage": null},
+               "conditions": [{"$patch": "delete", "type": "FileSystemResizePending"}]}),
+    ]
+}
+
+#[tokio::test]
+async fn a_volume_that_has_grown_is_told_so_when_it_is_mounted() {
+    let story = Story::new().await;
+    story.register().await;
+    let answers = [claim("1Gi", "NodeResizeInProgress"), claim("2Gi", "")];
+    story.set_up_claim(&claim("1Gi", "NodeResizePending"), &answers).await.expect("mounted");
+    assert_eq!(story.driver.took()[2], GROWN);
+    assert_eq!(story.told().await, steps());
+    // A size that the claim shows needs nothing more.
+    story.csi.tear_down("u1").await.expect("taken down");
+    story.driver.took();
+    story.set_up_claim(&claim("2Gi", ""), &[]).await.expect("mounted");
+    assert_eq!(story.driver.took().len(), 2);
+}
+
+#[tokio::test]
+async fn a_volume_grows_while_a_pod_uses_it() {
+    let story = Story::new().await;
+    story.register().await;
+    story.set_up_claim(&claim("1Gi", "ControllerResizeInProgress"), &[]).await.expect("mounted");
+    assert_eq!(story.driver.took().len(), 2, "it has not grown yet");
+    let answers = [claim("1Gi", "NodeResizeInProgress"), claim("2Gi", "")];
+    story.look_again(&claim("1Gi", "NodeResizePending"), &answers).await;
+    assert_eq!(story.driver.took(), [GROWN]);
+    assert_eq!(story.told().await, steps());
+    story.look_again(&claim("2Gi", ""), &[]).await;
+    assert!(story.driver.took().is_empty());
+    story.csi.tear_down("u1").await.expect("taken down");
+    story.driver.took();
+    let asked = story.api.asked(0).await.len();
+    story.csi.grow_mounted(&pod_of_claim("u1")).await;
+    assert_eq!((story.api.asked(0).await.len(), story.driver.took().len()), (asked, 0), "nothing is left");
+}
+
+#[tokio::test]
+async fn how_a_volume_failed_to_grow_is_written_down() {
+    for (code, state, starts, again) in [
+        (Code::Internal, None, false, true),
+        (Code::OutOfRange, Some("NodeResizeInfeasible"), false, true),
+        (Code::FailedPrecondition, None, true, false),
+    ] {
+        let story = Story::new().await;
+        story.register().await;
+        *story.driver.failing.lock() = Some("expand");
+        *story.driver.code.lock() = Some(code);
+        let pending = claim("1Gi", "NodeResizePending");
+        let mounted = story.set_up_claim(&pending, &[pending.clone(), pending.clone()]).await;
+        assert_eq!(mounted.is_ok(), starts, "{code:?}: {mounted:?}");
+        let told = story.told().await;
+        let condition = &told[1]["conditions"][0];
+        assert_eq!((&condition["type"], &condition["status"]), (&json!("NodeResizeError"), &json!("True")));
+        let message = condition["message"].as_str().unwrap_or_default();
+        assert!(
+            message.starts_with("failed to expand pvc with Expander.NodeExpand failed to expand the volume")
+        );
+        let state = state.map_or(json!(null), |state| json!({"storage": state}));
+        assert_eq!(told[1]["allocatedResourceStatuses"], state, "{code:?}");
+        story.driver.took();
+        story.look_again(&pending, &[pending.clone(), pending.clone()]).await;
+        assert_eq!(!story.driver.took().is_empty(), again, "{code:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_older_resizer_leaves_it_to_the_node_and_a_rigid_driver_has_nothing_to_do() {
+    let mut plain = claim("1Gi", "");
+    plain["status"]["allocatedResources"].take();
+    let story = Story::new().await;
+    story.register().await;
+    story.set_up_claim(&plain, &[claim("2Gi", "")]).await.expect("mounted");
+    assert_eq!(story.driver.took()[2], GROWN);
+    assert_eq!(story.told().await[0]["capacity"], json!({"storage": "2Gi"}));
+
+    let story = Story::new().await;
+    *story.driver.rigid.lock() = true;
+    story.register().await;
+    story.set_up_claim(&plain, &[]).await.expect("mounted");
+    assert_eq!((story.driver.took().len(), story.told().await.len()), (2, 0));
 }

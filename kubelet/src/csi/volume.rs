@@ -106,6 +106,12 @@ impl Csi {
         };
         plan.driver.publish(request).await.map_err(|e| Reason::Text(e.to_string()))?;
         plan.give_to_group(&target).await?;
+        self.grow_at_mount(client, &wanted, &plan.data).await.map_err(|error| {
+            Reason::Text(format!(
+                "MountVolume.Setup failed while expanding volume {:?} : {error}",
+                plan.data.name
+            ))
+        })?;
         Ok(MountInfo { host_path: target, read_only: wanted.read_only, block: plan.block })
     }
 
@@ -131,7 +137,7 @@ impl Csi {
         Ok(Some(path))
     }
 
-    fn staging(&self, data: &VolumeData, block: bool) -> PathBuf {
+    pub(super) fn staging(&self, data: &VolumeData, block: bool) -> PathBuf {
         let layout = &self.inner.deps.layout;
         if block {
             disk::block_staging(layout, &data.name)
@@ -183,6 +189,7 @@ impl Csi {
             .any(|(other, d)| other != uid && d.driver == data.driver && d.handle == data.handle);
         if !data.ephemeral && !shared {
             self.unstage(&driver, data, block).await?;
+            self.inner.known.lock().remove(&data.unique_name());
         }
         disk::remove_data(own).map_err(|e| failed(&e))
     }

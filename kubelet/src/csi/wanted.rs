@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, CSIVolumeSource, PersistentVolume, Pod};
+use k8s_openapi::api::core::v1::{
+    CSIPersistentVolumeSource, CSIVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod,
+};
 
 use super::disk::{self, VolumeData};
 use crate::types;
@@ -26,6 +28,8 @@ pub struct Wanted<'a> {
     pub pod: &'a Pod,
     /// Where it comes from.
     pub source: Source<'a>,
+    /// The claim it is bound to.
+    pub claim: Option<&'a PersistentVolumeClaim>,
     /// Nobody may write to it.
     pub read_only: bool,
     /// Group that gets it.
@@ -96,6 +100,13 @@ impl Wanted<'_> {
                 (None, own.map(|r| (types::namespace(self.pod).to_owned(), r.name.clone())))
             }
         }
+    }
+
+    /// The secret for letting it grow.
+    pub(super) fn expand_secret(&self) -> Option<SecretName> {
+        let Source::Persistent(_, csi) = self.source else { return None };
+        let secret = csi.node_expand_secret_ref.as_ref()?;
+        Some((secret.namespace.clone().unwrap_or_default(), secret.name.clone().unwrap_or_default()))
     }
 
     pub(super) fn is_block(&self) -> bool {

@@ -18,8 +18,12 @@ pub fn claim_of(pod: &Pod, volume: &Volume) -> Option<(String, bool)> {
         .map(|_| (format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name), false))
 }
 
-/// The volume bound to a claim.
-pub async fn bound_volume(client: &Client, pod: &Pod, claim: &str) -> Result<PersistentVolume, Reason> {
+/// A claim, and the volume bound to it.
+pub async fn bound_volume(
+    client: &Client,
+    pod: &Pod,
+    claim: &str,
+) -> Result<(PersistentVolumeClaim, PersistentVolume), Reason> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let api = |error: client::kube::Error| {
         Reason::Text(format!("failed to fetch PVC from API server: {}", client::chain(&error)))
@@ -38,7 +42,7 @@ pub async fn bound_volume(client: &Client, pod: &Pod, claim: &str) -> Result<Per
             "found PV object {name} with an unexpected or missing claimRef UID"
         )));
     }
-    Ok(volume)
+    Ok((found, volume))
 }
 
 fn bound_name(namespace: &str, name: &str, claim: &PersistentVolumeClaim) -> Result<String, Reason> {

@@ -229,8 +229,21 @@ impl VolumeManager {
             || mounts::below(&layout.pod_dir(uid)).is_ok_and(|mounts| !mounts.is_empty())
     }
 
-    /// Starts the task that keeps contents current.
+    /// Starts the tasks that keep contents current and let volumes grow.
     pub fn run(self: Arc<Self>, tasks: &Tasks) {
+        let this = self.clone();
+        tasks.spawn("volume-growth", move |token| async move {
+            loop {
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    () = tokio::time::sleep(REFRESH) => {}
+                }
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    () = this.grow() => {}
+                }
+            }
+        });
         let mut changes = self.deps.objects.changes();
         tasks.spawn("volume-refresh", move |token| async move {
             let mut minute = tokio::time::interval(REFRESH);
@@ -252,6 +265,20 @@ impl VolumeManager {
                 }
             }
         });
+    }
+
+    /// Lets drivers' volumes grow that pods use. A driver that takes long holds up nothing else but these.
+    async fn grow(&self) {
+        let slots: Vec<_> = self.pods.lock().values().cloned().collect();
+        for slot in slots {
+            let pod = {
+                let held = slot.lock().await;
+                held.pod.clone().filter(|_| !held.ready.is_empty())
+            };
+            if let Some(pod) = pod {
+                self.deps.csi.grow_mounted(&pod).await;
+            }
+        }
     }
 
     /// Brings up to date the pods that `change` concerns, or all.

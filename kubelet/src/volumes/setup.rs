@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, NFSVolumeSource, PersistentVolume, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    EmptyDirVolumeSource, NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, Volume,
+};
 use tracing::info;
 
 use super::payload::{Sources, is_projected};
@@ -35,7 +37,7 @@ pub async fn set_up(deps: &Deps, pod: &Pod, volume: &Volume) -> Result<MountInfo
     }
     if let Some(source) = &volume.csi {
         let read_only = source.read_only == Some(true);
-        return deps.csi.set_up(wanted(pod, Source::Inline(&volume.name, source), read_only)).await;
+        return deps.csi.set_up(wanted(pod, Source::Inline(&volume.name, source), None, read_only)).await;
     }
     if let Some((claim, read_only)) = claims::claim_of(pod, volume) {
         let Some(client) = &deps.client else {
@@ -157,7 +159,7 @@ async fn persistent(
     deps: &Deps,
     pod: &Pod,
     volume: &str,
-    found: &PersistentVolume,
+    (claim, found): &(PersistentVolumeClaim, PersistentVolume),
     read_only: bool,
 ) -> Result<MountInfo, Reason> {
     let Some(spec) = &found.spec else {
@@ -181,13 +183,19 @@ async fn persistent(
         return nfs(deps, pod, volume, &source, spec.mount_options.as_deref().unwrap_or_default()).await;
     }
     if let Some(source) = &spec.csi {
-        return deps.csi.set_up(wanted(pod, Source::Persistent(found, source), read_only)).await;
+        let source = Source::Persistent(found, source);
+        return deps.csi.set_up(wanted(pod, source, Some(claim), read_only)).await;
     }
     Err(Reason::Text("no volume plugin matched the persistent volume".to_owned()))
 }
 
-fn wanted<'a>(pod: &'a Pod, source: Source<'a>, read_only: bool) -> Wanted<'a> {
-    Wanted { pod, source, read_only, group: fs_group(pod), on_root_mismatch: on_root_mismatch(pod) }
+fn wanted<'a>(
+    pod: &'a Pod,
+    source: Source<'a>,
+    claim: Option<&'a PersistentVolumeClaim>,
+    read_only: bool,
+) -> Wanted<'a> {
+    Wanted { pod, source, claim, read_only, group: fs_group(pod), on_root_mismatch: on_root_mismatch(pod) }
 }
 
 async fn local(
