@@ -94,6 +94,7 @@ mod claims_prepared;
 mod cpus_given;
 mod devices_given;
 mod ends;
+mod faults;
 mod kills;
 mod preempts;
 mod resizes;

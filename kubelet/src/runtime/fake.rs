@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
 
 use super::Runtime;
+use super::faults::{Fault, Faults};
 
 type Answer<T> = Result<Response<T>, Status>;
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -37,6 +38,8 @@ pub struct State {
     pub images: BTreeMap<String, Image>,
     /// Calls that changed something, in order.
     pub calls: Vec<String>,
+    /// Containers that were started, by name, in order.
+    pub started: Vec<String>,
     /// Calls that fail, by name of the call or `Call NAME`; once each when listed once.
     pub failures: HashMap<String, Vec<Status>>,
     /// Answers to commands, by the command's first word.
@@ -45,6 +48,10 @@ pub struct State {
     pub memory: HashMap<String, u64>,
     /// After so many calls more, the client is dead: nothing it asks for is done.
     pub dies_after: Option<usize>,
+    /// After so many calls more, one goes wrong in this way.
+    pub fault: Option<(usize, Fault)>,
+    /// How many calls went wrong so.
+    pub faults_met: usize,
     /// Containers that end with this code as soon as they start, by name.
     pub ends_at_once: HashMap<String, i32>,
     clock: i64,
@@ -117,11 +124,12 @@ impl FakeRuntime {
             };
             state.lock().images.insert((*name).to_owned(), image);
         }
-        let service = Service(state.clone());
+        let (service, faults) = (Service(state.clone()), Faults(state.clone()));
         let token = CancellationToken::new();
         let stop = token.clone();
         tokio::spawn(async move {
             let server = tonic::transport::Server::builder()
+                .layer(faults)
                 .add_service(RuntimeServiceServer::new(service.clone()))
                 .add_service(ImageServiceServer::new(service))
                 .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned());
@@ -199,6 +207,9 @@ impl RuntimeService for Service {
         state.call("RunPodSandbox", &format!("{}#{}", metadata.name, metadata.attempt))?;
         let created_at = state.tick();
         let id = format!("sandbox-{}-{}", metadata.name, metadata.attempt);
+        if state.sandboxes.contains_key(&id) {
+            return Err(Status::unknown(format!("failed to reserve sandbox name {id:?}: it is reserved")));
+        }
         let options = config.linux.clone().and_then(|l| l.security_context).and_then(|c| c.namespace_options);
         let number = state.sandboxes.len() + 1;
         let status = PodSandboxStatus {
@@ -282,6 +293,13 @@ impl RuntimeService for Service {
         let metadata = config.metadata.clone().unwrap_or_default();
         let mut state = self.0.lock();
         state.call("CreateContainer", &metadata.name)?;
+        let sandbox = &request.pod_sandbox_id;
+        if state.containers.values().any(|(o, s)| o == sandbox && s.metadata.as_ref() == Some(&metadata)) {
+            let name = format!("{}_{}", metadata.name, metadata.attempt);
+            return Err(Status::unknown(format!(
+                "failed to reserve container name {name:?}: it is reserved"
+            )));
+        }
         let created_at = state.tick();
         let id = format!("{}-{}", metadata.name, created_at);
         let status = ContainerStatus {
@@ -313,6 +331,11 @@ impl RuntimeService for Service {
         let mut state = self.0.lock();
         let name = name_of(&state, &id)?;
         state.call("StartContainer", &name)?;
+        let is_new = |(_, s): &(String, ContainerStatus)| s.state == ContainerState::ContainerCreated as i32;
+        if !state.containers.get(&id).is_some_and(is_new) {
+            return Err(Status::unknown(format!("failed to start container {id:?}: it was started before")));
+        }
+        state.started.push(name.clone());
         let now = state.tick();
         let ends = state.ends_at_once.get(&name).copied();
         if let Some((_, status)) = state.containers.get_mut(&id) {

@@ -6,6 +6,8 @@ mod connect;
 mod convert;
 #[cfg(test)]
 pub mod fake;
+#[cfg(test)]
+pub mod faults;
 mod observe;
 mod version;
 

@@ -12,19 +12,19 @@ use super::*;
 pub(super) const STEPS: usize = 40;
 const ROUNDS: usize = 12;
 
-const LIFE: &str = "  initContainers:\n  - {name: i, image: 'here:1'}\n\
+pub(super) const LIFE: &str = "  initContainers:\n  - {name: i, image: 'here:1'}\n\
                     \x20 - {name: s, image: 'here:1', restartPolicy: Always}\n\
                     \x20 containers:\n  - name: a\n    image: 'here:1'\n\
                     \x20   resources: {requests: {cpu: 100m, memory: 1Mi}, limits: {cpu: 100m, memory: 1Mi}}\n\
                     \x20   lifecycle: {preStop: {exec: {command: [bye]}}}\n";
 
-struct Story {
-    fake: FakeRuntime,
+pub(super) struct Story {
+    pub(super) fake: FakeRuntime,
     root: PathBuf,
 }
 
 impl Story {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let fake = FakeRuntime::start(&["here:1"]).await;
         fake.state.lock().ends_at_once.insert("i".into(), 0);
         let root = std::env::temp_dir().join(format!("killed-{}", uuid::Uuid::new_v4()));
@@ -32,7 +32,7 @@ impl Story {
     }
 
     /// A kubelet over what there is.
-    fn kubelet(&self) -> House {
+    pub(super) fn kubelet(&self) -> House {
         let record = |name: &str| {
             std::fs::create_dir_all(&self.root).expect("create");
             Record::open(self.root.join(name))
@@ -56,7 +56,7 @@ impl Story {
         self.fake.state.lock().calls.iter().filter(|c| c.starts_with(call)).count()
     }
 
-    fn running(&self) -> BTreeMap<String, usize> {
+    pub(super) fn running(&self) -> BTreeMap<String, usize> {
         let state = self.fake.state.lock();
         let mut running = BTreeMap::new();
         for (_, status) in state.containers.values().filter(|(_, s)| s.state == 1) {
@@ -65,11 +65,11 @@ impl Story {
         running
     }
 
-    fn ready_sandboxes(&self) -> usize {
+    pub(super) fn ready_sandboxes(&self) -> usize {
         self.fake.state.lock().sandboxes.values().filter(|s| s.state == 0).count()
     }
 
-    fn group_exists(&self) -> bool {
+    pub(super) fn group_exists(&self) -> bool {
         groups(&self.root.join("groups")).pod_exists("u")
     }
 }
