@@ -63,6 +63,8 @@ enum Command {
     Cordon(commands::cordon::Args),
     /// Mark node as schedulable.
     Uncordon(commands::cordon::Args),
+    /// Drain node in preparation for maintenance.
+    Drain(commands::drain::Args),
     /// Print the client and server version information.
     Version(commands::version::Args),
     /// Print the supported API resources on the server.
@@ -141,6 +143,7 @@ async fn run(cli: Cli) -> Result {
         Command::Wait(args) => commands::wait::run(connection, args).await,
         Command::Cordon(args) => commands::cordon::run(connection, args, true).await,
         Command::Uncordon(args) => commands::cordon::run(connection, args, false).await,
+        Command::Drain(args) => commands::drain::run(connection, args).await,
         Command::Version(args) => commands::version::run(connection, args).await,
         Command::ApiResources(args) => commands::discovery::resources(connection, args).await,
         Command::ApiVersions => commands::discovery::versions(connection).await,

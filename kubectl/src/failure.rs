@@ -18,6 +18,8 @@ pub enum Failure {
     },
     /// Something on our side.
     Local(String),
+    /// In these words and no others.
+    Plain(String),
     /// A command in a container ended with this code.
     Exit(u8),
 }
@@ -37,6 +39,16 @@ impl Failure {
         match self {
             Self::Server(status) => status.code.unwrap_or(0),
             _ => 0,
+        }
+    }
+
+    /// What the server said, or what happened, without words of ours before it.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Server(status) => status.message.clone().unwrap_or_else(|| "unknown".to_owned()),
+            Self::Local(text) => text.clone(),
+            other => other.to_string(),
         }
     }
 
@@ -84,6 +96,7 @@ impl fmt::Display for Failure {
             }
             Self::Refused { host, reason } => write!(f, "Unable to connect to the server: {host}: {reason}"),
             Self::Local(text) => write!(f, "error: {text}"),
+            Self::Plain(text) => f.write_str(text),
             Self::Exit(code) => write!(f, "command terminated with exit code {code}"),
         }
     }

@@ -130,6 +130,12 @@ impl Server {
         Ok(Self { client, namespace, namespace_given: flags.namespace.is_some(), host })
     }
 
+    /// A server behind a client, for tests.
+    #[cfg(test)]
+    pub fn of(client: Client) -> Self {
+        Self { client, namespace: "default".to_owned(), namespace_given: false, host: "test".to_owned() }
+    }
+
     async fn config(flags: &Connection) -> Result<kube::Config> {
         let kubeconfig = read_kubeconfig(flags.kubeconfig.as_ref())?;
         if kubeconfig.contexts.is_empty() && flags.context.is_none() {

@@ -8,6 +8,7 @@ pub mod create;
 pub mod delete;
 pub mod describe;
 pub mod discovery;
+pub mod drain;
 pub mod exec;
 pub mod expose;
 pub mod get;
