@@ -1,6 +1,7 @@
 //! The components of a cluster and the flags each is started with: the same whether they run in this process or
 //! each in its own.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::Result;
@@ -148,6 +149,15 @@ fn identity<'a>(settings: &Settings, own: &'a str) -> &'a str {
     if settings.joined { "kubelet" } else { own }
 }
 
+/// All addresses of this machine, those of IPv6 too where others come by such.
+fn everywhere(address: IpAddr) -> IpAddr {
+    if address.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+fn comma_separated(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 fn flag(name: &str, value: impl std::fmt::Display) -> String {
     format!("--{name}={value}")
 }
@@ -159,6 +169,7 @@ fn pki(layout: &Layout, name: &str, file: &str) -> String {
 fn apiserver(layout: &Layout, settings: &Settings) -> Result<Vec<String>> {
     let mut flags = vec![
         flag("secure-port", settings.secure_port),
+        flag("bind-address", everywhere(settings.address()?)),
         flag("advertise-address", settings.address()?),
         flag("service-cluster-ip-range", &settings.service_cluster_ip_range),
         flag("authorization-mode", "Node,RBAC"),
@@ -217,7 +228,7 @@ fn kubelet(layout: &Layout, settings: &Settings) -> Result<Vec<String>> {
         flag("pod-manifest-path", layout.data.join("manifests").display()),
         flag("pod-logs-dir", layout.data.join("log/pods").display()),
         flag("hostname-override", &settings.node_name),
-        flag("node-ip", settings.address()?),
+        flag("node-ip", comma_separated(&settings.addresses()?)),
         flag("container-runtime-endpoint", format!("unix://{}", layout.containerd_socket().display())),
         flag("cluster-dns", settings.cluster_dns()?),
         flag("cluster-domain", &settings.cluster_domain),

@@ -46,9 +46,10 @@ pub struct JoinArgs {
     /// Name of this machine's Node; the host name if not given.
     #[arg(long, default_value_t = host_name())]
     pub node_name: String,
-    /// Address of this machine that pods and other machines use; that of the default route if not given.
-    #[arg(long)]
-    pub node_ip: Option<std::net::IpAddr>,
+    /// Address of this machine that pods and other machines use, or one of each family; that of the default route if not
+    /// given.
+    #[arg(long, value_delimiter = ',')]
+    pub node_ip: Vec<std::net::IpAddr>,
     /// Bridge of the pod network.
     #[arg(long, default_value = "coxswain0")]
     pub bridge: String,
@@ -111,7 +112,7 @@ fn settings(args: &JoinArgs, config: &ConfigMap) -> Result<Settings> {
     };
     Ok(Settings {
         node_name: args.node_name.clone(),
-        node_ip: args.node_ip,
+        node_ip: args.node_ip.clone(),
         secure_port: 0,
         cluster_cidr: fact("clusterCidr")?,
         service_cluster_ip_range: fact("serviceClusterIpRange")?,

@@ -24,8 +24,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// There is no certificate to be had, or a component failed.
 pub async fn run(layout: Layout, settings: Settings, token: CancellationToken) -> Result<()> {
     let tasks = Tasks::child_of(&token);
-    let runtime = layout.clone();
-    tasks.spawn_critical("containerd", |token| server::supervise_containerd(runtime, token));
+    let imported = server::spawn_containerd(&tasks, &layout);
     let (bootstrap, kubeconfig) = (layout.kubeconfig(join::BOOTSTRAP), layout.kubeconfig("kubelet"));
     let folder = layout.kubelet().join("pki");
     let stopped = tasks.token();
@@ -34,8 +33,11 @@ pub async fn run(layout: Layout, settings: Settings, token: CancellationToken) -
         ready = certificates::bootstrap(&bootstrap, &kubeconfig, &folder, &settings.node_name) => {
             ready.context("get a certificate for this node")?;
             for component in COMPONENTS {
-                let (layout, settings) = (layout.clone(), settings.clone());
+                let (layout, settings, mut imported) = (layout.clone(), settings.clone(), imported.clone());
                 tasks.spawn_critical(component.name(), |token| async move {
+                    if component == Component::Kubelet && !server::wait_for_images(&mut imported, &token).await {
+                        return Ok(());
+                    }
                     run_component(component, layout, settings, token).await.with_context(|| component.name())
                 });
             }

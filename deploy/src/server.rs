@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use client::{Client, Tasks};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -34,10 +35,7 @@ pub async fn run(
     if with_api {
         spawn(&tasks, Component::KubeApiserver, &layout, &settings);
     }
-    if components.contains(&Component::Kubelet) {
-        let layout = layout.clone();
-        tasks.spawn_critical("containerd", |token| supervise_containerd(layout, token));
-    }
+    let imported = components.contains(&Component::Kubelet).then(|| spawn_containerd(&tasks, &layout));
     let client = admin(&layout).await?;
     let stopped = tasks.token();
     tokio::select! {
@@ -45,7 +43,12 @@ pub async fn run(
         () = ready(&client) => info!("API server is ready"),
     }
     for component in components.into_iter().filter(|c| *c != Component::KubeApiserver) {
-        spawn(&tasks, component, &layout, &settings);
+        match &imported {
+            Some(imported) if component == Component::Kubelet => {
+                spawn_after(imported.clone(), &tasks, component, &layout, &settings);
+            }
+            _ => spawn(&tasks, component, &layout, &settings),
+        }
     }
     if with_api {
         let approving = client.clone();
@@ -62,6 +65,41 @@ fn spawn(tasks: &Tasks, component: Component, layout: &Layout, settings: &Settin
     tasks.spawn_critical(component.name(), |token| async move {
         component.run(&layout, &settings, token).await.with_context(|| component.name())
     });
+}
+
+/// Spawns a component that starts when the images are there.
+fn spawn_after(
+    mut imported: watch::Receiver<bool>,
+    tasks: &Tasks,
+    component: Component,
+    layout: &Layout,
+    settings: &Settings,
+) {
+    let (layout, settings) = (layout.clone(), settings.clone());
+    tasks.spawn_critical(component.name(), |token| async move {
+        if wait_for_images(&mut imported, &token).await {
+            return component.run(&layout, &settings, token).await.with_context(|| component.name());
+        }
+        Ok(())
+    });
+}
+
+/// Runs containerd; the answer becomes true when the images are imported.
+pub fn spawn_containerd(tasks: &Tasks, layout: &Layout) -> watch::Receiver<bool> {
+    let (told, imported) = watch::channel(false);
+    let layout = layout.clone();
+    tasks.spawn_critical("containerd", |token| supervise_containerd(layout, told, token));
+    imported
+}
+
+/// Waits for the images: a pod whose sandbox's image is not there yet would fail and be tried again only later. False if
+/// `token` is cancelled before.
+pub async fn wait_for_images(imported: &mut watch::Receiver<bool>, token: &CancellationToken) -> bool {
+    tokio::select! {
+        () = token.cancelled() => false,
+        // An error says that containerd has failed for good, and then the token is about to be cancelled.
+        outcome = imported.wait_for(|done| *done) => outcome.is_ok(),
+    }
 }
 
 /// A client with all rights.
@@ -97,11 +135,16 @@ async fn install_addons(client: &Client, layout: &Layout, settings: &Settings) {
 ///
 /// # Errors
 /// containerd cannot be started, or refuses an image.
-pub async fn supervise_containerd(layout: Layout, token: CancellationToken) -> Result<()> {
+async fn supervise_containerd(
+    layout: Layout,
+    imported: watch::Sender<bool>,
+    token: CancellationToken,
+) -> Result<()> {
     loop {
         let mut child = containerd::start(&layout).await?;
         let archives = prepare::archives(&layout.images());
         containerd::import(&layout, &archives, &|step| info!("{step}")).await?;
+        imported.send_replace(true);
         tokio::select! {
             () = token.cancelled() => {
                 if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {

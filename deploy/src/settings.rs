@@ -1,11 +1,11 @@
 //! What a cluster is told once and remembers.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::layout::Layout;
 use crate::pki::Subjects;
@@ -24,16 +24,18 @@ pub struct Settings {
     /// Name of this machine's Node; the host name if not given.
     #[arg(long, default_value_t = host_name())]
     pub node_name: String,
-    /// Address of this machine that pods and other machines use; that of the default route if not given.
-    #[arg(long, visible_alias = "advertise-address")]
-    pub node_ip: Option<IpAddr>,
+    /// Address of this machine that pods and other machines use, or one of each family; that of the default route if not
+    /// given.
+    #[arg(long, visible_alias = "advertise-address", value_delimiter = ',')]
+    #[serde(default, deserialize_with = "some_or_one")]
+    pub node_ip: Vec<IpAddr>,
     /// Port of the API server.
     #[arg(long, default_value_t = 6443)]
     pub secure_port: u16,
-    /// Address range of pods.
+    /// Address range of pods, or one of each family.
     #[arg(long, default_value = "10.244.0.0/16")]
     pub cluster_cidr: String,
-    /// Address range of services; the API is its first address, DNS its tenth.
+    /// Address range of services, or one of each family; the API is the first address of the first, DNS its tenth.
     #[arg(long, default_value = "10.96.0.0/16")]
     pub service_cluster_ip_range: String,
     /// DNS domain of the cluster.
@@ -80,18 +82,25 @@ pub fn host_name() -> String {
 }
 
 impl Settings {
-    /// The address of this machine.
+    /// The addresses of this machine, the first of the family that the cluster has first.
+    ///
+    /// # Errors
+    /// They were not given and there is no route to tell them by.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>> {
+        if !self.node_ip.is_empty() {
+            return Ok(self.node_ip.clone());
+        }
+        let found: Vec<_> = self.cluster_cidr.split(',').filter_map(address_towards).collect();
+        ensure!(!found.is_empty(), "this machine has no default route; give --node-ip");
+        Ok(found)
+    }
+
+    /// The address of this machine that stands in URLs.
     ///
     /// # Errors
     /// It was not given and there is no route to tell it by.
     pub fn address(&self) -> Result<IpAddr> {
-        if let Some(ip) = self.node_ip {
-            return Ok(ip);
-        }
-        // Nothing is sent: connecting a UDP socket only asks the kernel for the route.
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-        let routed = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
-        Ok(routed.context("this machine has no default route; give --node-ip")?.ip())
+        self.addresses()?.first().copied().context("this machine has no address")
     }
 
     /// The address as a URL has it.
@@ -111,22 +120,25 @@ impl Settings {
         Ok(format!("https://{}:{}", self.url_host()?, self.secure_port))
     }
 
-    /// An address of the service range by its place in it.
+    /// An address of the first service range by its place in it.
     ///
     /// # Errors
-    /// The range is not an IPv4 range.
+    /// The range is none.
     pub fn service_address(&self, place: u32) -> Result<IpAddr> {
-        let base = self.service_cluster_ip_range.split('/').next().unwrap_or_default();
-        let base: std::net::Ipv4Addr = base.parse().with_context(|| {
-            format!("{:?} is not a range such as 10.96.0.0/16", self.service_cluster_ip_range)
-        })?;
-        Ok(std::net::Ipv4Addr::from(u32::from(base) + place).into())
+        let range = self.service_cluster_ip_range.split(',').next().unwrap_or_default();
+        let base = range.split('/').next().unwrap_or_default();
+        let base: IpAddr =
+            base.parse().with_context(|| format!("{range:?} is not a range such as 10.96.0.0/16"))?;
+        Ok(match base {
+            IpAddr::V4(base) => Ipv4Addr::from(u32::from(base).wrapping_add(place)).into(),
+            IpAddr::V6(base) => Ipv6Addr::from(u128::from(base).wrapping_add(place.into())).into(),
+        })
     }
 
     /// The address of the DNS service.
     ///
     /// # Errors
-    /// The service range is not an IPv4 range.
+    /// The service range is none.
     pub fn cluster_dns(&self) -> Result<IpAddr> {
         self.service_address(10)
     }
@@ -138,7 +150,7 @@ impl Settings {
     pub fn subjects(&self) -> Result<Subjects> {
         Ok(Subjects {
             node_name: self.node_name.clone(),
-            node_addresses: vec![self.address()?],
+            node_addresses: self.addresses()?,
             service_address: self.service_address(1)?,
             cluster_domain: self.cluster_domain.clone(),
         })
@@ -163,9 +175,87 @@ impl Settings {
     }
 }
 
+/// The address that this machine would send from to the world, in the family of a range. Nothing is sent: connecting a
+/// UDP socket only asks the kernel for the route.
+fn address_towards(range: &str) -> Option<IpAddr> {
+    let (from, to) =
+        if range.contains(':') { ("[::]:0", "[2001:db8::1]:9") } else { ("0.0.0.0:0", "192.0.2.1:9") };
+    let socket = UdpSocket::bind(from).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// A list, or what was written when there was one address at most.
+fn some_or_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Some(Vec<IpAddr>),
+        One(Option<IpAddr>),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Some(all) => all,
+        Written::One(one) => one.into_iter().collect(),
+    })
+}
+
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
     fs::write(path, serde_json::to_string_pretty(value)?).with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn settings(flags: &[&str]) -> Settings {
+        let words = std::iter::once("up").chain(flags.iter().copied());
+        Command::try_parse_from(words).expect("good words").settings
+    }
+
+    #[test]
+    fn services_are_addressed_in_the_first_range() {
+        for (range, expected) in [
+            ("10.96.0.0/16", Some("10.96.0.10")),
+            ("10.96.0.0/16,fd00:96::/112", Some("10.96.0.10")),
+            ("fd00:96::/112,10.96.0.0/16", Some("fd00:96::a")),
+            ("nowhere", None),
+        ] {
+            let settings = settings(&[&format!("--service-cluster-ip-range={range}")]);
+            assert_eq!(settings.cluster_dns().ok().map(|ip| ip.to_string()).as_deref(), expected, "{range}");
+        }
+    }
+
+    #[test]
+    fn a_machine_has_the_addresses_that_were_given() {
+        let dual = settings(&["--node-ip=fd00::1,192.0.2.1"]);
+        let texts: Vec<_> = dual.addresses().expect("addresses").iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["fd00::1", "192.0.2.1"]);
+        assert_eq!(dual.url().expect("a URL"), "https://[fd00::1]:6443");
+    }
+
+    #[test]
+    fn what_was_remembered_is_read_also_as_it_was_written_with_one_address() {
+        let text = serde_json::to_value(settings(&["--node-ip=192.0.2.1,fd00::1"])).expect("JSON");
+        for (written, expected) in [
+            (serde_json::json!(["192.0.2.1", "fd00::1"]), "[192.0.2.1, fd00::1]"),
+            (serde_json::json!("192.0.2.1"), "[192.0.2.1]"),
+            (serde_json::json!(null), "[]"),
+        ] {
+            let mut text = text.clone();
+            text["nodeIp"] = written;
+            let read: Settings = serde_json::from_value(text).expect("settings");
+            assert_eq!(format!("{:?}", read.node_ip), expected);
+        }
+    }
 }

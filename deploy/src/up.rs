@@ -118,7 +118,7 @@ pub fn server_flags(settings: &Settings) -> Vec<String> {
         format!("--max-pods={max_pods}"),
         format!("--v={verbosity}"),
     ];
-    flags.extend(node_ip.map(|ip| format!("--node-ip={ip}")));
+    flags.extend(node_ip.iter().map(|ip| format!("--node-ip={ip}")));
     flags.extend(joined.then(|| "--joined".to_owned()));
     flags
 }
