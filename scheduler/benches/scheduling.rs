@@ -160,7 +160,8 @@ impl Simulation {
         cache.set_namespace("default", Some(std::collections::BTreeMap::new()));
         (0..nodes).for_each(|number| cache.set_node(node(number)));
         let queue = Queue::new(profiles.clone(), Waits::default());
-        let (snapshot, search) = (Snapshot::default(), Search::default());
+        let snapshot = Snapshot::default();
+        let search = Search { threads: scheduler::parallel::threads(16), ..Search::default() };
         Self { profiles, cache, queue, snapshot, search, evicted: 0 }
     }
 
@@ -174,6 +175,7 @@ impl Simulation {
         let cluster =
             Cluster { snapshot: &self.snapshot, nominated: &nominated, extenders: &[], budgets: &Vec::new };
         let decision = decide(&framework, &waiting.pod, &cluster, &mut self.search).now_or_never()?;
+        drop(nominated);
         match decision {
             Decision::Place { node, .. } => {
                 self.cache.assume(&waiting.pod, node.name());

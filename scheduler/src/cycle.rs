@@ -90,7 +90,7 @@ pub async fn decide(
             diagnosis
         }
     };
-    make_room(framework, pod, cluster, &prepared, diagnosis).await
+    make_room(framework, pod, cluster, &prepared, diagnosis, search.threads).await
 }
 
 fn refuse(diagnosis: Diagnosis) -> Decision {
@@ -185,6 +185,7 @@ async fn make_room(
     cluster: &Cluster<'_>,
     prepared: &Prepared,
     mut diagnosis: Diagnosis,
+    threads: usize,
 ) -> Decision {
     let budgets = (cluster.budgets)();
     let mut nomination = Nomination::Set(String::new());
@@ -199,6 +200,7 @@ async fn make_room(
         budgets: &budgets,
         extenders: cluster.extenders,
         now: Timestamp::now(),
+        threads,
     };
     let mut messages = Vec::new();
     for plugin in &framework.post_filter {

@@ -15,6 +15,7 @@ pub mod framework;
 pub mod listers;
 mod measure;
 pub mod node_info;
+pub mod parallel;
 pub mod plugins;
 pub mod pod_info;
 pub mod preemption;

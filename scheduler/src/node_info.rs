@@ -116,7 +116,8 @@ impl NodeInfo {
 
     /// Counts a pod out, and gives it back; none if it was not there.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
-        let at = self.pods.iter().position(|pod| pod.uid() == uid)?;
+        // Who is taken away often came last.
+        let at = self.pods.iter().rposition(|pod| pod.uid() == uid)?;
         let pod = self.pods.swap_remove(at);
         self.count(&pod, -1);
         for port in &pod.ports {
@@ -125,6 +126,29 @@ impl NodeInfo {
             }
         }
         Some(pod)
+    }
+
+    /// The node without those of its pods for which `goes` holds, and they.
+    #[must_use]
+    pub fn without(&self, goes: impl Fn(&PodInfo) -> bool) -> (Self, Vec<Arc<PodInfo>>) {
+        let (gone, pods): (Vec<_>, Vec<_>) = self.pods.iter().cloned().partition(|pod| goes(pod));
+        let mut emptier = Self { pods, ports: Vec::new(), ..self.with_no_pods() };
+        emptier.ports.extend(emptier.pods.iter().flat_map(|pod| pod.ports.iter().cloned()));
+        gone.iter().for_each(|pod| emptier.count(pod, -1));
+        (emptier, gone)
+    }
+
+    /// All but the lists of pods and of their ports.
+    fn with_no_pods(&self) -> Self {
+        Self {
+            node: self.node.clone(),
+            allocatable: self.allocatable.clone(),
+            requested: self.requested.clone(),
+            images: self.images.clone(),
+            pods: Vec::new(),
+            ports: Vec::new(),
+            ..*self
+        }
     }
 
     fn count(&mut self, pod: &PodInfo, sign: i64) {
@@ -172,6 +196,10 @@ mod tests {
         info.add(Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).expect("a pod")))));
         assert_eq!((info.requested.cpu, info.with_affinity, info.with_anti_affinity), (1000, 1, 1));
         assert!(info.conflicts(&("TCP".into(), "10.0.0.1".into(), 80)));
+        let (without, gone) = info.without(|pod| pod.uid() == "u");
+        assert_eq!((format!("{without:?}"), gone.len()), (empty.clone(), 1));
+        let (same, none) = info.without(|_| false);
+        assert_eq!((format!("{same:?}"), none.len()), (format!("{info:?}"), 0));
         assert!(info.remove("u").is_some());
         assert_eq!(format!("{info:?}"), empty);
         assert!(info.remove("u").is_none());

@@ -82,7 +82,7 @@ pub(crate) fn decide_with(
     budgets: &[Arc<PodDisruptionBudget>],
 ) -> Decision {
     let cluster = Cluster { snapshot, nominated, extenders: &[], budgets: &|| budgets.to_vec() };
-    let mut search = Search::default();
+    let mut search = Search { threads: 3, ..Search::default() };
     cycle::decide(framework, pod, &cluster, &mut search)
         .now_or_never()
         .expect("without extenders nothing waits")

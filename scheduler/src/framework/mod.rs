@@ -43,6 +43,11 @@ pub trait Filter: Send + Sync {
     /// Counts as if a pod were not on the node.
     fn remove_pod(&mut self, _pod: &PodInfo, _node: &NodeInfo) {}
 
+    /// Whether it counts pods at all. Those that do not are shared, and never told of pods that come and go.
+    fn counts_pods(&self) -> bool {
+        false
+    }
+
     /// A copy to count otherwise with.
     fn boxed_clone(&self) -> Box<dyn Filter>;
 }
@@ -68,7 +73,7 @@ where
 #[derive(Default)]
 pub struct PreFilter {
     /// Filters nodes; none: every node will do.
-    pub filter: Option<Box<dyn Filter>>,
+    pub filter: Option<Arc<dyn Filter>>,
     /// The only nodes that come into question; none: all do.
     pub nodes: Option<BTreeSet<String>>,
 }
@@ -83,7 +88,7 @@ impl PreFilter {
     /// Filters nodes with what was prepared.
     #[must_use]
     pub fn with(filter: impl Filter + 'static) -> Self {
-        Self { filter: Some(Box::new(filter)), nodes: None }
+        Self { filter: Some(Arc::new(filter)), nodes: None }
     }
 
     /// Filters nodes with a check that depends on nothing but the node.

@@ -47,27 +47,32 @@ pub struct Framework {
     pub post_bind: Vec<Arc<dyn Plugin>>,
 }
 
-/// What the plugins prepared to filter nodes for one pod.
-#[derive(Default)]
+/// What the plugins prepared to filter nodes for one pod. Clones share it until they count otherwise.
+#[derive(Clone, Default)]
 pub struct Prepared {
-    filters: Vec<Box<dyn Filter>>,
+    filters: Vec<Arc<dyn Filter>>,
+    /// Those of them that count pods.
+    counting: Vec<usize>,
     /// The only nodes that come into question; none: all do.
     pub nodes: Option<BTreeSet<String>>,
     /// The plugins that narrowed the nodes down.
     pub narrowed_by: BTreeSet<&'static str>,
 }
 
-impl Clone for Prepared {
-    fn clone(&self) -> Self {
-        Self {
-            filters: self.filters.iter().map(|filter| filter.boxed_clone()).collect(),
-            nodes: self.nodes.clone(),
-            narrowed_by: self.narrowed_by.clone(),
-        }
-    }
-}
-
 impl Prepared {
+    fn push(&mut self, filter: Arc<dyn Filter>) {
+        if filter.counts_pods() {
+            self.counting.push(self.filters.len());
+        }
+        self.filters.push(filter);
+    }
+
+    /// The filters alone, to count otherwise with.
+    #[must_use]
+    pub fn trial(&self) -> Self {
+        Self { filters: self.filters.clone(), counting: self.counting.clone(), ..Self::default() }
+    }
+
     /// Whether the node can take the pod.
     ///
     /// # Errors
@@ -76,14 +81,24 @@ impl Prepared {
         self.filters.iter().try_for_each(|filter| filter.filter(node))
     }
 
+    fn count(&mut self, change: impl Fn(&mut dyn Filter)) {
+        for at in &self.counting {
+            let filter = &mut self.filters[*at];
+            if Arc::get_mut(filter).is_none() {
+                *filter = Arc::from(filter.boxed_clone());
+            }
+            change(Arc::get_mut(filter).expect("nobody else has the copy"));
+        }
+    }
+
     /// Counts as if a pod were on the node too.
     pub fn add_pod(&mut self, pod: &PodInfo, node: &NodeInfo) {
-        self.filters.iter_mut().for_each(|filter| filter.add_pod(pod, node));
+        self.count(|filter| filter.add_pod(pod, node));
     }
 
     /// Counts as if a pod were not on the node.
     pub fn remove_pod(&mut self, pod: &PodInfo, node: &NodeInfo) {
-        self.filters.iter_mut().for_each(|filter| filter.remove_pod(pod, node));
+        self.count(|filter| filter.remove_pod(pod, node));
     }
 
     /// Whether the node can take the pod, also if the pods that are nominated to it and no less important come
@@ -100,12 +115,18 @@ impl Prepared {
         let mut more =
             nominated.iter().filter(|p| p.priority >= pod.priority && p.uid() != pod.uid()).peekable();
         if more.peek().is_some() {
-            let (mut state, mut fuller) = (self.clone(), node.clone());
-            for pod in more {
-                fuller.add(pod.clone());
-                state.add_pod(pod, &fuller);
+            let mut fuller = node.clone();
+            if self.counting.is_empty() {
+                more.for_each(|pod| fuller.add(pod.clone()));
+                self.check(&fuller)?;
+            } else {
+                let mut state = self.trial();
+                for pod in more {
+                    fuller.add(pod.clone());
+                    state.add_pod(pod, &fuller);
+                }
+                state.check(&fuller)?;
             }
-            state.check(&fuller)?;
         }
         self.check(node)
     }
@@ -159,7 +180,7 @@ impl Framework {
         for plugin in &self.pre_filter {
             let filters = self.filters(&**plugin);
             let said = plugin.pre_filter(pod, snapshot).and_then(|PreFilter { filter, nodes }| {
-                prepared.filters.extend(filter.filter(|_| filters));
+                filter.filter(|_| filters).into_iter().for_each(|filter| prepared.push(filter));
                 nodes.map_or(Ok(()), |nodes| prepared.narrow(plugin.name(), nodes))
             });
             match said {

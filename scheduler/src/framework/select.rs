@@ -2,11 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Code, Diagnosis, Framework, Prepared, Rejection};
 use crate::node_info::NodeInfo;
+use crate::parallel;
 use crate::pod_info::PodInfo;
 use crate::snapshot::Snapshot;
+
+/// So many nodes are looked at by one thread. Enough are found among them mostly; if not, others help.
+const ALONE: usize = 1024;
+/// So many nodes a thread looks at before it asks whether that is enough.
+const BLOCK: usize = 256;
 
 /// The pods nominated to each node.
 pub type Nominated = HashMap<String, Vec<Arc<PodInfo>>>;
@@ -60,18 +67,41 @@ impl Framework {
             diagnosis.plugins.extend(&prepared.narrowed_by);
             diagnosis.others = Some(Rejection::unresolvable("", reason));
         }
-        let mut choice = Choice::default();
         let enough = search.enough(self.percentage_of_nodes_to_score, count);
-        for i in 0..count {
+        let place = |i: usize| {
             let at = (search.start + i) % count;
-            let at = narrowed.as_ref().map_or(at, |places| places[at]);
+            narrowed.as_ref().map_or(at, |places| places[at])
+        };
+        let mut choice = Choice::default();
+        let mut note = |choice: &mut Choice, at: usize, verdict: Result<(), Rejection>| {
             choice.evaluated += 1;
-            match look(at) {
+            match verdict {
                 Ok(()) => choice.feasible.push(snapshot.nodes[at].clone()),
                 Err(rejection) if rejection.code == Code::Error => return Err(rejection),
                 Err(rejection) => diagnosis.refuse(at, rejection),
             }
-            if choice.feasible.len() >= enough {
+            Ok(choice.feasible.len() >= enough)
+        };
+        let alone = if search.threads > 1 { count.min(ALONE) } else { count };
+        for at in (0..alone).map(place) {
+            if note(&mut choice, at, look(at))? {
+                return Ok(choice);
+            }
+        }
+        let found = AtomicUsize::new(choice.feasible.len());
+        let verdicts = parallel::in_blocks(
+            search.threads,
+            count - alone,
+            BLOCK,
+            || (),
+            |(), range| {
+                let verdicts: Vec<_> = range.map(|i| place(alone + i)).map(|at| (at, look(at))).collect();
+                let fit = verdicts.iter().filter(|(_, verdict)| verdict.is_ok()).count();
+                (verdicts, found.fetch_add(fit, Ordering::Relaxed) + fit >= enough)
+            },
+        );
+        for (at, verdict) in verdicts.into_iter().flatten() {
+            if note(&mut choice, at, verdict)? {
                 break;
             }
         }
@@ -114,6 +144,8 @@ pub struct Search {
     pub percentage: i32,
     /// Whether any node will do, because nothing scores them.
     pub first_will_do: bool,
+    /// How many threads may look; none or one: only this one.
+    pub threads: usize,
 }
 
 impl Search {

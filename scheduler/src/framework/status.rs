@@ -77,8 +77,10 @@ impl Rejection {
 pub struct Diagnosis {
     /// How many nodes there are.
     pub nodes: usize,
-    /// Nodes that were looked at and refused, by their place in the snapshot.
-    pub refused: BTreeMap<usize, Rejection>,
+    /// What was said of each node that was looked at and refused, by its place in the snapshot: a place among the
+    /// kinds, counted from one. Nodes are many, and mostly the same is said of them.
+    refused: Vec<u32>,
+    kinds: Vec<Rejection>,
     /// What holds for the nodes that were not looked at; none: nothing can be said.
     pub others: Option<Rejection>,
     /// The refusal for all nodes before any was looked at.
@@ -100,8 +102,28 @@ impl Diagnosis {
 
     /// One node refused.
     pub fn refuse(&mut self, node: usize, rejection: Rejection) {
-        self.blame(&rejection);
-        self.refused.insert(node, rejection);
+        /// So far back is looked whether the same was said before.
+        const BACK: usize = 8;
+        let first = self.kinds.len().saturating_sub(BACK);
+        let known = self.kinds[first..].iter().rposition(|kind| *kind == rejection);
+        let kind = known.map_or(self.kinds.len(), |at| first + at);
+        if known.is_none() {
+            self.blame(&rejection);
+            self.kinds.push(rejection);
+        }
+        if self.refused.len() <= node {
+            self.refused.resize(self.nodes.max(node + 1), 0);
+        }
+        self.refused[node] = u32::try_from(kind + 1).unwrap_or(u32::MAX);
+    }
+
+    /// The nodes, in their order, of which is said what `what` looks for.
+    #[must_use]
+    pub fn nodes_with(&self, what: impl Fn(&Rejection) -> bool) -> Vec<usize> {
+        let others = self.others.as_ref().is_some_and(&what);
+        let kinds: Vec<bool> = std::iter::once(others).chain(self.kinds.iter().map(what)).collect();
+        let said = |node: usize| self.refused.get(node).map_or(0, |kind| *kind as usize);
+        (0..self.nodes).filter(|node| kinds[said(*node)]).collect()
     }
 
     /// Every node refused before any was looked at.
@@ -122,16 +144,19 @@ impl Diagnosis {
     /// What is said of a node; none if nothing is.
     #[must_use]
     pub fn of_node(&self, node: usize) -> Option<&Rejection> {
-        self.refused.get(&node).or(self.others.as_ref())
+        let kind = self.refused.get(node).and_then(|kind| self.kinds.get((*kind as usize).checked_sub(1)?));
+        kind.or(self.others.as_ref())
     }
 
     /// How many nodes each reason holds for, as upstream sorts and words it.
     fn counted(&self) -> String {
+        let mut counts = vec![0; self.kinds.len() + 1];
+        self.refused.iter().for_each(|kind| counts[*kind as usize] += 1);
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-        for reason in self.refused.values().flat_map(Rejection::reasons) {
-            *reasons.entry(reason).or_insert(0) += 1;
+        for (kind, count) in self.kinds.iter().zip(&counts[1..]).filter(|(_, count)| **count > 0) {
+            kind.reasons().for_each(|reason| *reasons.entry(reason).or_insert(0) += count);
         }
-        let others = self.nodes - self.refused.len().min(self.nodes);
+        let others = self.nodes.saturating_sub(counts[1..].iter().sum());
         for reason in self.others.iter().flat_map(Rejection::reasons).filter(|_| others > 0) {
             *reasons.entry(reason).or_insert(0) += others;
         }
@@ -176,6 +201,26 @@ mod tests {
         let with_more = format!("{expected} preemption: not eligible due to preemptionPolicy=Never.");
         assert_eq!(diagnosis.to_string(), with_more);
         assert_eq!(Diagnosis::new(0).to_string(), "no nodes available to schedule pods");
+    }
+
+    #[test]
+    fn what_is_said_of_each_node_can_be_asked() {
+        let mut diagnosis = Diagnosis::new(30);
+        for node in 0..20 {
+            diagnosis.refuse(node, Rejection::new("a", format!("reason {}", node % 13)));
+        }
+        diagnosis.refuse(3, Rejection::unresolvable("b", "never"));
+        assert_eq!(diagnosis.of_node(2), Some(&Rejection::new("a", "reason 2")));
+        assert_eq!(diagnosis.of_node(3), Some(&Rejection::unresolvable("b", "never")));
+        assert_eq!(diagnosis.of_node(25), None);
+        let is = |reason: &'static str| move |r: &Rejection| r.message() == reason;
+        assert_eq!(diagnosis.nodes_with(is("reason 4")), [4, 17]);
+        assert_eq!(diagnosis.nodes_with(Rejection::is_unresolvable), [3]);
+        assert_eq!(diagnosis.to_string().matches("2 reason 4").count(), 1, "{diagnosis}");
+        assert!(diagnosis.to_string().contains("1 reason 3,"), "{diagnosis}");
+        diagnosis.others = Some(Rejection::unresolvable("c", "not helpful"));
+        assert_eq!(diagnosis.nodes_with(Rejection::is_unresolvable).len(), 11);
+        assert_eq!(diagnosis.of_node(25), diagnosis.others.as_ref());
     }
 
     #[test]

@@ -188,6 +188,10 @@ impl Filter for Check {
         Arc::make_mut(&mut self.0).change(pod, node, -1);
     }
 
+    fn counts_pods(&self) -> bool {
+        true
+    }
+
     fn boxed_clone(&self) -> Box<dyn Filter> {
         Box::new(self.clone())
     }

@@ -116,6 +116,10 @@ impl Filter for Check {
         self.used -= self.uses(pod);
     }
 
+    fn counts_pods(&self) -> bool {
+        true
+    }
+
     fn boxed_clone(&self) -> Box<dyn Filter> {
         Box::new(self.clone())
     }

@@ -12,6 +12,7 @@ mod tests;
 pub mod victims;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -25,10 +26,13 @@ use crate::extender::Extender;
 use crate::framework::{
     Action, ClusterEvent, Code, Diagnosis, Framework, Interest, Nominated, Plugin, Prepared, Rejection,
 };
+use crate::parallel;
 use crate::pod_info::PodInfo;
 use crate::snapshot::Snapshot;
 
 const NAME: &str = "DefaultPreemption";
+/// So many nodes a thread looks at before it asks whether that is enough.
+const BLOCK: usize = 32;
 
 /// All that is known when a pod fits nowhere.
 pub struct Attempt<'a> {
@@ -50,6 +54,8 @@ pub struct Attempt<'a> {
     pub extenders: &'a [Arc<dyn Extender>],
     /// The time; pods that have not started count as started now.
     pub now: Timestamp,
+    /// How many threads may look for room.
+    pub threads: usize,
 }
 
 /// What becomes of the pod's nominated node.
@@ -185,20 +191,40 @@ pub fn candidates(
     let snapshot = attempt.snapshot;
     let mut why_not = Diagnosis::new(snapshot.nodes.len());
     why_not.others = Some(Rejection::unresolvable(NAME, "Preemption is not helpful for scheduling"));
-    let hopeful = |at: &usize| attempt.diagnosis.of_node(*at).is_some_and(|r| r.code == Code::Unschedulable);
-    let potential: Vec<usize> = (0..snapshot.nodes.len()).filter(hopeful).collect();
+    let potential = attempt.diagnosis.nodes_with(|said| said.code == Code::Unschedulable);
     let wanted = enough_candidates(args, potential.len());
+    let (harmless, harmful) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    // Where one candidate will do, another thread is not worth its while.
+    let threads = if wanted > BLOCK { attempt.threads } else { 1 };
+    let found = parallel::in_blocks(
+        threads,
+        potential.len(),
+        BLOCK,
+        || attempt.prepared.trial(),
+        |state, range| {
+            let mut found = Vec::with_capacity(range.len());
+            for i in range {
+                let at = potential[(offset + i) % potential.len()];
+                let candidate = victims::on_node(attempt, state, &snapshot.nodes[at]);
+                if let Ok(candidate) = &candidate {
+                    let kind = if candidate.violations == 0 { &harmless } else { &harmful };
+                    kind.fetch_add(1, Ordering::Relaxed);
+                }
+                found.push((at, candidate));
+            }
+            let harmless = harmless.load(Ordering::Relaxed);
+            (found, harmless > 0 && harmless + harmful.load(Ordering::Relaxed) >= wanted)
+        },
+    );
     let (mut harmless, mut harmful) = (Vec::new(), Vec::new());
-    let mut state = attempt.prepared.clone();
-    for i in 0..potential.len() {
-        let at = potential[(offset + i) % potential.len()];
-        match victims::on_node(attempt, &mut state, &snapshot.nodes[at]) {
+    for (at, candidate) in found.into_iter().flatten() {
+        if !harmless.is_empty() && harmless.len() + harmful.len() >= wanted {
+            break;
+        }
+        match candidate {
             Ok(candidate) if candidate.violations == 0 => harmless.push(candidate),
             Ok(candidate) => harmful.push(candidate),
             Err(rejection) => why_not.refuse(at, rejection),
-        }
-        if !harmless.is_empty() && harmless.len() + harmful.len() >= wanted {
-            break;
         }
     }
     harmless.extend(harmful);

@@ -30,17 +30,17 @@ pub struct Candidate {
 /// Why no room can be made there.
 pub fn on_node(attempt: &Attempt<'_>, state: &mut Prepared, node: &NodeInfo) -> Result<Candidate, Rejection> {
     let pod = attempt.pod;
-    let mut lesser: Vec<_> = node.pods.iter().filter(|p| may_go(p, pod)).cloned().collect();
-    if lesser.is_empty() {
+    if !node.pods.iter().any(|other| may_go(other, pod)) {
         return Err(Rejection::unresolvable(NAME, "No preemption victims found for incoming pod"));
     }
-    sort_by_importance(&mut lesser, attempt.now);
-    let mut trial = Trial { attempt, state, node: node.clone() };
-    lesser.iter().for_each(|victim| trial.take_away(victim));
+    let (emptier, mut lesser) = node.without(|other| may_go(other, pod));
+    lesser.iter().for_each(|victim| state.remove_pod(victim, node));
+    let mut trial = Trial { attempt, state, node: emptier };
     if let Err(rejection) = trial.check() {
         lesser.iter().for_each(|victim| trial.state.add_pod(victim, node));
         return Err(rejection);
     }
+    sort_by_importance(&mut lesser, attempt.now);
     let (protected, others) = by_budgets(lesser, attempt.budgets);
     let mut victims: Vec<_> = protected.into_iter().filter(|victim| !trial.can_stay(victim)).collect();
     let violations = victims.len();

@@ -12,13 +12,18 @@ use super::{Shared, pod_name};
 use crate::cycle::{Cluster, Decision, decide};
 use crate::framework::{Framework, Nominated, Search};
 use crate::measure;
+use crate::parallel;
 use crate::queue::Waiting;
 use crate::snapshot::Snapshot;
 
 /// Decides until `token` is cancelled.
 pub(super) async fn schedule_all(shared: &Arc<Shared>, tasks: &Tasks, token: &CancellationToken) {
     let mut snapshot = Snapshot::default();
-    let mut search = Search { percentage: shared.percentage_of_nodes_to_score, ..Search::default() };
+    let mut search = Search {
+        percentage: shared.percentage_of_nodes_to_score,
+        threads: parallel::threads(shared.parallelism),
+        ..Search::default()
+    };
     while !token.is_cancelled() {
         let (next, wake) = {
             let state = &mut *shared.state.lock();
@@ -34,7 +39,7 @@ pub(super) async fn schedule_all(shared: &Arc<Shared>, tasks: &Tasks, token: &Ca
             wait(shared, token, wake).await;
             continue;
         };
-        attempt(shared, tasks, &snapshot, &nominated, &mut search, waiting).await;
+        attempt(shared, tasks, &snapshot, nominated, &mut search, waiting).await;
         // Deciding is computing only; let informers and binds have their turn.
         tokio::task::yield_now().await;
     }
@@ -60,7 +65,7 @@ async fn attempt(
     shared: &Arc<Shared>,
     tasks: &Tasks,
     snapshot: &Snapshot,
-    nominated: &Nominated,
+    nominated: Arc<Nominated>,
     search: &mut Search,
     waiting: Waiting,
 ) {
@@ -72,9 +77,12 @@ async fn attempt(
     }
     let started = std::time::Instant::now();
     let budgets = || -> Vec<Arc<PodDisruptionBudget>> { shared.budgets.store().list() };
-    let cluster = Cluster { snapshot, nominated, extenders: &shared.extenders, budgets: &budgets };
+    let cluster =
+        Cluster { snapshot, nominated: &nominated, extenders: &shared.extenders, budgets: &budgets };
     let decision = decide(&framework, &waiting.pod, &cluster, search).await;
     measure::algorithm(started);
+    // What follows may change the nominations, which copies those that somebody still looks at.
+    drop(nominated);
     match decision {
         Decision::Place { node, .. } => {
             super::bind::place(shared, tasks, &framework, waiting, &node, started)

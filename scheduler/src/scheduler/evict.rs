@@ -94,7 +94,7 @@ impl Eviction {
         if shared.call_back(victim.uid(), "preempted by DefaultPreemption") {
             message.push_str(" (in kube-scheduler memory).");
         } else if let Err(error) = self.delete(shared, victim).await {
-            if client::is_not_found(&error) || client::is_conflict(&error) {
+            if client::is_not_found(&error) {
                 debug!(victim = pod_name(&victim.pod), "victim is gone already");
                 return true;
             }
@@ -121,6 +121,10 @@ impl Eviction {
         let api: Api<Pod> = Api::namespaced(shared.client.clone(), namespace(&pod));
         let only_this = Preconditions { uid: Some(uid(&pod).to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
-        api.delete(victim.name(), &params).await.map(drop)
+        match api.delete(victim.name(), &params).await {
+            // Another pod has the name by now. (A status that conflicts says no such thing: the pod is there.)
+            Err(error) if client::is_conflict(&error) => Ok(()),
+            other => other.map(drop),
+        }
     }
 }

@@ -93,6 +93,8 @@ struct State {
 struct Shared {
     profiles: Arc<Profiles>,
     percentage_of_nodes_to_score: i32,
+    /// How many threads may look for a node at once.
+    parallelism: usize,
     state: Mutex<State>,
     /// Something may have become ready to be tried.
     changed: Notify,
@@ -143,6 +145,7 @@ impl Shared {
         });
         Ok(Self {
             percentage_of_nodes_to_score: configuration.percentage_of_nodes_to_score.unwrap_or(0),
+            parallelism: configuration.parallelism.and_then(|n| usize::try_from(n).ok()).unwrap_or(16),
             state: Mutex::new(State {
                 cache: Cache::default(),
                 queue: Queue::new(profiles.clone(), configuration.waits()),
