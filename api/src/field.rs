@@ -3,17 +3,21 @@
 use std::fmt;
 
 use serde_json::Value;
+use smallvec::SmallVec;
 
 /// The path of a field inside an object, written as upstream does: `spec.containers[0].ports[1].name`,
 /// `metadata.labels[app]`.
+///
+/// Checks make the path of every field they look at, and hardly ever use it: those of an ordinary length take no
+/// memory of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Path(String);
+pub struct Path(SmallVec<[u8; 88]>);
 
 impl Path {
     /// The path of a top-level field.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self(name.to_owned())
+        Self(SmallVec::from_slice(name.as_bytes()))
     }
 
     /// The object itself.
@@ -25,7 +29,7 @@ impl Path {
     /// A field below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self::new(name) } else { Self([&self.0, ".", name].concat()) }
+        if self.0.is_empty() { Self::new(name) } else { self.and(&[".", name]) }
     }
 
     /// An element of the list at this path.
@@ -37,19 +41,28 @@ impl Path {
     /// An entry of the map at this path.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self([&self.0, "[", key, "]"].concat())
+        self.and(&["[", key, "]"])
+    }
+
+    fn and(&self, parts: &[&str]) -> Self {
+        let mut path =
+            SmallVec::with_capacity(self.0.len() + parts.iter().map(|part| part.len()).sum::<usize>());
+        path.extend_from_slice(&self.0);
+        parts.iter().for_each(|part| path.extend_from_slice(part.as_bytes()));
+        Self(path)
     }
 
     /// The path as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        // It is made of texts alone.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+        f.write_str(if self.0.is_empty() { "<nil>" } else { self.as_str() })
     }
 }
 

@@ -54,8 +54,9 @@ struct Segments {
 
 /// Pieces smaller than this are copied together.
 const GATHER: usize = 16 * 1024;
-/// After so many bytes others get their turn: a client that takes fast would keep a thread for a whole list.
-const TURN: usize = 128 * 1024;
+/// After so many bytes (about a millisecond) others get their turn: a client that takes fast would keep a thread for a
+/// whole list. Each turn may move the task to another thread, so they are not shorter than they have to be.
+const TURN: usize = 1024 * 1024;
 
 impl http_body::Body for Segments {
     type Data = Bytes;

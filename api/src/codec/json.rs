@@ -1,5 +1,6 @@
 //! JSON text: syntax errors in Go's words, and encoding.
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// Go's decoder goes no deeper than this.
@@ -82,7 +83,28 @@ pub fn encode(value: &Value) -> Vec<u8> {
 /// Compact JSON text with `<`, `>` and `&` escaped, as Go's standard encoder writes it.
 #[must_use]
 pub fn escaped(value: &Value) -> String {
-    value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    let mut out = Vec::new();
+    write_escaped(&mut out, value);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// As [`escaped`], of anything, appended to `out`.
+pub(crate) fn write_escaped(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let start = out.len();
+    // Writing into memory cannot fail, and what is written has names that are texts.
+    let _ = serde_json::to_writer(&mut *out, value);
+    let special = |byte: &u8| matches!(byte, b'<' | b'>' | b'&');
+    if out[start..].iter().any(special) {
+        let plain = out.split_off(start);
+        for byte in plain {
+            match byte {
+                b'<' => out.extend_from_slice(b"\\u003c"),
+                b'>' => out.extend_from_slice(b"\\u003e"),
+                b'&' => out.extend_from_slice(b"\\u0026"),
+                other => out.push(other),
+            }
+        }
+    }
 }
 
 /// Writes JSON text indented by two spaces (`?pretty=true`).

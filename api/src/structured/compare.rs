@@ -54,8 +54,6 @@ pub fn compare(shape: Shape<'_>, old: &Value, new: &Value) -> Result<Comparison,
 #[derive(Default)]
 struct Outcome {
     mark: Option<Mark>,
-    /// The place is a leaf, or replaced as a whole.
-    leaf: bool,
     below: Comparison,
 }
 
@@ -88,26 +86,60 @@ impl Comparison {
 
 /// An absent value has any form.
 fn value(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<Outcome, Problems> {
-    let atom = shape.atom();
-    let (before, after) = (atom.form(old), atom.form(new));
     let mut outcome = Outcome::default();
-    if new.is_none() {
-        visit(before, old, new, &mut outcome)?;
-    } else if old.is_none() || before.is_like(&after) {
-        visit(after, old, new, &mut outcome)?;
-    } else {
-        visit(before, old, new, &mut outcome)?;
-        outcome.leaf = false;
-        visit(after, old, new, &mut outcome)?;
-    }
-    if !outcome.leaf {
-        if old.is_none() {
+    match (old, new) {
+        (None, None) => {}
+        (None, Some(new)) => {
             outcome.mark = Some(Mark::Added);
-        } else if new.is_none() {
+            outcome.below.added = whole(shape, new)?;
+        }
+        (Some(old), None) => {
             outcome.mark = Some(Mark::Removed);
+            outcome.below.removed = whole(shape, old)?;
+        }
+        (Some(_), Some(_)) => {
+            let atom = shape.atom();
+            let (before, after) = (atom.form(old), atom.form(new));
+            if !before.is_like(&after) {
+                visit(before, old, new, &mut outcome)?;
+            }
+            visit(after, old, new, &mut outcome)?;
         }
     }
     Ok(outcome)
+}
+
+/// Everything below a value that has nothing to be compared with.
+fn whole(shape: Shape<'_>, value: &Value) -> Result<Set, Problems> {
+    let mut set = Set::default();
+    match shape.atom().form(Some(value)) {
+        Form::List(list) if !list.atomic() => {
+            let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+            let mut steps = steps(&list, items)?;
+            steps.sort_by(|(a, _), (b, _)| a.cmp(b));
+            for same in steps.chunk_by(|(a, _), (b, _)| a == b) {
+                match same {
+                    [(element, item)] => {
+                        let below = whole(list.item, item).map_err(|found| found.below(element))?;
+                        set.graft(element.clone(), true, below);
+                    }
+                    // Elements with the same key are one, without their fields.
+                    [(element, _), ..] => set.graft(element.clone(), true, Set::default()),
+                    [] => {}
+                }
+            }
+        }
+        Form::Map(map) if !map.atomic => {
+            for (name, value) in value.as_object().into_iter().flatten() {
+                let below = whole(member(&map, name)?, value);
+                let element = Element::field(name);
+                let below = below.map_err(|found| found.below(&element))?;
+                set.graft(element, true, below);
+            }
+        }
+        _ => {}
+    }
+    Ok(set)
 }
 
 fn visit(
@@ -142,7 +174,6 @@ fn visit(
 }
 
 fn leaf(old: Option<&Value>, new: Option<&Value>, outcome: &mut Outcome) {
-    outcome.leaf = true;
     outcome.mark = match (old, new) {
         (None, _) => Some(Mark::Added),
         (_, None) => Some(Mark::Removed),
@@ -178,12 +209,8 @@ fn members(
         if matches!((before, after), (Some(before), Some(after)) if before == after) {
             continue;
         }
-        let outcome = match map.field(name) {
-            Some(shape) => value(shape, before, after).map_err(|found| found.below(&Element::field(name)))?,
-            None => {
-                return Err(Problems::one("schema error: invalid atom: inlined").below(&Element::field(name)));
-            }
-        };
+        let outcome =
+            value(member(map, name)?, before, after).map_err(|found| found.below(&Element::field(name)))?;
         if outcome.mark.is_some() || !outcome.below.is_same() {
             out.graft(Element::field(name), outcome);
         }
@@ -191,13 +218,26 @@ fn members(
     Ok(())
 }
 
+/// What may stand in a field.
+fn member<'s>(map: &Mapping<'s>, name: &str) -> Result<Shape<'s>, Problems> {
+    let inlined = || Problems::one("schema error: invalid atom: inlined").below(&Element::field(name));
+    map.field(name).ok_or_else(inlined)
+}
+
+/// The elements of a list, each with the step that leads to it.
+fn steps<'v>(list: &List<'_>, items: &'v [Value]) -> Result<Vec<(Element, &'v Value)>, Problems> {
+    let step = |(place, item): (usize, &'v Value)| match list_step(list, item) {
+        Ok(element) => Ok((element, item)),
+        Err(why) => Err(Problems::one(format!("element {place}: {why}"))),
+    };
+    items.iter().enumerate().map(step).collect()
+}
+
 type Index<'v> = BTreeMap<Element, Vec<&'v Value>>;
 
 fn index<'v>(list: &List<'_>, items: &'v [Value]) -> Result<Index<'v>, Problems> {
     let mut out = Index::new();
-    for (place, item) in items.iter().enumerate() {
-        let element =
-            list_step(list, item).map_err(|why| Problems::one(format!("element {place}: {why}")))?;
+    for (element, item) in steps(list, items)? {
         out.entry(element).or_default().push(item);
     }
     Ok(out)

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 
 use serde_json::{Number, Value};
 
-use crate::codec::json::escaped;
+use crate::codec::json::write_escaped;
 use crate::gofmt::{number, number_text};
 use crate::schema::scalar::go_quote;
 
@@ -60,15 +60,23 @@ impl Element {
         match self {
             Self::Field(name) => ["f:", name].concat(),
             Self::Key(fields) => {
-                let fields: Vec<String> = fields
-                    .iter()
-                    .map(|(name, value)| {
-                        format!("{}:{}", escaped(&Value::from(name.as_str())), json_text(value))
-                    })
-                    .collect();
-                format!("k:{{{}}}", fields.join(","))
+                let mut text = b"k:{".to_vec();
+                for (place, (name, value)) in fields.iter().enumerate() {
+                    if place > 0 {
+                        text.push(b',');
+                    }
+                    write_escaped(&mut text, name);
+                    text.push(b':');
+                    write_json(&mut text, value);
+                }
+                text.push(b'}');
+                String::from_utf8(text).unwrap_or_default()
             }
-            Self::Value(value) => format!("v:{}", json_text(value)),
+            Self::Value(value) => {
+                let mut text = b"v:".to_vec();
+                write_json(&mut text, value);
+                String::from_utf8(text).unwrap_or_default()
+            }
             Self::Index(index) => format!("i:{index}"),
         }
     }
@@ -154,10 +162,10 @@ impl Display for Element {
 }
 
 /// A value as it stands inside a step; `2.0` is `2`, as Go writes it.
-fn json_text(value: &Value) -> String {
+fn write_json(out: &mut Vec<u8>, value: &Value) {
     match value {
-        Value::Number(number) => number_text(number),
-        other => escaped(other),
+        Value::Number(number) => out.extend_from_slice(number_text(number).as_bytes()),
+        other => write_escaped(out, other),
     }
 }
 

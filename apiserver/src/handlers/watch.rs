@@ -33,8 +33,6 @@ use crate::server::Context;
 
 /// How often bookmarks are sent.
 const BOOKMARKS: Duration = Duration::from_secs(60);
-/// Frames that wait together are sent together, up to this size.
-const FLUSH: usize = 32 * 1024;
 
 /// Watches objects.
 pub async fn watch(cx: &Context, resource: &Arc<Resource>) -> Result<Response<Body>, ApiError> {
@@ -137,7 +135,8 @@ impl Session {
         None
     }
 
-    /// The bytes of the next event; `None` if it concerns nobody, or at the end.
+    /// The bytes of the next event; `None` if it concerns nobody, or at the end. Those that wait together are flushed
+    /// together by the connection, which asks for more before it does.
     async fn step(&mut self) -> Option<Bytes> {
         let watcher = match &mut self.watcher {
             Ok(watcher) => watcher,
@@ -146,35 +145,22 @@ impl Session {
                 return self.render.error(error);
             }
         };
-        let first = tokio::select! {
+        let goes_on = !self.token.is_cancelled() && Instant::now() < self.deadline;
+        if goes_on && let Some(event) = watcher.try_next() {
+            return self.take(Some(event)).await;
+        }
+        let event = tokio::select! {
             biased;
             () = self.token.cancelled() => None,
             event = watcher.next() => Some(event),
             () = tokio::time::sleep_until(self.deadline) => None,
         };
-        let Some(event) = first else {
+        let Some(event) = event else {
             self.over = true;
             let last = watcher.bookmark().filter(|_| self.bookmarks)?;
             return self.render.event(&last);
         };
-        let first = self.take(event).await?;
-        Some(self.fill(first).await)
-    }
-
-    /// Adds what waits already, so that a burst is one flush.
-    async fn fill(&mut self, first: Bytes) -> Bytes {
-        let mut waiting = vec![first];
-        let mut length = waiting[0].len();
-        while !self.over && length < FLUSH {
-            let Some(event) = self.watcher.as_mut().ok().and_then(Watcher::try_next) else { break };
-            let Some(bytes) = self.take(Some(event)).await else { break };
-            length += bytes.len();
-            waiting.push(bytes);
-        }
-        match waiting.len() {
-            1 => waiting.remove(0),
-            _ => waiting.concat().into(),
-        }
+        self.take(event).await
     }
 
     async fn take(&mut self, event: Option<Result<WatchEvent, cacher::Error>>) -> Option<Bytes> {

@@ -61,24 +61,21 @@ pub const CASES: &[Case] = &[
 /// How many nodes the pods are spread over.
 const NODES: usize = 100;
 
-/// A pod of an ordinary size (3 kB as it is sent).
+/// A pod as large as those of the design's measure: 2.7 kB as it is listed.
 pub fn pod(number: usize) -> Value {
     let variable = |i: usize| json!({"name": format!("VARIABLE_{i}"), "value": format!("the value of {i}")});
-    let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10});
     let container = json!({
         "name": "app", "image": "registry.example/team/app:1.2.3", "args": ["--port=8080", "--verbose"],
-        "env": (0..6).map(variable).collect::<Vec<_>>(),
+        "env": (0..3).map(variable).collect::<Vec<_>>(),
         "ports": [{"containerPort": 8080, "name": "http"}],
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
-        "livenessProbe": probe, "readinessProbe": probe,
-        "volumeMounts": [{"name": "config", "mountPath": "/etc/app"}, {"name": "cache", "mountPath": "/cache"}],
     });
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name(number), "labels": {"app": format!("app-{}", number % 50), "tier": "load"},
                      "annotations": {"example.com/owner": "the team that owns this pod"}},
-        "spec": {"serviceAccountName": "default", "automountServiceAccountToken": false, "containers": [container], "nodeName": format!("node-{}", number % NODES),
-                 "volumes": [{"name": "config", "configMap": {"name": "app"}}, {"name": "cache", "emptyDir": {}}]},
+        "spec": {"serviceAccountName": "default", "automountServiceAccountToken": false, "containers": [container],
+                 "nodeName": format!("node-{}", number % NODES)},
     })
 }
 
