@@ -64,11 +64,11 @@ pub fn repository() -> PathBuf {
 
 impl Cluster {
     /// Starts the cluster with this number (clusters of different numbers do not meet), and waits until its node
-    /// and its DNS are ready.
+    /// and its DNS are ready. It has addresses of IPv4, or of both families.
     ///
     /// # Errors
     /// It cannot be started, or does not become ready; the error holds the ends of the logs.
-    pub async fn start(form: Form, number: u8) -> Result<Self> {
+    pub async fn start(form: Form, number: u8, both: bool) -> Result<Self> {
         let root = std::env::temp_dir().join(format!("coxswain-e2e-{number}"));
         let layout = Layout::new(&root.join("data"), &root.join("run"));
         remove_leftovers(&root).await?;
@@ -76,10 +76,10 @@ impl Cluster {
         let namespace = segment.machine(0)?;
         let settings = Settings {
             node_name: format!("node-{number}"),
-            node_ip: Some(namespace.address.into()),
+            node_ip: namespace.addresses(both),
             secure_port: 6443,
-            cluster_cidr: "10.244.0.0/16".into(),
-            service_cluster_ip_range: "10.96.0.0/16".into(),
+            cluster_cidr: if both { "10.244.0.0/16,fd00:244::/56" } else { "10.244.0.0/16" }.into(),
+            service_cluster_ip_range: if both { "10.96.0.0/16,fd00:96::/112" } else { "10.96.0.0/16" }.into(),
             cluster_domain: "cluster.local".into(),
             etcd_servers: if form == Form::Separate { "http://127.0.0.1:2379".into() } else { String::new() },
             bridge: "coxswain0".into(),
@@ -227,7 +227,13 @@ impl Cluster {
     /// The address of the node.
     #[must_use]
     pub fn address(&self) -> std::net::IpAddr {
-        self.settings.node_ip.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())
+        self.settings.node_ip.first().copied().unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// Whether pods, services and nodes have addresses of both families.
+    #[must_use]
+    pub fn has_both_families(&self) -> bool {
+        self.settings.node_ip.len() > 1
     }
 
     /// The ends of all logs, for failure messages.

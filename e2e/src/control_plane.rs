@@ -36,6 +36,14 @@ impl ControlPlane {
     /// # Errors
     /// It cannot be started, or does not become ready.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts it with these flags of the scheduler beside the usual ones.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not become ready.
+    pub async fn start_with(scheduler: &[&str]) -> Result<Self> {
         client::connect::install_crypto_provider();
         let folder = tempfile::tempdir()?;
         let layout = Layout::new(&folder.path().join("data"), &folder.path().join("run"));
@@ -45,8 +53,11 @@ impl ControlPlane {
         let tasks = Tasks::new();
         for (component, more) in COMPONENTS {
             let (layout, settings) = (layout.clone(), settings.clone());
+            let asked = if matches!(component, Component::KubeScheduler) { scheduler } else { &[] };
+            let more: Vec<_> = more.iter().chain(asked).map(|flag| (*flag).to_owned()).collect();
             tasks.spawn_critical(component.name(), |token| async move {
-                component.run_with(&layout, &settings, more, token).await.with_context(|| component.name())
+                let more: Vec<_> = more.iter().map(String::as_str).collect();
+                component.run_with(&layout, &settings, &more, token).await.with_context(|| component.name())
             });
         }
         let client = server::admin(&layout).await?;
@@ -82,7 +93,7 @@ fn free_port() -> Result<u16> {
 fn settings(secure_port: u16) -> Settings {
     Settings {
         node_name: "none".into(),
-        node_ip: Some(Ipv4Addr::LOCALHOST.into()),
+        node_ip: vec![Ipv4Addr::LOCALHOST.into()],
         secure_port,
         cluster_cidr: "10.244.0.0/16".into(),
         service_cluster_ip_range: "10.96.0.0/16".into(),

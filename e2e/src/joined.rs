@@ -122,7 +122,7 @@ async fn arguments(cluster: &Cluster, machine: &Namespace, number: u8) -> Result
         discovery_token_ca_cert_hash: vec![discovery::key_hash_of_pem(&authority)?],
         discovery_token_unsafe_skip_ca_verification: false,
         node_name: format!("{}-{number}", cluster.settings.node_name),
-        node_ip: Some(machine.address.into()),
+        node_ip: machine.addresses(cluster.has_both_families()),
         bridge: cluster.settings.bridge.clone(),
         cgroup_root: format!("{}-{number}", cluster.settings.cgroup_root),
         max_pods: cluster.settings.max_pods,

@@ -1,7 +1,8 @@
 //! Network namespaces that stand for machines. Those of one cluster share a segment, a bridge in a namespace of its
 //! own, where no packet rules of this machine reach; a leg of it comes out here.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +22,14 @@ pub struct Namespace {
     name: String,
     /// The address of the machine that it stands for.
     pub address: Ipv4Addr,
+    /// Its address of the other family, where there is such.
+    pub address_v6: Option<Ipv6Addr>,
+}
+
+/// Whether this machine's kernel has IPv6.
+#[must_use]
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
 }
 
 impl Segment {
@@ -39,6 +48,9 @@ impl Segment {
         run(&format!("ip link add {outside} type veth peer name outside netns {name}"))?;
         run(&format!("ip -n {name} link set outside master segment up"))?;
         run(&format!("ip addr add {here}/28 dev {outside}"))?;
+        if has_ipv6() {
+            run(&format!("ip addr add {}/64 dev {outside} nodad", segment.address_v6(1)))?;
+        }
         run(&format!("ip link set {outside} up"))?;
         Ok(segment)
     }
@@ -50,8 +62,11 @@ impl Segment {
     pub fn machine(&self, number: u8) -> Result<Namespace> {
         ensure!(number < MACHINES, "at most {MACHINES} machines");
         let (segment, gateway) = (self.name(), self.address(1));
-        let machine =
-            Namespace { name: format!("{segment}-machine-{number}"), address: self.address(2 + number) };
+        let machine = Namespace {
+            name: format!("{segment}-machine-{number}"),
+            address: self.address(2 + number),
+            address_v6: has_ipv6().then(|| self.address_v6(2 + number)),
+        };
         machine.remove();
         let (name, address) = (&machine.name, machine.address);
         run(&format!("ip netns add {name}"))?;
@@ -61,6 +76,10 @@ impl Segment {
         run(&format!("ip -n {name} addr add {address}/28 dev eth0"))?;
         run(&format!("ip -n {name} link set eth0 up"))?;
         run(&format!("ip -n {name} route add default via {gateway}"))?;
+        if let Some(address) = machine.address_v6 {
+            run(&format!("ip -n {name} addr add {address}/64 dev eth0 nodad"))?;
+            run(&format!("ip -n {name} route add default via {}", self.address_v6(1)))?;
+        }
         Ok(machine)
     }
 
@@ -74,6 +93,10 @@ impl Segment {
 
     fn address(&self, place: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 213, 77, self.number * 16 + place)
+    }
+
+    fn address_v6(&self, place: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x213, 0x77, self.number.into(), 0, 0, 0, place.into())
     }
 
     fn remove(&self) {
@@ -95,6 +118,13 @@ impl Namespace {
     #[must_use]
     pub fn enter(&self) -> Vec<String> {
         vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name)]
+    }
+
+    /// The machine's addresses: one, or one of each family.
+    #[must_use]
+    pub fn addresses(&self, both: bool) -> Vec<IpAddr> {
+        let second = self.address_v6.filter(|_| both).map(IpAddr::V6);
+        std::iter::once(IpAddr::V4(self.address)).chain(second).collect()
     }
 
     fn remove(&self) {

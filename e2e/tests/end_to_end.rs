@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use e2e::cluster::{Cluster, Form, binaries};
 use e2e::kubectl::{Kubectl, debian};
+use e2e::network::has_ipv6;
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::RwLock;
@@ -30,10 +31,13 @@ fn main() -> ExitCode {
     let own = binaries().expect("a folder").join("kubectl");
     let cache = e2e::cluster::repository().join("target/debian-kubectl");
     let clients = [("ours", own), ("debian", debian(&cache).expect("Debian's kubectl"))];
-    let forms = [(Form::OneProcess, "embedded", 1), (Form::Separate, "etcd", 2)];
-    for (form, name, number) in forms.into_iter().filter(|(_, name, _)| only.is_empty() || only == *name) {
+    // One with both address families, where the machine has them, and one with IPv4 alone.
+    let forms = [(Form::OneProcess, "embedded", 1, has_ipv6()), (Form::Separate, "etcd", 2, false)];
+    for (form, name, number, both) in
+        forms.into_iter().filter(|(_, name, ..)| only.is_empty() || only == *name)
+    {
         eprintln!("starting the cluster on {name}");
-        let cluster = match runtime.block_on(Cluster::start(form, number)) {
+        let cluster = match runtime.block_on(Cluster::start(form, number, both)) {
             Ok(cluster) => cluster,
             Err(error) => {
                 eprintln!("the cluster on {name} did not start: {error:#}");
@@ -72,13 +76,14 @@ fn environments(
     runtime: &Runtime,
 ) -> Vec<Arc<Env>> {
     let kubeconfig = cluster.layout.kubeconfig("admin");
-    let (address, enter) = (cluster.address(), cluster.enter());
+    let (address, addresses, enter) = (cluster.address(), cluster.settings.node_ip.clone(), cluster.enter());
     let cluster = Arc::new(RwLock::new(cluster));
     let env = |(name, program): &(&'static str, PathBuf)| {
         Arc::new(Env {
             client: name,
             kubectl: Kubectl::new(program, &kubeconfig),
             address,
+            addresses: addresses.clone(),
             enter: enter.clone(),
             cluster: cluster.clone(),
             runtime: runtime.handle().clone(),
@@ -102,9 +107,13 @@ fn trials_of(envs: &[Arc<Env>]) -> Vec<Trial> {
         envs.iter().take(clients).map(move |env| trial(scenario, env.clone()))
     };
     let form = envs[0].runtime.block_on(envs[0].cluster.read()).form;
-    let possible = |scenario: &&Scenario| match form {
-        Form::OneProcess => !scenario.separate,
-        Form::Separate => !scenario.joins,
+    let both_families = envs[0].addresses.len() > 1;
+    let possible = |scenario: &&Scenario| {
+        let can = match form {
+            Form::OneProcess => !scenario.separate,
+            Form::Separate => !scenario.joins,
+        };
+        can && (both_families || !scenario.both_families)
     };
     SCENARIOS.iter().filter(possible).flat_map(of).collect()
 }

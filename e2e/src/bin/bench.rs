@@ -18,7 +18,7 @@ const IDLE: Duration = Duration::from_secs(30);
 #[tokio::main]
 async fn main() -> Result<()> {
     client::connect::install_crypto_provider();
-    let cluster = Cluster::start(Form::OneProcess, 3).await?;
+    let cluster = Cluster::start(Form::OneProcess, 3, false).await?;
     let outcome = measure(&cluster).await;
     cluster.stop().await?;
     outcome

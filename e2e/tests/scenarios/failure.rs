@@ -91,7 +91,7 @@ async fn pod(kubectl: &Kubectl, name: &str) -> Result<Seen> {
 }
 
 /// The process that watches over a container: its parent.
-fn shim_of(container: &str) -> Result<Pid> {
+pub fn shim_of(container: &str) -> Result<Pid> {
     let inside = processes::all().filter(|pid| processes::read(*pid, "cgroup").contains(container));
     let is_shim = |pid: &Pid| processes::read(*pid, "cmdline").contains("containerd-shim");
     inside.filter_map(processes::parent).find(is_shim).with_context(|| format!("no shim of {container}"))

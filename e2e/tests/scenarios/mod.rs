@@ -1,6 +1,8 @@
 //! What users do with a cluster.
 
 mod failure;
+mod families;
+mod kill_points;
 mod nodes;
 mod policies;
 mod samples;
@@ -26,6 +28,8 @@ pub struct Env {
     pub kubectl: Kubectl,
     /// The node's address.
     pub address: std::net::IpAddr,
+    /// All its addresses: one, or one of each family.
+    pub addresses: Vec<std::net::IpAddr>,
     /// What goes before a command to run it in the node's network.
     pub enter: Vec<String>,
     /// The cluster. Scenarios share it; one that hurts it has it to itself.
@@ -48,6 +52,8 @@ pub struct Scenario {
     pub joins: bool,
     /// Whether components get other flags: only in processes of their own can they.
     pub separate: bool,
+    /// Whether it is about addresses of both families: only some clusters have them.
+    pub both_families: bool,
     /// Keeps it, or fails.
     pub run: Run,
 }
@@ -55,7 +61,8 @@ pub struct Scenario {
 macro_rules! scenario {
     ($module:ident::$name:ident $(, $flag:ident)*) => {
         Scenario { $($flag: true,)* ..Scenario {
-            name: stringify!($name), hurts: false, by_every_client: false, joins: false, separate: false, run: |env| Box::pin($module::$name(env))
+            name: stringify!($name), hurts: false, by_every_client: false, joins: false, separate: false,
+            both_families: false, run: |env| Box::pin($module::$name(env))
         } }
     };
 }
@@ -65,6 +72,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(samples::deployment_serves_behind_its_service, by_every_client),
     scenario!(services::a_connection_older_than_its_service_gets_through),
     scenario!(services::endpoints_without_a_service_stay),
+    scenario!(families::services_of_both_families_are_reached_over_either, both_families),
     scenario!(policies::policies_decide_who_hears_whom),
     scenario!(samples::string_service_of_replication_controllers_answers, by_every_client),
     scenario!(samples::string_service_of_deployments_answers, by_every_client),
@@ -79,6 +87,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(failure::pods_whose_shim_is_killed_come_back),
     scenario!(failure::killed_components_come_back_and_no_pod_notices, hurts),
     scenario!(services::services_work_in_nftables_too, hurts, separate),
+    scenario!(kill_points::whoever_is_killed_no_pod_is_lost_and_nothing_is_left, hurts, separate),
     scenario!(nodes::a_machine_joins_and_pods_of_both_nodes_are_one_network, hurts, joins),
 ];
 

@@ -4,14 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use client::Api;
 use e2e::cluster::Cluster;
 use e2e::joined::Joined;
 use e2e::kubectl::Kubectl;
 use e2e::wait;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::EvictParams;
 
+use super::families::{addresses, at};
 use super::policies::hears;
 use super::streams::{apply_each, pipe};
 use super::{Env, ready_pods};
@@ -51,9 +49,13 @@ async fn with_two_nodes(cluster: &Cluster, joined: &mut Joined, kubectl: &Kubect
         let on = kubectl.run(&format!("get pod {pod} -o jsonpath={{.spec.nodeName}}")).await?;
         for other in &pods {
             let there = kubectl.run(&format!("get pod {other} -o jsonpath={{.spec.nodeName}}")).await?;
-            let address = kubectl.run(&format!("get pod {other} -o jsonpath={{.status.podIP}}")).await?;
-            let said = ask(kubectl, pod, &format!("http://{address}:8080")).await?;
-            ensure!(said == format!("it is {there}"), "a pod of {on} heard {said:?} from one of {there}");
+            for address in addresses(kubectl, &format!("pod {other}"), "status.podIPs[*].ip").await? {
+                let said = ask(kubectl, pod, &format!("http://{}", at(address, "8080"))).await?;
+                ensure!(
+                    said == format!("it is {there}"),
+                    "a pod of {on} heard {said:?} from one of {there} at {address}"
+                );
+            }
         }
         // Its name is answered by the DNS of one node, its address leads to both.
         both_answer(&names, || ask(kubectl, pod, "http://web")).await?;
@@ -78,13 +80,21 @@ async fn with_two_nodes(cluster: &Cluster, joined: &mut Joined, kubectl: &Kubect
 async fn policies_reach_across(kubectl: &Kubectl, pods: &[String]) -> Result<()> {
     let deny = r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"deny"},
         "spec":{"podSelector":{}}}"#;
-    let other = kubectl.run(&format!("get pod {} -o jsonpath={{.status.podIP}}", pods[1])).await?;
-    let (one, other) = (pods[0].as_str(), format!("{other}:8080"));
-    hears(kubectl, one, &other, true).await?;
+    let other = addresses(kubectl, &format!("pod {}", pods[1]), "status.podIPs[*].ip").await?;
+    let heard = |expected: bool| {
+        let (one, other) = (&pods[0], &other);
+        async move {
+            for address in other {
+                hears(kubectl, one, &at(*address, "8080"), expected).await?;
+            }
+            anyhow::Ok(())
+        }
+    };
+    heard(true).await?;
     pipe(kubectl, "apply -f -", deny).await?;
-    hears(kubectl, one, &other, false).await?;
+    heard(false).await?;
     kubectl.run("delete networkpolicy deny").await?;
-    hears(kubectl, one, &other, true).await
+    heard(true).await
 }
 
 /// The same pods reach each other through a tunnel; the node is emptied at last.
@@ -92,26 +102,34 @@ async fn in_a_tunnel(env: &Env, cluster: &mut Cluster, joined: &mut Joined, kube
     let tunnel = ["--pod-network-backend=vxlan"];
     cluster.restart_with("coxswain", &tunnel)?;
     joined.restart_with(&tunnel)?;
-    wait::until("both nodes have tunnels to the other", || async {
-        let routes = env.on_node("ip route").output().await?;
-        let mut words = joined.enter().into_iter().chain(["ip".to_owned(), "route".to_owned()]);
-        let mut command = tokio::process::Command::new(words.next().unwrap_or_default());
-        let others = command.args(words).output().await?;
-        let has = |output: &[u8]| String::from_utf8_lossy(output).contains("dev flannel.1");
-        Ok((has(&routes.stdout) && has(&others.stdout)).then_some(()))
-    })
-    .await?;
+    let tunnels: &[_] = if cluster.has_both_families() {
+        &[("ip route", "dev flannel.1"), ("ip -6 route", "dev flannel-v6.1")]
+    } else {
+        &[("ip route", "dev flannel.1")]
+    };
+    for (routes, tunnel) in tunnels {
+        wait::until(&format!("both nodes have routes to the other by {tunnel}"), || async {
+            let here = env.on_node(routes).output().await?;
+            let mut words = joined.enter().into_iter().chain(routes.split(' ').map(str::to_owned));
+            let mut command = tokio::process::Command::new(words.next().unwrap_or_default());
+            let there = command.args(words).output().await?;
+            let has = |output: &[u8]| String::from_utf8_lossy(output).contains(tunnel);
+            Ok((has(&here.stdout) && has(&there.stdout)).then_some(()))
+        })
+        .await?;
+    }
     let pods = ready_pods(kubectl, "app=web", 2).await?;
     for (from, to) in [(&pods[0], &pods[1]), (&pods[1], &pods[0])] {
-        let address = kubectl.run(&format!("get pod {to} -o jsonpath={{.status.podIP}}")).await?;
-        hears(kubectl, from, &format!("{address}:8080"), true).await?;
+        for address in addresses(kubectl, &format!("pod {to}"), "status.podIPs[*].ip").await? {
+            hears(kubectl, from, &at(address, "8080"), true).await?;
+        }
     }
-    drains(cluster, kubectl, &joined.settings.node_name).await?;
+    drains(kubectl, &joined.settings.node_name).await?;
     cluster.restart_with("coxswain", &[])
 }
 
-/// The node takes a pod; cordoned and rid of it, as by a drain, it takes no other.
-async fn drains(cluster: &Cluster, kubectl: &Kubectl, node: &str) -> Result<()> {
+/// The node takes a pod; drained, it is rid of it and takes no other.
+async fn drains(kubectl: &Kubectl, node: &str) -> Result<()> {
     let movable = format!(
         r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"movable"}},"spec":{{
         "selector":{{"matchLabels":{{"app":"movable"}}}},"template":{{"metadata":{{"labels":{{"app":"movable"}}}},"spec":{{
@@ -123,17 +141,19 @@ async fn drains(cluster: &Cluster, kubectl: &Kubectl, node: &str) -> Result<()> 
     pipe(kubectl, "apply -f -", &movable).await?;
     let place =
         || async { kubectl.run("get pods -l app=movable -o jsonpath={.items[*].spec.nodeName}").await };
-    let pods = ready_pods(kubectl, "app=movable", 1).await?;
+    ready_pods(kubectl, "app=movable", 1).await?;
     ensure!(place().await? == node, "the pod is not where it would rather be");
-    kubectl.run(&format!("patch node {node} -p {{\"spec\":{{\"unschedulable\":true}}}}")).await?;
-    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), kubectl.namespace());
-    api.evict(&pods[0], &EvictParams::default()).await?;
-    wait::until("the pod has moved to the other node", || async {
-        let now = place().await?;
-        Ok((!now.is_empty() && !now.contains(node)).then_some(()))
-    })
-    .await?;
-    ready_pods(kubectl, "app=movable", 1).await.map(drop)
+    let refused = kubectl.output(&format!("drain {node}")).await?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && said.contains("DaemonSet-managed Pods"), "drain: {said}");
+    let said =
+        kubectl.run(&format!("drain {node} --ignore-daemonsets --delete-emptydir-data --force")).await?;
+    ensure!(said.trim_end().ends_with(&format!("node/{node} drained")), "drain: {said}");
+    // It is gone from there: drain waits for that.
+    ensure!(!place().await?.contains(node), "the pod is still there");
+    ready_pods(kubectl, "app=movable", 1).await?;
+    ensure!(!place().await?.contains(node), "a pod came to a node that takes none");
+    kubectl.run(&format!("uncordon {node}")).await.map(drop)
 }
 
 /// What a pod is told at a URL.

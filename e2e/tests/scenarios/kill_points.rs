@@ -1,0 +1,188 @@
+//! Whoever is killed, at whatever point of a pod's life: the pod comes to what it was to be, and leaves nothing behind.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use e2e::cluster::Cluster;
+use e2e::inventory::Inventory;
+use e2e::kubectl::Kubectl;
+use e2e::wait;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use rustix::process::{Signal, kill_process};
+
+use super::failure::shim_of;
+use super::streams::pipe;
+use super::{Env, ready_pods};
+
+/// A point of a pod's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Point {
+    /// The API has it.
+    Accepted,
+    /// Its sandbox is being made, or just was.
+    Sandbox,
+    /// Its first container runs.
+    Init,
+    /// It serves.
+    Ready,
+    /// It was told to go.
+    Deleted,
+    /// Its hook runs, before its processes are told.
+    Ending,
+}
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Process(&'static str),
+    /// The process that watches over the pod's containers.
+    Shim,
+}
+
+/// All that are tried, and how often at most the pod's container may be started.
+const POINTS: &[(Victim, Point, i32)] = &[
+    (Victim::Process("kubelet"), Point::Accepted, 1),
+    (Victim::Process("kubelet"), Point::Sandbox, 1),
+    (Victim::Process("kubelet"), Point::Init, 1),
+    (Victim::Process("kubelet"), Point::Ready, 1),
+    (Victim::Process("kubelet"), Point::Deleted, 1),
+    (Victim::Process("kubelet"), Point::Ending, 1),
+    (Victim::Process("containerd"), Point::Accepted, 1),
+    (Victim::Process("containerd"), Point::Sandbox, 1),
+    (Victim::Process("containerd"), Point::Init, 1),
+    (Victim::Process("containerd"), Point::Ready, 1),
+    (Victim::Process("containerd"), Point::Deleted, 1),
+    (Victim::Process("containerd"), Point::Ending, 1),
+    (Victim::Shim, Point::Init, 2),
+    (Victim::Shim, Point::Ready, 2),
+    (Victim::Shim, Point::Ending, 1),
+    (Victim::Process("kube-proxy"), Point::Init, 1),
+    (Victim::Process("pod-network"), Point::Sandbox, 1),
+    (Victim::Process("pod-network"), Point::Deleted, 1),
+];
+
+/// It has mounts of every kind, a first container that takes a moment, and a hook.
+fn pod(name: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","labels":{{"app":"victim"}}}},"spec":{{
+        "terminationGracePeriodSeconds":4,
+        "initContainers":[{{"name":"first","image":"docker.io/library/busybox:1.36","imagePullPolicy":"Never","command":["sleep","2"]}}],
+        "containers":[{{"name":"c","image":"docker.io/library/busybox:1.36","imagePullPolicy":"Never",
+        "command":["sh","-c","echo started >> /data/starts; trap 'exit 0' TERM; httpd -p 8080; while true; do sleep 0.2; done"],
+        "readinessProbe":{{"tcpSocket":{{"port":8080}},"periodSeconds":1}},
+        "lifecycle":{{"preStop":{{"exec":{{"command":["sh","-c","touch /data/ending; sleep 2"]}}}}}},
+        "volumeMounts":[{{"name":"data","mountPath":"/data"}},{{"name":"memory","mountPath":"/memory"}}]}}],
+        "volumes":[{{"name":"data","emptyDir":{{}}}},{{"name":"memory","emptyDir":{{"medium":"Memory"}}}}]}}}}"#
+    )
+}
+
+pub async fn whoever_is_killed_no_pod_is_lost_and_nothing_is_left(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("kill-points").await?;
+    let mut cluster = env.cluster.write().await;
+    let before = quiet(&cluster, &kubectl).await?;
+    eprintln!("before: {before}");
+    for (number, (victim, point, starts)) in POINTS.iter().enumerate() {
+        let row = format!("{victim:?} killed at {point:?}");
+        let name = format!("victim-{number}");
+        one(&mut cluster, &kubectl, &name, (*victim, *point), *starts).await.with_context(|| row.clone())?;
+        let left = wait::until("nothing is left", || async {
+            let now = Inventory::take(&cluster).await?;
+            ensure!(now == before, "{}", now.difference(&before));
+            Ok(Some(now))
+        });
+        eprintln!("{row}: {}", left.await.with_context(|| row.clone())?);
+    }
+    drop(cluster);
+    env.done(&kubectl).await
+}
+
+/// What there is when all other scenarios' pods have gone.
+async fn quiet(cluster: &Cluster, kubectl: &Kubectl) -> Result<Inventory> {
+    wait::until("the node is quiet", || async {
+        let pods = kubectl.run("get pods -A -o jsonpath={.items[*].metadata.namespace}").await?;
+        let others: Vec<_> =
+            pods.split_whitespace().filter(|namespace| *namespace != "kube-system").collect();
+        ensure!(others.is_empty(), "pods in {others:?}");
+        let now = Inventory::take(cluster).await?;
+        let count = pods.split_whitespace().count();
+        // What ended before is collected now and then.
+        ensure!((now.folders.len(), now.groups.len()) == (count, count), "{now} of {count} pods");
+        Ok(Some(now))
+    })
+    .await
+}
+
+async fn one(
+    cluster: &mut Cluster,
+    kubectl: &Kubectl,
+    name: &str,
+    (victim, point): (Victim, Point),
+    starts: i32,
+) -> Result<()> {
+    pipe(kubectl, "apply -f -", &pod(name)).await?;
+    let at_start = matches!(point, Point::Accepted | Point::Sandbox | Point::Init | Point::Ready);
+    if at_start {
+        reach(kubectl, name, point).await?;
+        kill(cluster, kubectl, name, victim).await?;
+    }
+    ready_pods(kubectl, "app=victim", 1).await?;
+    let counted = kubectl.run(&format!("exec {name} -- cat /data/starts")).await?;
+    let counted = i32::try_from(counted.lines().count())?;
+    ensure!((1..=starts).contains(&counted), "the container was started {counted} times");
+    kubectl.run(&format!("delete pod {name} --wait=false")).await?;
+    if !at_start {
+        reach(kubectl, name, point).await?;
+        kill(cluster, kubectl, name, victim).await?;
+    }
+    wait::until("the pod is gone", || async {
+        let output = kubectl.output(&format!("get pod {name}")).await?;
+        Ok(String::from_utf8_lossy(&output.stderr).contains("NotFound").then_some(()))
+    })
+    .await
+}
+
+/// Waits until the pod has come so far.
+async fn reach(kubectl: &Kubectl, name: &str, point: Point) -> Result<()> {
+    match point {
+        Point::Accepted | Point::Deleted => Ok(()),
+        Point::Ready => ready_pods(kubectl, "app=victim", 1).await.map(drop),
+        Point::Sandbox => {
+            wait::until("the pod has a node", || async {
+                let node = kubectl.run(&format!("get pod {name} -o jsonpath={{.spec.nodeName}}")).await?;
+                Ok((!node.is_empty()).then_some(()))
+            })
+            .await
+        }
+        Point::Init => {
+            wait::until("the first container runs", || async {
+                let status = status(kubectl, name).await?;
+                let states = status.init_container_statuses.into_iter().flatten();
+                Ok(states.into_iter().find_map(|s| s.state?.running).map(drop))
+            })
+            .await
+        }
+        Point::Ending => {
+            wait::until("the hook runs", || async {
+                kubectl.run(&format!("exec {name} -- test -e /data/ending")).await.map(|_| Some(()))
+            })
+            .await
+        }
+    }
+}
+
+async fn status(kubectl: &Kubectl, name: &str) -> Result<PodStatus> {
+    let pod: Pod = serde_json::from_str(&kubectl.run(&format!("get pod {name} -o json")).await?)?;
+    Ok(pod.status.unwrap_or_default())
+}
+
+async fn kill(cluster: &mut Cluster, kubectl: &Kubectl, name: &str, victim: Victim) -> Result<()> {
+    if let Victim::Process(process) = victim {
+        return cluster.kill_and_restart(process);
+    }
+    let status = status(kubectl, name).await?;
+    let all = status.init_container_statuses.into_iter().chain(status.container_statuses).flatten();
+    let running = all.into_iter().filter(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()));
+    let id = running.into_iter().find_map(|s| s.container_id).context("no container runs")?;
+    let shim = shim_of(id.rsplit('/').next().unwrap_or_default())?;
+    Ok(kill_process(shim, Signal::KILL)?)
+}
