@@ -29,6 +29,12 @@ pub mod kms {
     tonic::include_proto!("v2");
 }
 
+/// Tunnels of the network proxy (konnectivity): how an API server reaches a network that it is not in.
+#[allow(missing_docs, clippy::all, reason = "generated from proto/konnectivity.proto")]
+pub mod konnectivity {
+    tonic::include_proto!("_");
+}
+
 /// Container storage interface `v1`: what a kubelet asks of a driver of volumes.
 #[allow(missing_docs, clippy::all, reason = "generated from proto/csi.proto")]
 pub mod csi {

@@ -12,15 +12,18 @@ mod error;
 mod lease;
 mod watch;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use proto::etcd::etcdserverpb::{
     self as pb, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseOp, TxnRequest,
     TxnResponse, compare, request_op, response_op,
 };
 use proto::etcd::mvccpb;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
@@ -61,7 +64,16 @@ pub struct Config {
     pub progress_interval: Duration,
     /// A key (it need not exist) to read when only the revision matters.
     pub probe_key: String,
+    /// How connections are opened; `None`: straight.
+    pub dial: Option<Dial>,
 }
+
+/// A connection to a member.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Opens a connection to a host and port.
+pub type Dial = Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Box<dyn Connection>>> + Send + Sync>;
 
 impl Config {
     /// The usual settings.
@@ -75,6 +87,7 @@ impl Config {
             compaction_interval: Some(Duration::from_secs(300)),
             progress_interval: Duration::from_secs(5),
             probe_key: "/registry/health".to_owned(),
+            dial: None,
         }
     }
 }

@@ -6,11 +6,12 @@ mod support;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use store::etcd::{Config, Etcd, Tls};
+use store::etcd::{Config, Connection, Dial, Etcd, Tls};
 use store::{Error, Event, Expect, Range, Revision, Store};
 use support::{Backend, EtcdBackend};
 
@@ -67,6 +68,28 @@ async fn members_that_are_down_are_passed_over() {
     for n in 0..10 {
         create(&store, &format!("/b/{n}")).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_opened_as_it_is_said() {
+    let mut backend = EtcdBackend::new().await;
+    drop(backend.open().await);
+    let real = backend.endpoint().trim_start_matches("http://").to_owned();
+    let (asked, mut wanted) = tokio::sync::mpsc::unbounded_channel();
+    let dial: Dial = Arc::new(move |host, port| {
+        let _ = asked.send(format!("{host} {port}"));
+        let real = real.clone();
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(real).await?;
+            Ok(Box::new(stream) as Box<dyn Connection>)
+        })
+    });
+    let endpoints = vec!["http://etcd.example:2379".to_owned()];
+    let config = Config { endpoints, dial: Some(dial), ..backend.config.clone() };
+    let store = Etcd::connect(config).await.expect("connect");
+    create(&store, "/a").await;
+    drop(store);
+    assert_eq!(wanted.recv().await.as_deref(), Some("etcd.example 2379"));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
 use proto::etcd::etcdserverpb::auth_client::AuthClient;
 use proto::etcd::etcdserverpb::kv_client::KvClient;
@@ -14,7 +15,7 @@ use proto::etcd::etcdserverpb::maintenance_client::MaintenanceClient;
 use proto::etcd::etcdserverpb::watch_client::WatchClient;
 use proto::etcd::etcdserverpb::{AuthenticateRequest, RangeRequest};
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use tonic::{Request, Response, Status};
 
 use super::{Config, error, header_revision};
@@ -216,7 +217,13 @@ fn channel(endpoint: &str, config: &Config) -> Result<Channel, Error> {
         }
         _ => return Err(wrong(&"it must begin with http:// or https://")),
     }
-    Ok(prepared.connect_lazy())
+    let Some(dial) = config.dial.clone() else { return Ok(prepared.connect_lazy()) };
+    Ok(prepared.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let opened = dial(host, uri.port_u16().unwrap_or(usual));
+        async move { opened.await.map(TokioIo::new) }
+    })))
 }
 
 fn source_or_self(error: &tonic::transport::Error) -> String {
