@@ -89,8 +89,7 @@ impl Inventory {
 
 impl fmt::Display for Inventory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts: Vec<_> =
-            self.parts().iter().map(|(what, all)| format!("{} {what}s", all.len())).collect();
+        let counts: Vec<_> = self.parts().iter().map(|(what, all)| format!("{what} {}", all.len())).collect();
         f.write_str(&counts.join(", "))
     }
 }

@@ -1,6 +1,7 @@
 //! Whoever is killed, at whatever point of a pod's life: the pod comes to what it was to be, and leaves nothing behind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::Cluster;
@@ -19,8 +20,8 @@ use super::{Env, ready_pods};
 enum Point {
     /// The API has it.
     Accepted,
-    /// Its sandbox is being made, or just was.
-    Sandbox,
+    /// So many milliseconds after it got its node: its sandbox, its network, its volumes are being made.
+    Underway(u64),
     /// Its first container runs.
     Init,
     /// It serves.
@@ -29,6 +30,8 @@ enum Point {
     Deleted,
     /// Its hook runs, before its processes are told.
     Ending,
+    /// So many milliseconds after it was told to go, about when the hook has run: all that was made is taken down.
+    Leaving(u64),
 }
 
 /// Who is killed.
@@ -41,25 +44,36 @@ enum Victim {
 
 /// All that are tried, and how often at most the pod's container may be started.
 const POINTS: &[(Victim, Point, i32)] = &[
-    (Victim::Process("kubelet"), Point::Accepted, 1),
-    (Victim::Process("kubelet"), Point::Sandbox, 1),
-    (Victim::Process("kubelet"), Point::Init, 1),
-    (Victim::Process("kubelet"), Point::Ready, 1),
-    (Victim::Process("kubelet"), Point::Deleted, 1),
-    (Victim::Process("kubelet"), Point::Ending, 1),
-    (Victim::Process("containerd"), Point::Accepted, 1),
-    (Victim::Process("containerd"), Point::Sandbox, 1),
-    (Victim::Process("containerd"), Point::Init, 1),
-    (Victim::Process("containerd"), Point::Ready, 1),
-    (Victim::Process("containerd"), Point::Deleted, 1),
-    (Victim::Process("containerd"), Point::Ending, 1),
+    (KUBELET, Point::Accepted, 1),
+    (KUBELET, Point::Underway(50), 1),
+    (KUBELET, Point::Underway(200), 1),
+    (KUBELET, Point::Underway(400), 1),
+    (KUBELET, Point::Init, 1),
+    (KUBELET, Point::Ready, 1),
+    (KUBELET, Point::Deleted, 1),
+    (KUBELET, Point::Ending, 1),
+    (KUBELET, Point::Leaving(2200), 1),
+    (KUBELET, Point::Leaving(2500), 1),
+    (CONTAINERD, Point::Accepted, 1),
+    (CONTAINERD, Point::Underway(50), 1),
+    (CONTAINERD, Point::Underway(200), 1),
+    (CONTAINERD, Point::Underway(400), 1),
+    (CONTAINERD, Point::Init, 1),
+    (CONTAINERD, Point::Ready, 1),
+    (CONTAINERD, Point::Deleted, 1),
+    (CONTAINERD, Point::Ending, 1),
+    (CONTAINERD, Point::Leaving(2200), 1),
+    (CONTAINERD, Point::Leaving(2500), 1),
     (Victim::Shim, Point::Init, 2),
     (Victim::Shim, Point::Ready, 2),
     (Victim::Shim, Point::Ending, 1),
     (Victim::Process("kube-proxy"), Point::Init, 1),
-    (Victim::Process("pod-network"), Point::Sandbox, 1),
+    (Victim::Process("pod-network"), Point::Underway(50), 1),
     (Victim::Process("pod-network"), Point::Deleted, 1),
 ];
+
+const KUBELET: Victim = Victim::Process("kubelet");
+const CONTAINERD: Victim = Victim::Process("containerd");
 
 /// It has mounts of every kind, a first container that takes a moment, and a hook.
 fn pod(name: &str) -> String {
@@ -120,7 +134,7 @@ async fn one(
     starts: i32,
 ) -> Result<()> {
     pipe(kubectl, "apply -f -", &pod(name)).await?;
-    let at_start = matches!(point, Point::Accepted | Point::Sandbox | Point::Init | Point::Ready);
+    let at_start = !matches!(point, Point::Deleted | Point::Ending | Point::Leaving(_));
     if at_start {
         reach(kubectl, name, point).await?;
         kill(cluster, kubectl, name, victim).await?;
@@ -146,13 +160,15 @@ async fn reach(kubectl: &Kubectl, name: &str, point: Point) -> Result<()> {
     match point {
         Point::Accepted | Point::Deleted => Ok(()),
         Point::Ready => ready_pods(kubectl, "app=victim", 1).await.map(drop),
-        Point::Sandbox => {
+        Point::Underway(milliseconds) => {
             wait::until("the pod has a node", || async {
                 let node = kubectl.run(&format!("get pod {name} -o jsonpath={{.spec.nodeName}}")).await?;
                 Ok((!node.is_empty()).then_some(()))
             })
-            .await
+            .await?;
+            moment(milliseconds).await
         }
+        Point::Leaving(milliseconds) => moment(milliseconds).await,
         Point::Init => {
             wait::until("the first container runs", || async {
                 let status = status(kubectl, name).await?;
@@ -168,6 +184,12 @@ async fn reach(kubectl: &Kubectl, name: &str, point: Point) -> Result<()> {
             .await
         }
     }
+}
+
+/// Not to wait for something, but to hit a moment that nothing tells of.
+async fn moment(milliseconds: u64) -> Result<()> {
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    Ok(())
 }
 
 async fn status(kubectl: &Kubectl, name: &str) -> Result<PodStatus> {
