@@ -5,7 +5,7 @@
 //! their endpoints it has (upstream's `ServiceHealthServer`).
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::local::NodePorts;
 use crate::model::{Family, PortName, ServicePort};
 
 /// A proxy whose rules have been behind for this long is not healthy: twice the time between two full writes.
@@ -163,6 +164,7 @@ fn service_of(name: &PortName) -> (String, String) {
 /// The ports of services that are being answered on, by addresses of one family: endpoints of the other do not count.
 pub struct ServiceHealth {
     family: Family,
+    on: NodePorts,
     proxy: ProxyHealth,
     open: BTreeMap<u16, (Arc<Mutex<Check>>, CancellationToken)>,
     tracker: TaskTracker,
@@ -173,11 +175,23 @@ impl ServiceHealth {
     /// None yet; all end with `token`.
     #[must_use]
     pub fn new(family: Family, proxy: ProxyHealth, token: &CancellationToken) -> Self {
-        Self { family, proxy, open: BTreeMap::new(), tracker: TaskTracker::new(), token: token.child_token() }
+        Self {
+            family,
+            on: NodePorts::Everywhere,
+            proxy,
+            open: BTreeMap::new(),
+            tracker: TaskTracker::new(),
+            token: token.child_token(),
+        }
     }
 
-    /// Opens and closes ports, and remembers what to say on each.
-    pub async fn sync(&mut self, wanted: BTreeMap<u16, Check>) {
+    /// Opens and closes ports on the addresses that node ports are on, and remembers what to say on each.
+    pub async fn sync(&mut self, wanted: BTreeMap<u16, Check>, on: &NodePorts) {
+        if self.on != *on {
+            // The node's addresses are others: all are opened anew.
+            std::mem::take(&mut self.open).into_values().for_each(|(_, token)| token.cancel());
+            self.on = on.clone();
+        }
         self.open.retain(|port, (_, token)| {
             let stays = wanted.contains_key(port);
             if !stays {
@@ -191,23 +205,31 @@ impl ServiceHealth {
                 *said.lock() = check;
                 continue;
             }
-            match open(self.family, port) {
-                Ok(listener) => self.answer(port, listener, check),
+            let addresses = match &self.on {
+                NodePorts::Everywhere => vec![self.family.any()],
+                NodePorts::At(addresses) => addresses.clone(),
+            };
+            let opened: std::io::Result<Vec<_>> =
+                addresses.into_iter().map(|ip| open(SocketAddr::new(ip, port))).collect();
+            match opened {
+                Ok(listeners) => self.answer(port, listeners, check),
                 // Somebody else has it; the next change tries again.
                 Err(error) => warn!(%error, port, "health check port of a service cannot be opened"),
             }
         }
     }
 
-    fn answer(&mut self, port: u16, listener: TcpListener, check: Check) {
+    fn answer(&mut self, port: u16, listeners: Vec<TcpListener>, check: Check) {
         let (said, token) = (Arc::new(Mutex::new(check)), self.token.child_token());
-        let (shown, proxy, ended) = (said.clone(), self.proxy.clone(), token.clone());
-        let respond = move |_: &Request<Incoming>| say(&shown.lock(), proxy.is_healthy());
-        self.tracker.spawn(async move {
-            if let Err(error) = serve_with(listener, respond, ended).await {
-                warn!(error = %format!("{error:#}"), port, "health check port of a service closed");
-            }
-        });
+        for listener in listeners {
+            let (shown, proxy, ended) = (said.clone(), self.proxy.clone(), token.clone());
+            let respond = move |_: &Request<Incoming>| say(&shown.lock(), proxy.is_healthy());
+            self.tracker.spawn(async move {
+                if let Err(error) = serve_with(listener, respond, ended).await {
+                    warn!(error = %format!("{error:#}"), port, "health check port of a service closed");
+                }
+            });
+        }
         self.open.insert(port, (said, token));
     }
 
@@ -219,13 +241,10 @@ impl ServiceHealth {
     }
 }
 
-/// Listens on all addresses of a family, and of no other.
-fn open(family: Family, port: u16) -> std::io::Result<TcpListener> {
-    let (socket, address) = match family {
-        Family::V4 => (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
-        Family::V6 => (TcpSocket::new_v6()?, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
-    };
-    if family == Family::V6 {
+/// Listens on an address, or on all of its family, and on none of the other.
+fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.is_ipv6() {
         rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
     }
     socket.set_reuseaddr(true)?;
@@ -298,15 +317,23 @@ mod tests {
         let new = |family| ServiceHealth::new(family, ProxyHealth::default(), &token);
         let (mut v4, mut v6) = (new(Family::V4), new(Family::V6));
         let check = BTreeMap::from([(free, Check { service: ("ns".into(), "web".into()), endpoints: 1 })]);
-        v4.sync(check.clone()).await;
+        v4.sync(check.clone(), &NodePorts::Everywhere).await;
         assert!(answers("127.0.0.1").await && !answers("::1").await);
-        v4.sync(BTreeMap::new()).await;
+        v4.sync(BTreeMap::new(), &NodePorts::Everywhere).await;
         v4.close().await;
-        v6.sync(check).await;
+        v6.sync(check.clone(), &NodePorts::Everywhere).await;
         // A machine without IPv6 opens nothing.
         assert_eq!(answers("::1").await, std::path::Path::new("/proc/net/if_inet6").exists());
         assert!(!answers("127.0.0.1").await);
         v6.close().await;
         assert!(!answers("::1").await);
+        // On some addresses alone, which may become others.
+        let at = |ip: &str| NodePorts::At(vec![ip.parse().expect("an address")]);
+        let mut some = new(Family::V4);
+        some.sync(check.clone(), &at("127.0.0.2")).await;
+        assert!(answers("127.0.0.2").await && !answers("127.0.0.1").await);
+        some.sync(check, &at("127.0.0.1")).await;
+        assert!(answers("127.0.0.1").await);
+        some.close().await;
     }
 }

@@ -1,7 +1,7 @@
 //! Services and their endpoints, as the rules need them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort as ApiPort};
@@ -21,6 +21,15 @@ pub enum Family {
 }
 
 impl Family {
+    /// The address that stands for all of a machine.
+    #[must_use]
+    pub fn any(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Self::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
     /// Whether the address is of this family.
     #[must_use]
     pub fn has(self, address: &IpAddr) -> bool {
@@ -136,6 +145,8 @@ pub struct Place {
     pub zone: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// The address ranges of its pods.
+    pub pod_cidrs: Vec<String>,
 }
 
 /// All service ports of a family, by name, from the objects as they are now.

@@ -13,11 +13,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::flags::Config;
+use crate::config::Config;
 use crate::health::{self, ProxyHealth, ServiceHealth};
 use crate::kernel::{self, Kernel};
+use crate::local::{self, NodePortAddresses};
 use crate::model::{self, Family, Place, PortName, Protocol, ServicePort};
-use crate::{conntrack, rules};
+use crate::{conntrack, rules, sysctl};
 
 const RETRY: Duration = Duration::from_secs(2);
 /// Says that a node is to be removed by whoever scales the cluster.
@@ -43,7 +44,7 @@ pub async fn run(config: Config, client: Client, token: CancellationToken) -> an
         let endpoints = Endpoints::new().with("rules", late);
         tasks.spawn_critical("metrics", |token| serving::serve(address, endpoints, token));
     }
-    prepare_kernel(&config);
+    sysctl::prepare(&config);
     tasks.spawn("proxier", |token| async move {
         if factory.wait_for_sync(&token).await {
             Proxier::new(config, sources, health, &token).run(token).await;
@@ -51,24 +52,6 @@ pub async fn run(config: Config, client: Client, token: CancellationToken) -> an
     });
     token.cancelled().await;
     Ok(tasks.shut_down().await?)
-}
-
-/// Settings of the kernel that service traffic needs. Failing ones are reported and left: some sandboxes do not
-/// let them be written but have them right.
-fn prepare_kernel(config: &Config) {
-    let mut settings = vec!["net/ipv4/ip_forward"];
-    if config.localhost_node_ports {
-        settings.push("net/ipv4/conf/all/route_localnet");
-    }
-    for setting in settings {
-        let path = format!("/proc/sys/{setting}");
-        if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == "1") {
-            continue;
-        }
-        if let Err(error) = std::fs::write(&path, "1") {
-            warn!(setting, %error, "kernel setting could not be made");
-        }
-    }
 }
 
 /// The caches the rules come from.
@@ -102,7 +85,7 @@ impl Sources {
             // A node's status changes all the time; only where it is and whether it stays matters.
             let moved = match event {
                 client::Event::Updated { old, new } => {
-                    let facts = |node| (zone(node), addresses(node), is_eligible(node));
+                    let facts = |node| (zone(node), addresses(node), pod_cidrs(node), is_eligible(node));
                     facts(old) != facts(new)
                 }
                 _ => true,
@@ -116,7 +99,12 @@ impl Sources {
 
     fn place(&self, node: &str) -> Place {
         let found = self.node.store().list().into_iter().next().unwrap_or_default();
-        Place { node: node.to_owned(), zone: zone(&found), addresses: addresses(&found) }
+        Place {
+            node: node.to_owned(),
+            zone: zone(&found),
+            addresses: addresses(&found),
+            pod_cidrs: pod_cidrs(&found),
+        }
     }
 }
 
@@ -128,6 +116,10 @@ fn zone(node: &Node) -> String {
 fn addresses(node: &Node) -> Vec<IpAddr> {
     let all = node.status.as_ref().and_then(|status| status.addresses.as_ref()).into_iter().flatten();
     all.filter(|address| address.type_ == "InternalIP").filter_map(|a| a.address.parse().ok()).collect()
+}
+
+fn pod_cidrs(node: &Node) -> Vec<String> {
+    node.spec.as_ref().and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default()
 }
 
 /// Whether load balancers may send anything here.
@@ -207,7 +199,7 @@ impl Proxier {
         let (services, slices) = (self.sources.services.store().list(), self.sources.slices.store().list());
         let place = self.sources.place(&self.config.node_name);
         self.health.set_eligible(self.sources.node.store().list().iter().any(|node| is_eligible(node)));
-        let mut all_well = true;
+        let (mut all_well, own, liberal) = (true, self.own_addresses().await, sysctl::is_liberal());
         for family in [Family::V4, Family::V6] {
             let ports = model::build(family, &place, &services, &slices);
             let applier = if family == Family::V4 { &mut self.v4 } else { &mut self.v6 };
@@ -215,10 +207,11 @@ impl Proxier {
                 continue;
             }
             self.health.queued(family);
+            let settings = settings(&self.config, family, &place, &own, liberal);
             if let Some(health) = self.service_health.get_mut(&family) {
-                health.sync(health::checks(ports.values())).await;
+                health.sync(health::checks(ports.values()), &settings.node_ports).await;
             }
-            match applier.apply(&settings(&self.config, family, &place), &ports).await {
+            match applier.apply(&settings, &ports).await {
                 Ok(()) => {
                     debug!(?family, ports = ports.len(), "rules are in step");
                     self.health.updated(family);
@@ -240,6 +233,20 @@ impl Proxier {
 }
 
 impl Proxier {
+    /// All addresses of this machine, where they matter.
+    async fn own_addresses(&self) -> Vec<IpAddr> {
+        if !matches!(self.config.node_port_addresses, NodePortAddresses::Ranges(_)) {
+            return vec![];
+        }
+        match tokio::process::Command::new("ip").args(["-o", "addr"]).output().await {
+            Ok(output) => local::read_addresses(&String::from_utf8_lossy(&output.stdout)),
+            Err(error) => {
+                warn!(%error, "addresses of this node cannot be listed; node ports may not work as intended");
+                vec![]
+            }
+        }
+    }
+
     /// Connections that were begun before their service had rules, or while its last refusal was taken back: only
     /// when addresses have become ones that somebody answers.
     async fn end_early_flows(
@@ -276,15 +283,22 @@ fn answered(ports: &BTreeMap<PortName, ServicePort>, place: &Place) -> BTreeSet<
     tcp.filter(|port| port.usable(place).any).flat_map(ServicePort::addresses).collect()
 }
 
-fn settings(config: &Config, family: Family, place: &Place) -> rules::Settings {
-    let of_family = |cidr: &&String| cidr.contains(':') == (family == Family::V6);
+fn settings(
+    config: &Config,
+    family: Family,
+    place: &Place,
+    own: &[IpAddr],
+    liberal: bool,
+) -> rules::Settings {
     rules::Settings {
         family,
         place: place.clone(),
-        cluster_cidr: config.cluster_cidrs.iter().find(of_family).cloned(),
+        local: config.local.of(family, place),
+        node_ports: config.node_port_addresses.of(family, place, own),
         masquerade_all: config.masquerade_all,
         mark: config.masquerade_mark,
         localhost_node_ports: config.localhost_node_ports,
+        liberal,
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::local::{Local, NodePorts};
 use crate::model::{Endpoint, Family, Place, PortName, ServicePort, Usable};
 
 /// The chains of one table: name to rules, each rule without its `-A CHAIN`.
@@ -29,14 +30,18 @@ pub struct Settings {
     pub family: Family,
     /// Where this node is.
     pub place: Place,
-    /// The pods' address range; none if unknown.
-    pub cluster_cidr: Option<String>,
+    /// How traffic of pods is told from other.
+    pub local: Local,
+    /// Which addresses node ports are on.
+    pub node_ports: NodePorts,
     /// Masquerade all traffic to service addresses.
     pub masquerade_all: bool,
     /// The mark of packets to be masqueraded.
     pub mark: u32,
     /// Whether node ports answer on loopback addresses.
     pub localhost_node_ports: bool,
+    /// Whether packets outside of a connection's window are let pass.
+    pub liberal: bool,
 }
 
 const SERVICES: &str = "KUBE-SERVICES";
@@ -95,19 +100,26 @@ pub fn render(settings: &Settings, ports: &BTreeMap<PortName, ServicePort>) -> R
         let writer = PortRules { settings, port, usable: port.usable(&settings.place), rules: &mut rules };
         writer.write();
     }
-    let localhost = match (settings.family, settings.localhost_node_ports) {
-        (Family::V6, _) => " ! -d ::1/128",
-        (Family::V4, false) => " ! -d 127.0.0.0/8",
-        (Family::V4, true) => "",
-    };
-    rules.nat_rule(
-        SERVICES,
-        format!(
-            "-m comment --comment \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\" \
-             -m addrtype --dst-type LOCAL{localhost} -j {NODE_PORTS}"
-        ),
-    );
+    render_node_ports(settings, &mut rules);
     rules
+}
+
+/// Where traffic to node ports comes in.
+fn render_node_ports(settings: &Settings, rules: &mut Rules) {
+    let comment = "-m comment --comment \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\"";
+    let NodePorts::At(addresses) = &settings.node_ports else {
+        let localhost = match (settings.family, settings.localhost_node_ports) {
+            (Family::V6, _) => " ! -d ::1/128",
+            (Family::V4, false) => " ! -d 127.0.0.0/8",
+            (Family::V4, true) => "",
+        };
+        let rule = format!("{comment} -m addrtype --dst-type LOCAL{localhost} -j {NODE_PORTS}");
+        return rules.nat_rule(SERVICES, rule);
+    };
+    let may_loop = settings.family == Family::V4 && settings.localhost_node_ports;
+    for address in addresses.iter().filter(|ip| may_loop || !ip.is_loopback()) {
+        rules.nat_rule(SERVICES, format!("{comment} -d {address} -j {NODE_PORTS}"));
+    }
 }
 
 fn render_fixed(settings: &Settings, rules: &mut Rules) {
@@ -126,7 +138,9 @@ fn render_fixed(settings: &Settings, rules: &mut Rules) {
                 .to_owned(),
         );
     }
-    rules.filter_rule(FORWARD, "-m conntrack --ctstate INVALID -j DROP".to_owned());
+    if !settings.liberal {
+        rules.filter_rule(FORWARD, "-m conntrack --ctstate INVALID -j DROP".to_owned());
+    }
     rules.filter_rule(
         FORWARD,
         format!(
@@ -224,9 +238,9 @@ impl PortRules<'_> {
         let chain = self.chain(if self.port.internal_local { "KUBE-SVL-" } else { "KUBE-SVC-" });
         let comment = self.comment("cluster IP");
         self.rules.nat_rule(SERVICES, format!("{comment} {to} -j {chain}"));
-        let from = match &self.settings.cluster_cidr {
+        let from = match self.settings.local.iptables(false) {
             _ if self.settings.masquerade_all => String::new(),
-            Some(cidr) => format!(" ! -s {cidr}"),
+            Some(from_elsewhere) => format!(" {from_elsewhere}"),
             None => return,
         };
         self.rules.nat_rule(&chain, format!("{comment} {to}{from} -j {MARK_MASQ}"));
@@ -303,8 +317,8 @@ impl PortRules<'_> {
             return;
         }
         // Traffic that begins on this node is subject to no external policy.
-        if let Some(cidr) = &self.settings.cluster_cidr {
-            self.rules.nat_rule(chain, format!("{} -s {cidr} -j {cluster}", comment("pod traffic")));
+        if let Some(from_pods) = self.settings.local.iptables(true) {
+            self.rules.nat_rule(chain, format!("{} {from_pods} -j {cluster}", comment("pod traffic")));
         }
         let here = "-m addrtype --src-type LOCAL";
         self.rules.nat_rule(chain, format!("{} {here} -j {MARK_MASQ}", comment("masquerade LOCAL traffic")));

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 
 use super::{Collection, Table};
+use crate::local::NodePorts;
 use crate::model::{Endpoint, Family, PortName, ServicePort, Usable};
 use crate::rules::Settings;
 
@@ -86,6 +87,7 @@ fn write_fixed(settings: &Settings, table: &mut Table) {
         table.chains.entry(to.to_owned()).or_default();
         table.rule(from, format!("{which}jump {to}"));
     }
+    let (checked, led) = write_node_port_addresses(settings, address, no_localhost, table);
     let (to, mark) = (format!("{ip} daddr . meta l4proto . th dport"), format!("{:#x}", settings.mark));
     table.rule(
         "masquerading",
@@ -100,20 +102,34 @@ fn write_fixed(settings: &Settings, table: &mut Table) {
     table.rule("service-endpoints-check", format!("{to} vmap @no-endpoint-services"));
     table.rule(
         "nodeport-endpoints-check",
-        format!("{no_localhost} meta l4proto . th dport vmap @no-endpoint-nodeports"),
+        format!("{checked} meta l4proto . th dport vmap @no-endpoint-nodeports"),
     );
     table.rule("firewall-check", format!("{to} vmap @firewall-ips"));
     let masquerade = masquerade(settings);
     if settings.masquerade_all {
         table.rule("services", format!("{ip} daddr @cluster-ips {masquerade}"));
-    } else if let Some(cidr) = &settings.cluster_cidr {
-        table.rule("services", format!("{ip} daddr @cluster-ips {ip} saddr != {cidr} {masquerade}"));
+    } else if let Some(from_elsewhere) = settings.local.nftables(false) {
+        table.rule("services", format!("{ip} daddr @cluster-ips {from_elsewhere} {masquerade}"));
     }
     table.rule("services", format!("{to} vmap @service-ips"));
-    table.rule(
-        "services",
-        format!("fib daddr type local {no_localhost} meta l4proto . th dport vmap @service-nodeports"),
-    );
+    table.rule("services", format!("{led} meta l4proto . th dport vmap @service-nodeports"));
+}
+
+/// What matches packets to addresses that node ports are on: where it is known that they are for this node, and elsewhere.
+fn write_node_port_addresses(
+    settings: &Settings,
+    address: &str,
+    no_localhost: &str,
+    table: &mut Table,
+) -> (String, String) {
+    let NodePorts::At(addresses) = &settings.node_ports else {
+        return (no_localhost.to_owned(), format!("fib daddr type local {no_localhost}"));
+    };
+    let own = addresses.iter().filter(|ip| !ip.is_loopback()).map(|ip| (ip.to_string(), String::new()));
+    let set = Collection { kind: "set", declaration: format!("type {address} ;"), elements: own.collect() };
+    table.collections.insert("nodeport-ips".to_owned(), set);
+    let to = format!("{} daddr @nodeport-ips", word(settings.family));
+    (to.clone(), to)
 }
 
 fn masquerade(settings: &Settings) -> String {
@@ -246,9 +262,8 @@ impl PortTable<'_> {
         }
         // Traffic that begins on this node is subject to no external policy.
         if self.table.chains.contains_key(&cluster) {
-            if let Some(cidr) = &self.settings.cluster_cidr {
-                let ip = word(self.settings.family);
-                self.table.rule(chain, format!("{ip} saddr {cidr} goto {cluster}"));
+            if let Some(from_pods) = self.settings.local.nftables(true) {
+                self.table.rule(chain, format!("{from_pods} goto {cluster}"));
             }
             self.table.rule(chain, format!("fib saddr type local {masquerade}"));
             self.table.rule(chain, format!("fib saddr type local goto {cluster}"));

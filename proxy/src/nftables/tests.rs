@@ -95,6 +95,9 @@ fn step<'a>(
     if let Some(after) = rest.strip_prefix("ip daddr @cluster-ips ") {
         return when(table.collections["cluster-ips"].elements.contains_key(packet.to), after);
     }
+    if let Some(after) = rest.strip_prefix("ip daddr @nodeport-ips ") {
+        return when(table.collections["nodeport-ips"].elements.contains_key(packet.to), after);
+    }
     if let Some((range, after)) = condition(rest, "ip daddr != ") {
         return when(!in_range(packet.to, range), after);
     }
@@ -170,6 +173,7 @@ fn verdict(
 #[test]
 fn packets_end_where_both_modes_send_them() {
     testing::check(|settings, ports, packet| outcomes(&render(settings, ports), packet));
+    testing::check_node_ports(|settings, ports, packet| outcomes(&render(settings, ports), packet));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use super::Settings;
+use crate::local::{Local, NodePorts};
 use crate::model::{self, Family, Place, PortName, ServicePort, range_has};
 
 /// A node of a cluster with one range of pods.
@@ -25,13 +26,15 @@ pub fn settings_in(family: Family) -> Settings {
         family,
         place: Place {
             node: "n1".into(),
-            zone: String::new(),
             addresses: vec![in_family(family, NODE).parse().expect("an address")],
+            ..Place::default()
         },
-        cluster_cidr: Some(in_family(family, "10.244.0.0/16")),
+        local: Local::From(in_family(family, "10.244.0.0/16")),
+        node_ports: NodePorts::Everywhere,
         masquerade_all: false,
         mark: 0x4000,
         localhost_node_ports: true,
+        liberal: false,
     }
 }
 
@@ -211,6 +214,35 @@ pub fn check(outcomes: impl Fn(&Settings, &BTreeMap<PortName, ServicePort>, &Pac
                 expected.sort();
                 let found = outcomes(&settings, &ports, &Packet { from: &from, to: &to, port: *port });
                 assert_eq!(found, expected, "{what}: {from} -> {to}:{port}");
+            }
+        }
+    }
+}
+
+/// Shows that node ports are on the addresses that were named, and on no others of the node.
+///
+/// # Panics
+/// A packet ends elsewhere.
+pub fn check_node_ports(
+    outcomes: impl Fn(&Settings, &BTreeMap<PortName, ServicePort>, &Packet<'_>) -> Vec<String>,
+) {
+    for family in [Family::V4, Family::V6] {
+        let own = in_family(family, NODE);
+        let spec = value_in(family, &node_port_spec());
+        for (endpoints, expected) in [(vec![HERE], TO_HERE_MASQ), (vec![], "REJECT")] {
+            for (addresses, on) in [(vec![own.parse().expect("an address")], true), (vec![], false)] {
+                let settings = Settings { node_ports: NodePorts::At(addresses), ..settings_in(family) };
+                let slices = [slice_in(family, 8080, &endpoints)];
+                let ports = model::build(family, &settings.place, &[service(&spec)], &slices);
+                let from = in_family(family, OUTSIDE);
+                let packet = Packet { from: &from, to: &own, port: 30080 };
+                let found = outcomes(&settings, &ports, &packet);
+                if expected == "REJECT" && !on {
+                    // Whether what is on no port is refused is each mode's own.
+                    continue;
+                }
+                let expected: Vec<_> = on.then(|| outcome_in(family, expected)).into_iter().collect();
+                assert_eq!(found, expected, "{family:?}");
             }
         }
     }

@@ -93,6 +93,7 @@ fn matches(rule: &str, packet: &Packet<'_>) -> bool {
 #[test]
 fn packets_end_where_both_modes_send_them() {
     testing::check(|settings, ports, packet| outcomes(&render(settings, ports), packet));
+    testing::check_node_ports(|settings, ports, packet| outcomes(&render(settings, ports), packet));
 }
 
 #[test]
