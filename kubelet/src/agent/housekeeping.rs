@@ -217,7 +217,7 @@ fn plan_containers(containers: &[cri::Container], gone: &impl Fn(&str) -> bool) 
     }
     let mut remove = Vec::new();
     for ((uid, _), mut dead) in by_name {
-        dead.sort_by_key(|c| std::cmp::Reverse(c.created_at));
+        dead.sort_by_key(|c| std::cmp::Reverse((c.metadata.as_ref().map(|m| m.attempt), c.created_at)));
         let keep = usize::from(!gone(uid));
         remove.extend(dead.into_iter().skip(keep).map(|c| c.id.clone()));
     }
@@ -233,16 +233,17 @@ fn plan_sandboxes(
 ) -> Vec<String> {
     let occupied: HashSet<&str> = containers.iter().map(|c| c.pod_sandbox_id.as_str()).collect();
     let uid = |s: &cri::PodSandbox| s.metadata.as_ref().map(|m| m.uid.clone()).unwrap_or_default();
-    let mut newest: HashMap<String, i64> = HashMap::new();
+    let age = |s: &cri::PodSandbox| (s.metadata.as_ref().map(|m| m.attempt), s.created_at);
+    let mut newest = HashMap::new();
     for sandbox in sandboxes {
-        let at = newest.entry(uid(sandbox)).or_default();
-        *at = (*at).max(sandbox.created_at);
+        let at = newest.entry(uid(sandbox)).or_insert_with(|| age(sandbox));
+        *at = (*at).max(age(sandbox));
     }
     let mut remove: Vec<String> = sandboxes
         .iter()
         .filter(|s| {
             let ready = s.state == cri::PodSandboxState::SandboxReady as i32;
-            let replaced = newest.get(&uid(s)).is_some_and(|at| *at > s.created_at);
+            let replaced = newest.get(&uid(s)).is_some_and(|at| *at > age(s));
             !ready && ((replaced && !occupied.contains(s.id.as_str())) || gone(&uid(s)))
         })
         .map(|s| s.id.clone())
@@ -304,6 +305,13 @@ mod tests {
             container("g1", "gone", "a", 2, true, "t"),
         ];
         assert_eq!(plan_containers(&containers, &|uid| uid == "gone"), ["a0", "g0"]);
+        // The clock was set back between them.
+        let attempt = |id: &str, attempt, created_at| cri::Container {
+            metadata: Some(cri::ContainerMetadata { name: "a".into(), attempt }),
+            ..container(id, "u", "a", created_at, false, "s")
+        };
+        let containers = [attempt("first", 0, 9), attempt("last", 1, 5)];
+        assert_eq!(plan_containers(&containers, &|_| false), ["first"]);
     }
 
     #[test]
@@ -325,5 +333,12 @@ mod tests {
         ];
         let containers = [container("c", "u", "a", 1, false, "used")];
         assert_eq!(plan_sandboxes(&sandboxes, &containers, &|uid| uid == "w"), ["gone", "old"]);
+        // The clock was set back between them.
+        let attempt = |id: &str, attempt, created_at| cri::PodSandbox {
+            metadata: Some(cri::PodSandboxMetadata { uid: "u".into(), attempt, ..Default::default() }),
+            ..sandbox(id, "u", created_at, false)
+        };
+        let sandboxes = [attempt("first", 0, 9), attempt("last", 1, 5)];
+        assert_eq!(plan_sandboxes(&sandboxes, &[], &|_| false), ["first"]);
     }
 }

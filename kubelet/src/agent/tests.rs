@@ -91,6 +91,7 @@ impl PodProbes for Unprobed {
 }
 
 mod claims_prepared;
+mod clock;
 mod cpus_given;
 mod devices_given;
 mod ends;

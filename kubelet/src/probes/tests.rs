@@ -175,7 +175,10 @@ fn worker(probes: &ProbeManager, kind: ProbeKind, delay: i32) -> Worker {
 #[test]
 fn worker_waits_probes_or_ends() {
     let now = Timestamp::now().to_string();
-    let running = |started: bool| serde_json::json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "containerID": "containerd://x", "started": started, "state": {"running": {"startedAt": now}}}]});
+    let running_since = |started: bool, at: &str| serde_json::json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "containerID": "containerd://x", "started": started, "state": {"running": {"startedAt": at}}}]});
+    let running = |started| running_since(started, &now);
+    // The clock was set back since it started.
+    let later = (Timestamp::now() + jiff::SignedDuration::from_hours(1)).to_string();
     let ended = serde_json::json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "containerID": "containerd://x", "state": {"terminated": {"exitCode": 1}}}]});
     for (kind, delay, seen, want, result) in [
         (ProbeKind::Readiness, 0, serde_json::json!({"phase": "Failed"}), Look::End, None),
@@ -183,6 +186,7 @@ fn worker_waits_probes_or_ends() {
         (ProbeKind::Readiness, 0, running(true), Look::Probe, Some(false)),
         (ProbeKind::Readiness, 0, running(false), Look::Wait, Some(false)),
         (ProbeKind::Readiness, 100, running(true), Look::Wait, Some(false)),
+        (ProbeKind::Readiness, 100, running_since(true, &later), Look::Probe, Some(false)),
         (ProbeKind::Liveness, 0, running(true), Look::Probe, Some(true)),
         (ProbeKind::Startup, 0, running(false), Look::Probe, None),
         (ProbeKind::Startup, 0, running(true), Look::Wait, None),

@@ -15,6 +15,8 @@ use crate::types;
 
 /// A container that was started this long before the kubelet had been running under the one before it.
 pub const RESTART_GRACE: SignedDuration = SignedDuration::from_secs(10);
+/// By so much times may differ that are read one after the other.
+const CLOCK_SLIP: SignedDuration = SignedDuration::from_secs(1);
 const ATTEMPTS: usize = 3;
 
 pub struct Worker {
@@ -121,7 +123,9 @@ impl Worker {
             return Look::End;
         }
         let age = started_at.map_or(SignedDuration::ZERO, |time| Timestamp::now().duration_since(time.0));
-        if age.as_secs() < i64::from(self.probe.initial_delay_seconds.unwrap_or_default()) {
+        // One that has yet to start is one whose node's clock was set back: how old it is nobody knows.
+        let is_known = age > -CLOCK_SLIP;
+        if is_known && age.as_secs() < i64::from(self.probe.initial_delay_seconds.unwrap_or_default()) {
             return Look::Wait;
         }
         let started = container.started == Some(true);

@@ -42,10 +42,11 @@ pub fn pod_status(
         status.name = label(labels::POD_NAME);
         status.namespace = label(labels::POD_NAMESPACE);
     }
+    // Attempts first: they grow even while somebody sets the clock back.
     status.sandboxes = sandboxes.into_iter().map(sandbox).collect();
-    status.sandboxes.sort_by_key(|s| Reverse((s.created_at, s.attempt)));
+    status.sandboxes.sort_by_key(|s| Reverse((s.attempt, s.created_at)));
     status.containers = containers.into_iter().map(|c| container(runtime, c)).collect();
-    status.containers.sort_by_key(|c| Reverse((c.created_at, c.restart_count)));
+    status.containers.sort_by_key(|c| Reverse((c.restart_count, c.created_at)));
     status.ips = status.sandboxes.first().filter(|s| s.ready).map(|s| s.ips.clone()).unwrap_or_default();
     status
 }

@@ -79,7 +79,9 @@ pub async fn running_container(server: &Server, pod: &Pod, container: &str) -> R
     };
     let found =
         server.deps.runtime.list_containers(Some(filter)).await.map_err(|error| client::chain(&error))?;
-    let newest = found.into_iter().max_by_key(|container| container.created_at);
+    let newest = found
+        .into_iter()
+        .max_by_key(|container| (container.metadata.as_ref().map(|m| m.attempt), container.created_at));
     newest.map(|container| container.id).ok_or_else(|| format!("container not found (\"{container}\")"))
 }
 
@@ -93,7 +95,9 @@ pub async fn ready_sandbox(server: &Server, pod: &Pod) -> Result<String, String>
     };
     let found =
         server.deps.runtime.list_pod_sandboxes(Some(filter)).await.map_err(|error| client::chain(&error))?;
-    let newest = found.into_iter().max_by_key(|sandbox| sandbox.created_at);
+    let newest = found
+        .into_iter()
+        .max_by_key(|sandbox| (sandbox.metadata.as_ref().map(|m| m.attempt), sandbox.created_at));
     newest
         .map(|sandbox| sandbox.id)
         .ok_or_else(|| format!("failed to find sandbox for pod {:?}", types::name(pod)))

@@ -1,6 +1,7 @@
 //! Growing waits, one per key: 10 s, doubled up to a maximum, forgotten after twice the maximum without use.
 //!
-//! Pure over the times it is given.
+//! Pure over the times it is given. They are a clock's that may be set: of an event that is still to come nobody knows
+//! how long ago it was, and its wait is over, rather than as long as the clock was set back.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,6 +16,9 @@ pub struct Backoff {
     max: Duration,
     entries: Mutex<HashMap<String, Entry>>,
 }
+
+/// By so much times may differ that are read one after the other.
+const SLIP: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -37,7 +41,7 @@ impl Backoff {
     #[must_use]
     pub fn remaining(&self, key: &str, since: Timestamp, now: Timestamp) -> Option<Duration> {
         let entry = *self.entries.lock().get(key)?;
-        if self.expired(entry, since) {
+        if self.expired(entry, since) || between(now, since) > SLIP {
             return None;
         }
         let waited = between(since, now);
@@ -111,5 +115,20 @@ mod tests {
         assert_eq!(backoff.wait("a"), Duration::from_secs(10));
         backoff.collect(at(now + 601 + 601));
         assert_eq!(backoff.wait("a"), Duration::ZERO);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_clock_that_was_set_back() {
+        let backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
+        backoff.next("a", at(7200), at(7200));
+        assert_eq!(backoff.remaining("a", at(7205), at(7206)), Some(Duration::from_secs(9)));
+        assert_eq!(backoff.remaining("a", at(7205), at(3600)), None, "an hour back");
+        backoff.next("a", at(3600), at(3600));
+        assert_eq!(
+            backoff.remaining("a", at(3601), at(3603)),
+            Some(Duration::from_secs(18)),
+            "as ever from then on"
+        );
+        assert_eq!(backoff.remaining("a", at(3601), at(9000)), None, "forward it is over too");
     }
 }

@@ -23,7 +23,7 @@ impl Story {
     }
 
     /// How often each container was started.
-    fn starts(&self) -> BTreeMap<String, usize> {
+    pub(super) fn starts(&self) -> BTreeMap<String, usize> {
         let mut starts = BTreeMap::new();
         for name in &self.fake.state.lock().started {
             *starts.entry(name.clone()).or_default() += 1;
@@ -32,13 +32,13 @@ impl Story {
     }
 
     /// Containers and sandboxes that the runtime knows, and whether the pod has a group.
-    fn inventory(&self) -> (usize, usize, bool) {
+    pub(super) fn inventory(&self) -> (usize, usize, bool) {
         let state = self.fake.state.lock();
         (state.containers.len(), state.sandboxes.len(), self.group_exists())
     }
 }
 
-fn counts(of: &[(&str, usize)]) -> BTreeMap<String, usize> {
+pub(super) fn counts(of: &[(&str, usize)]) -> BTreeMap<String, usize> {
     of.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }
 
@@ -54,7 +54,7 @@ async fn until_done(mut attempt: impl AsyncFnMut() -> bool) -> bool {
 }
 
 /// Takes the pod down and collects what is left.
-async fn end(house: &House, pod: &Arc<Pod>) -> bool {
+pub(super) async fn end(house: &House, pod: &Arc<Pod>) -> bool {
     if !take_down(house, pod).await {
         return false;
     }
