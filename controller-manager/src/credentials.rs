@@ -3,6 +3,7 @@
 //! A token is asked for with the first request and again before it expires; the account is created if it is not
 //! there. As upstream's controller client builder.
 
+use crate::clock::Clock;
 use crate::common::errors;
 use client::kube::api::PostParams;
 use client::kube::client::Body;
@@ -31,13 +32,13 @@ struct Account {
 }
 
 /// A client that acts as `account`. `anonymous` carries its requests, `own` asks for its tokens.
-pub fn client(anonymous: Client, own: Client, account: &'static str) -> Client {
+pub fn client(anonymous: Client, own: Client, account: &'static str, clock: Clock) -> Client {
     let account = Arc::new(Account { name: account, own, token: Mutex::default() });
     let namespace = anonymous.default_namespace().to_owned();
     let service = tower::service_fn(move |mut request: http::Request<Body>| {
         let (account, anonymous) = (account.clone(), anonymous.clone());
         async move {
-            let header = account.header(Timestamp::now()).await?;
+            let header = account.header(clock.now()).await?;
             request.headers_mut().insert(http::header::AUTHORIZATION, header);
             anonymous.send(request).await
         }

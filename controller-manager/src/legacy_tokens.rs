@@ -4,6 +4,7 @@
 //! Such a token is first marked as invalid, which its users would notice, and deleted only when it has been so for as
 //! long again. Tokens that people made themselves (accounts do not list them) stay.
 
+use crate::clock::Clock;
 use crate::common::errors::IgnoreGone;
 use crate::common::meta;
 use crate::context::Context;
@@ -120,6 +121,7 @@ struct Cleaner {
     accounts: Informer<ServiceAccount>,
     pods: Informer<Pod>,
     client: client::Client,
+    clock: Clock,
     unused_for: SignedDuration,
 }
 
@@ -131,6 +133,7 @@ pub fn start(cx: &Context) {
         accounts: cx.informer(),
         pods: cx.pods(),
         client: cx.client.clone(),
+        clock: cx.config.clock,
         unused_for: SignedDuration::try_from(unused_for).unwrap_or(SignedDuration::MAX),
     };
     cx.tasks.spawn(NAME, move |token| async move {
@@ -146,7 +149,7 @@ impl Cleaner {
         let mut ticks = tokio::time::interval(PERIOD);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.look(Timestamp::now()).await {
+            if let Err(error) = self.look(self.clock.now()).await {
                 tracing::warn!(error = %format!("{error:#}"), "could not look at old tokens, will retry");
             }
         }

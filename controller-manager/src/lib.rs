@@ -7,6 +7,7 @@
 mod admissionpolicy;
 mod autoscaler;
 mod bootstrap;
+mod clock;
 mod clusterrole_aggregation;
 pub mod common;
 mod context;
@@ -44,6 +45,7 @@ mod ttl;
 mod ttlafterfinished;
 mod volumes;
 
+pub use clock::Clock;
 pub use options::{Concurrency, Config, Flags};
 pub use registry::{CONTROLLERS, Registration};
 pub use run::run;

@@ -2,6 +2,7 @@
 
 mod accepted;
 
+use crate::clock::Clock;
 use crate::registry;
 use accepted::Accepted;
 use client::ClientFlags;
@@ -240,6 +241,8 @@ pub struct Config {
     pub root_ca: Option<String>,
     /// A client without credentials, when each controller is to run as a service account of its own.
     pub anonymous: Option<client::Client>,
+    /// What time it is.
+    pub clock: Clock,
     /// All other flags as they were given.
     pub flags: Flags,
 }
@@ -269,6 +272,7 @@ impl Flags {
             concurrent: self.concurrent.clone(),
             root_ca,
             anonymous: None,
+            clock: Clock::System,
             flags: self,
         })
     }

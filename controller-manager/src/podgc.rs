@@ -1,6 +1,7 @@
 //! Removes pods that nobody else can: too many that ended, those of nodes that are gone, and those that were deleted
 //! before they had a node. As upstream's pkg/controller/podgc, but driven by events instead of a scan.
 
+use crate::clock::Clock;
 use crate::common::disruption::{self, Reason};
 use crate::common::errors::IgnoreGone;
 use crate::common::{batch, meta, nodes, pods};
@@ -8,12 +9,12 @@ use crate::context::{Context, NODE_INDEX};
 use client::controller::Action;
 use client::kube::api::{DeleteParams, Preconditions};
 use client::{Api, Client, Event, Informer, ObjectKey, WorkQueue, kube};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// For how long a node may be missing before its pods go.
 const QUARANTINE: Duration = Duration::from_secs(40);
@@ -23,6 +24,7 @@ const ENDED: &str = "*";
 
 struct Controller {
     client: Client,
+    clock: Clock,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
     threshold: usize,
@@ -38,6 +40,7 @@ pub fn start(cx: &Context) {
     enqueue_for_nodes(&nodes, &pods, &queue);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         threshold,
         missing: Mutex::default(),
         pods: pods.clone(),
@@ -174,7 +177,7 @@ impl Controller {
     /// Says that the pod failed, unless it ended by itself, and deletes it without grace.
     async fn force_delete(&self, pod: &Pod, reason: Option<Reason>) -> Result<(), kube::Error> {
         if !pods::is_terminal(pod) {
-            disruption::mark(&self.client, pod, reason, true, Timestamp::now()).await?;
+            disruption::mark(&self.client, pod, reason, true, self.clock.now()).await?;
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), meta::namespace(&pod.metadata));
         let exactly = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };

@@ -64,9 +64,12 @@ async fn control(config: Arc<Config>, health: Health, lead: Lead) {
         tracing::debug!(controller = entry.name, "starting");
         // Caches are shared and read with the process's own rights; writes are each controller's own.
         let client = match &anonymous {
-            Some(anonymous) if !entry.account.is_empty() => {
-                credentials::client(anonymous.clone(), context.client.clone(), entry.account)
-            }
+            Some(anonymous) if !entry.account.is_empty() => credentials::client(
+                anonymous.clone(),
+                context.client.clone(),
+                entry.account,
+                context.config.clock,
+            ),
             _ => context.client.clone(),
         };
         (entry.start)(&Context { client, ..context.clone() });

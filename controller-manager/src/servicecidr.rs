@@ -40,7 +40,7 @@ pub fn start(cx: &Context) {
         let going = all.store().list().into_iter().filter(|range| meta::is_deleting(&range.metadata));
         going.for_each(|range| keys.add(meta::key(&range.metadata)));
     });
-    let client = cx.client.clone();
+    let (client, clock) = (cx.client.clone(), cx.config.clock);
     let both = (ranges.clone(), addresses.clone());
     let synced = async move {
         both.0.synced().await;
@@ -51,7 +51,7 @@ pub fn start(cx: &Context) {
         async move {
             let Some(range) = ranges.store().get(&key) else { return Ok(Action::Done) };
             let api: Api<ServiceCIDR> = Api::all(client);
-            let now = Timestamp::now();
+            let now = clock.now();
             if let Some(deleted) = &range.metadata.deletion_timestamp {
                 if !may_go(&range, &ranges, &addresses) {
                     set_ready(&api, &range, blocked(now)).await?;

@@ -1,6 +1,7 @@
 //! Evicts pods from nodes with NoExecute taints that they do not tolerate, or no longer.
 //! As upstream's pkg/controller/tainteviction.
 
+use crate::clock::Clock;
 use crate::common::disruption::{self, Reason};
 use crate::common::errors::IgnoreGone;
 use crate::common::{meta, nodes, pods};
@@ -9,18 +10,19 @@ use client::controller::Action;
 use client::events::{EventRecorder, EventType};
 use client::kube::api::{DeleteParams, Preconditions};
 use client::{Api, Client, Event, Informer, ObjectKey, WorkQueue};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Taint, Toleration};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const REASON: Reason =
     Reason { reason: "DeletionByTaintManager", message: "Taint manager: deleting due to NoExecute taint" };
 
 struct Controller {
     client: Client,
+    clock: Clock,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
     recorder: EventRecorder,
@@ -59,6 +61,7 @@ pub fn start(cx: &Context) {
     });
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         recorder: cx.recorder("taint-eviction-controller"),
         scheduled: Mutex::default(),
         pods: pods.clone(),
@@ -137,7 +140,7 @@ impl Controller {
     /// Deletes a pod whose time ended so long ago.
     async fn evict(&self, key: &ObjectKey, pod: &Pod, late: Duration) -> anyhow::Result<Action> {
         self.say(key, pod, "Marking for deletion Pod");
-        if disruption::mark(&self.client, pod, Some(REASON), false, Timestamp::now()).await? {
+        if disruption::mark(&self.client, pod, Some(REASON), false, self.clock.now()).await? {
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
             let exactly = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
             let params = DeleteParams { preconditions: Some(exactly), ..Default::default() };

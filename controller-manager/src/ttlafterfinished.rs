@@ -17,7 +17,7 @@ pub fn start(cx: &Context) {
     let jobs = cx.informer::<Job>();
     let queue = WorkQueue::new("ttl_jobs_to_delete");
     enqueue_all(&jobs, &queue);
-    let (client, synced) = (cx.client.clone(), jobs.clone());
+    let (client, clock, synced) = (cx.client.clone(), cx.config.clock, jobs.clone());
     let synced = async move { synced.synced().await };
     cx.work(
         "ttl-after-finished-controller",
@@ -28,7 +28,7 @@ pub fn start(cx: &Context) {
             let (client, jobs) = (client.clone(), jobs.clone());
             async move {
                 let Some(cached) = jobs.store().get(&key) else { return Ok(Action::Done) };
-                match left(&cached, Timestamp::now()) {
+                match left(&cached, clock.now()) {
                     None => return Ok(Action::Done),
                     Some(left) if !left.is_zero() => return Ok(Action::RequeueAfter(left)),
                     Some(_) => {}
@@ -37,7 +37,7 @@ pub fn start(cx: &Context) {
                 let api: Api<Job> = Api::namespaced(client, &key.namespace);
                 let Some(fresh) = api.get_opt(&key.name).await? else { return Ok(Action::Done) };
                 if fresh.metadata.uid != cached.metadata.uid
-                    || left(&fresh, Timestamp::now()) != Some(Duration::ZERO)
+                    || left(&fresh, clock.now()) != Some(Duration::ZERO)
                 {
                     return Ok(Action::Done);
                 }

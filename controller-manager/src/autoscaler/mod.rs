@@ -11,6 +11,7 @@ mod metrics;
 mod plan;
 mod target;
 
+use crate::clock::Clock;
 use crate::common::{Selector, errors, meta};
 use crate::context::Context;
 use calculate::Starting;
@@ -20,7 +21,7 @@ use client::kube::core::ApiResource;
 use client::{Api, Client, Event, EventRecorder, EventType, Informer, ObjectKey, WorkQueue};
 use compute::{Failure, Observed, Replicas};
 use history::History;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus, MetricIdentifier,
@@ -43,6 +44,7 @@ struct Autoscaler(Arc<Shared>);
 
 struct Shared {
     client: Client,
+    clock: Clock,
     recorder: EventRecorder,
     autoscalers: Informer<HorizontalPodAutoscaler>,
     pods: Informer<Pod>,
@@ -69,6 +71,7 @@ pub fn start(cx: &Context) {
     };
     let autoscaler = Autoscaler(Arc::new(Shared {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         recorder: cx.recorder("horizontal-pod-autoscaler"),
         autoscalers: cx.informer(),
         pods: cx.pods(),
@@ -139,7 +142,7 @@ impl Autoscaler {
         hpa: &HorizontalPodAutoscaler,
         mut status: HorizontalPodAutoscalerStatus,
     ) -> HorizontalPodAutoscalerStatus {
-        let now = Now { clock: Timestamp::now(), instant: Instant::now() };
+        let now = Now { clock: self.0.clock.now(), instant: Instant::now() };
         let (resource, scale) = match self.scale(hpa).await {
             Ok(found) => found,
             Err(error) => {

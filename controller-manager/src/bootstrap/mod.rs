@@ -39,7 +39,7 @@ pub fn start_signer(cx: &Context) {
     enqueue_all(&maps, &queue);
     let keys = queue.clone();
     secrets.subscribe(move |_| keys.add(ObjectKey::new(MAP.0, MAP.1)));
-    let client = cx.client.clone();
+    let (client, clock) = (cx.client.clone(), cx.config.clock);
     let both = (maps.clone(), secrets.clone());
     let synced = async move {
         both.0.synced().await;
@@ -49,7 +49,7 @@ pub fn start_signer(cx: &Context) {
         let (client, maps, secrets) = (client.clone(), maps.clone(), secrets.clone());
         async move {
             let Some(map) = maps.store().get(&key) else { return Ok(Action::Done) };
-            let now = Timestamp::now();
+            let now = clock.now();
             let held = secrets.store().list();
             let tokens: Vec<_> = held.iter().filter_map(|secret| Token::read(secret, now)).collect();
             if let Some(data) = sign(&map, &tokens) {
@@ -84,14 +84,14 @@ pub fn start_cleaner(cx: &Context) {
     let secrets = secrets(cx);
     let queue = WorkQueue::new("token_cleaner");
     enqueue_all(&secrets, &queue);
-    let (client, synced) = (cx.client.clone(), secrets.clone());
+    let (client, clock, synced) = (cx.client.clone(), cx.config.clock, secrets.clone());
     let synced = async move { synced.synced().await };
     cx.work("token-cleaner-controller", queue, 1, synced, move |key| {
         let (client, secrets) = (client.clone(), secrets.clone());
         async move {
             let Some(secret) = secrets.store().get(&key) else { return Ok(Action::Done) };
             let Some(at) = token::expires(&secret) else { return Ok(Action::Done) };
-            let now = Timestamp::now();
+            let now = clock.now();
             if at > now {
                 return Ok(Action::RequeueAfter(until(at, now)));
             }

@@ -5,6 +5,7 @@
 mod plan;
 mod schedule;
 
+use crate::clock::Clock;
 use crate::common::errors::{self, IgnoreGone};
 use crate::common::{meta, refs, written::Written};
 use crate::context::{Context, enqueue_all, states};
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 struct Controller {
     client: Client,
+    clock: Clock,
     crons: Informer<CronJob>,
     jobs: Informer<Job>,
     recorder: EventRecorder,
@@ -45,6 +47,7 @@ pub fn start(cx: &Context) {
     });
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         recorder: cx.recorder("cronjob-controller"),
         written: Written::new().follow(&crons).follow(&jobs),
         crons: crons.clone(),
@@ -188,7 +191,7 @@ impl Controller {
                 return Ok(());
             }
         };
-        let now = Timestamp::now();
+        let now = self.clock.now();
         if let Some(wait) = plan::wait(&schedule, now) {
             *next = Action::RequeueAfter(wait);
         }

@@ -21,13 +21,13 @@ pub fn start(cx: &Context) {
     let requests = cx.informer::<CertificateSigningRequest>();
     let queue = WorkQueue::new("certificate");
     enqueue_all(&requests, &queue);
-    let (client, synced) = (cx.client.clone(), requests.clone());
+    let (client, clock, synced) = (cx.client.clone(), cx.config.clock, requests.clone());
     let synced = async move { synced.synced().await };
     cx.work("certificatesigningrequest-approving-controller", queue, 5, synced, move |key| {
         let (client, requests) = (client.clone(), requests.clone());
         async move {
             match requests.store().get(&key) {
-                Some(csr) => approve(&client, &key, &csr).await,
+                Some(csr) => approve(&client, &key, &csr, clock.now()).await,
                 None => Ok(Action::Done),
             }
         }
@@ -53,6 +53,7 @@ async fn approve(
     client: &Client,
     key: &ObjectKey,
     csr: &CertificateSigningRequest,
+    now: Timestamp,
 ) -> anyhow::Result<Action> {
     if is_issued(csr) || holds(csr, "Approved").or(holds(csr, "Denied")).is_some() {
         return Ok(Action::Done);
@@ -63,7 +64,6 @@ async fn approve(
         if !is_allowed(client, csr, subresource).await? {
             continue;
         }
-        let now = Timestamp::now();
         let mut changed = csr.clone();
         let conditions = changed.status.get_or_insert_default().conditions.get_or_insert_default();
         conditions.push(CertificateSigningRequestCondition {

@@ -6,7 +6,6 @@ use crate::context::{Context, enqueue_all};
 use client::controller::Action;
 use client::kube::api::DeleteParams;
 use client::{Api, WorkQueue};
-use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -18,13 +17,13 @@ pub fn start(cx: &Context) {
     let requests = cx.informer::<CertificateSigningRequest>();
     let queue = WorkQueue::new("csrcleaner");
     enqueue_all(&requests, &queue);
-    let (client, synced) = (cx.client.clone(), requests.clone());
+    let (client, clock, synced) = (cx.client.clone(), cx.config.clock, requests.clone());
     let synced = async move { synced.synced().await };
     cx.work("certificatesigningrequest-cleaner-controller", queue, 1, synced, move |key| {
         let (client, requests) = (client.clone(), requests.clone());
         async move {
             let Some(csr) = requests.store().get(&key) else { return Ok(Action::Done) };
-            let left = due(&csr) - Timestamp::now().as_second();
+            let left = due(&csr) - clock.now().as_second();
             if let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) {
                 return Ok(Action::RequeueAfter(Duration::from_secs(left)));
             }

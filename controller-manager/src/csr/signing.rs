@@ -2,11 +2,11 @@
 
 use super::authority::Authority;
 use super::{holds, is_issued, request};
+use crate::clock::Clock;
 use crate::context::{Context, enqueue_all};
 use client::controller::Action;
 use client::kube::api::PostParams;
 use client::{Api, Client, Informer, ObjectKey, WorkQueue};
-use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,6 +17,7 @@ const SHORTEST: Duration = Duration::from_secs(600);
 
 struct Controller {
     client: Client,
+    clock: Clock,
     requests: Informer<CertificateSigningRequest>,
     authority: Authority,
     longest: Duration,
@@ -47,6 +48,7 @@ pub fn start(cx: &Context) {
     enqueue_all(&requests, &queue);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         authority,
         longest: flags.cluster_signing_duration,
         requests: requests.clone(),
@@ -88,7 +90,7 @@ impl Controller {
         let usages = csr.spec.usages.clone().unwrap_or_default();
         let request = request::parse(&csr.spec.request.0)?;
         let Some(checked) = check(&csr.spec.signer_name, &request, &usages) else { return Ok(Action::Done) };
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let mut changed = CertificateSigningRequest::clone(&csr);
         let status = changed.status.get_or_insert_default();
         match checked {

@@ -8,6 +8,7 @@ mod plan;
 mod template;
 mod update;
 
+use crate::clock::Clock;
 use crate::common::Selector;
 use crate::common::errors::IgnoreGone;
 use crate::common::pod_control::PodControl;
@@ -18,7 +19,6 @@ use client::controller::Action;
 use client::events::{self, EventRecorder, EventType};
 use client::kube::api::PostParams;
 use client::{Api, Client, Event, Informer, ObjectKey, WorkQueue, kube};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -35,6 +35,7 @@ const BURST: usize = 250;
 
 struct Controller {
     client: Client,
+    clock: Clock,
     sets: Informer<DaemonSet>,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
@@ -57,6 +58,7 @@ pub fn start(cx: &Context) {
     let recorder = cx.recorder("daemonset-controller");
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         control: PodControl::new(cx.client.clone(), recorder.clone(), written.clone()),
         recorder,
         written,
@@ -155,7 +157,7 @@ impl Controller {
         let (current, known, collisions) = self.revisions(&key, &set, &selector).await?;
         let hash = meta::label(&current.metadata, HASH).unwrap_or_default().to_owned();
         let pods = self.claimed_pods(&set, &selector).await?;
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let nodes = self.nodes.store().list();
         let view = plan::View::new(&set, &nodes, &pods, &hash, now);
         let plan = plan::plan(&view, &mut self.backoff.lock());

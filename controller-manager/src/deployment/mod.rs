@@ -13,6 +13,7 @@ mod rolling;
 mod scale;
 mod sets;
 
+use crate::clock::Clock;
 use crate::common::errors::{self, IgnoreGone};
 use crate::common::{Selector, meta, pods, refs, written::Written};
 use crate::context::{Context, enqueue_all, states};
@@ -21,7 +22,6 @@ use client::controller::Action;
 use client::events::{EventRecorder, EventType};
 use client::kube::api::{DeleteParams, PostParams, Preconditions};
 use client::{Api, Client, Event, Informer, ObjectKey, WorkQueue, kube};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -34,6 +34,7 @@ pub const TEMPLATE_HASH: &str = "pod-template-hash";
 
 struct Controller {
     client: Client,
+    clock: Clock,
     deployments: Informer<Deployment>,
     sets: Informer<ReplicaSet>,
     pods: Informer<Pod>,
@@ -50,6 +51,7 @@ pub fn start(cx: &Context) {
     enqueue_for_deleted_pods(&pods, &sets, &deployments, &queue);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         recorder: cx.recorder("deployment-controller"),
         written: Written::new().follow(&deployments).follow(&sets),
         deployments: deployments.clone(),
@@ -145,7 +147,7 @@ impl Controller {
         let running = |uid: &str| {
             self.pods.store().indexed(refs::CONTROLLER_INDEX, uid).iter().any(|pod| !pods::is_terminal(pod))
         };
-        let plan = plan::plan(&deployment, &sets, running, Timestamp::now());
+        let plan = plan::plan(&deployment, &sets, running, self.clock.now());
         self.apply(&key, &deployment, &sets, plan).await
     }
 
@@ -241,7 +243,7 @@ impl Controller {
             Err(error) => {
                 let message =
                     format!("Failed to create new replica set {name:?}: {}", errors::message(&error));
-                let failed = progress::creation_failed(deployment, &message, Timestamp::now());
+                let failed = progress::creation_failed(deployment, &message, self.clock.now());
                 self.recorder.object_event(deployment, EventType::Warning, "ReplicaSetCreateError", message);
                 if let Some(failed) = failed {
                     self.write_status(key, deployment, None, failed).await?;
@@ -259,7 +261,17 @@ impl Controller {
         set: &ReplicaSet,
     ) -> Result<(), kube::Error> {
         let name = meta::name(&set.metadata);
-        let written = self.sets_api(key).replace(name, &PostParams::default(), set).await?;
+        let written = match self.sets_api(key).replace(name, &PostParams::default(), set).await {
+            Ok(written) => written,
+            Err(error) => {
+                // It may have been written all the same, the answer being lost, or somebody else has written: with a
+                // cache that does not know, the next step could ask for more pods than the surge allows.
+                if let Some(live) = self.sets_api(key).get_opt(name).await? {
+                    self.written.wrote(key, &live);
+                }
+                return Err(error);
+            }
+        };
         self.written.wrote(key, &written);
         let old =
             before.iter().find(|old| old.metadata.uid == set.metadata.uid).map_or(0, |old| sets::wanted(old));

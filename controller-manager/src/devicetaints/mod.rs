@@ -6,6 +6,7 @@
 
 mod plan;
 
+use crate::clock::Clock;
 use crate::common::disruption::{self, Reason};
 use crate::common::errors::IgnoreGone;
 use crate::common::{meta, pods};
@@ -33,6 +34,7 @@ const REASON: Reason = Reason {
 
 struct Controller {
     client: Client,
+    clock: Clock,
     recorder: EventRecorder,
     pods: Informer<Pod>,
     claims: Informer<ResourceClaim>,
@@ -52,6 +54,7 @@ pub fn start(cx: &Context) {
     let queue = WorkQueue::new(NAME);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         recorder: cx.recorder(NAME),
         pods: pods.clone(),
         claims: claims.clone(),
@@ -143,7 +146,7 @@ impl Controller {
             return Ok(Action::Done);
         };
         self.waiting.lock().insert(key.clone(), meta::uid(&pod.metadata).to_owned());
-        match Duration::try_from(at.duration_since(Timestamp::now())) {
+        match Duration::try_from(at.duration_since(self.clock.now())) {
             Ok(left) if !left.is_zero() => Ok(Action::RequeueAfter(left)),
             _ => self.evict(&key, &pod, at).await,
         }
@@ -157,11 +160,11 @@ impl Controller {
             live.filter(|live| live.metadata.uid == pod.metadata.uid && !meta::is_deleting(&live.metadata));
         if let Some(pod) = wanted {
             self.say(&pod, "Marking for deletion");
-            if disruption::mark(&self.client, &pod, Some(REASON), false, Timestamp::now()).await? {
+            if disruption::mark(&self.client, &pod, Some(REASON), false, self.clock.now()).await? {
                 let exactly = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
                 let params = DeleteParams { preconditions: Some(exactly), ..Default::default() };
                 if api.delete(&key.name, &params).await.ignore_gone()?.is_some() {
-                    let late = Timestamp::now().duration_since(since).as_secs_f64();
+                    let late = self.clock.now().duration_since(since).as_secs_f64();
                     metrics::counter!("device_taint_eviction_controller_pod_deletions_total").increment(1);
                     metrics::histogram!("device_taint_eviction_controller_pod_deletion_duration_seconds")
                         .record(late);

@@ -5,6 +5,7 @@
 mod plan;
 mod scale;
 
+use crate::clock::Clock;
 use crate::common::Selector;
 use crate::common::errors::IgnoreGone;
 use crate::common::{meta, pods};
@@ -13,7 +14,6 @@ use client::controller::Action;
 use client::events::{EventRecorder, EventType};
 use client::kube::api::PostParams;
 use client::{Api, Client, Informer, ObjectKey, WorkQueue};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ const STALE_DISRUPTION: Duration = Duration::from_secs(120);
 
 struct Controller {
     client: Client,
+    clock: Clock,
     budgets: Informer<PodDisruptionBudget>,
     pods: Informer<Pod>,
     scales: scale::Scales,
@@ -49,6 +50,7 @@ pub fn start(cx: &Context) {
     let scales = scale::Scales::new(cx);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         recorder: cx.recorder("controllermanager"),
         scales: scales.clone(),
         budgets: budgets.clone(),
@@ -74,14 +76,14 @@ fn start_clearing(cx: &Context, pods: &Informer<Pod>) {
             keys.add(meta::key(&event.object().metadata));
         }
     });
-    let (client, pods) = (cx.client.clone(), pods.clone());
+    let (client, clock, pods) = (cx.client.clone(), cx.config.clock, pods.clone());
     let synced = pods.clone();
     cx.work("disruption-controller", queue, 1, async move { synced.synced().await }, move |key| {
         let (client, pods) = (client.clone(), pods.clone());
         async move {
             let Some(pod) = pods.store().get(&key) else { return Ok(Action::Done) };
             let Some(since) = plan::disrupted_since(&pod) else { return Ok(Action::Done) };
-            let now = Timestamp::now();
+            let now = clock.now();
             let past = u64::try_from(now.as_second() - since.as_second()).unwrap_or(0);
             let left = STALE_DISRUPTION.saturating_sub(Duration::from_secs(past));
             if !left.is_zero() {
@@ -108,7 +110,7 @@ impl Controller {
         if matching.is_empty() {
             self.recorder.object_event(&*budget, EventType::Normal, "NoPods", "No matching pods found");
         }
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let expected = if plan::needs_scale(&budget) {
             self.scales.expected(&matching).await
         } else {

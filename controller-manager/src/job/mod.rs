@@ -12,6 +12,7 @@ mod view;
 
 pub use view::{holds, is_finished, spec};
 
+use crate::clock::Clock;
 use crate::common::Selector;
 use crate::common::errors::{self, IgnoreGone};
 use crate::common::pod_control::PodControl;
@@ -24,7 +25,6 @@ use client::events::{self, EventRecorder, EventType};
 use client::kube::api::{Patch, PatchParams, PostParams};
 use client::{Api, Client, Event, Informer, ObjectKey, WorkQueue, kube};
 use futures::future::join_all;
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use manage::Manage;
@@ -38,6 +38,7 @@ use view::{TRACKING, View};
 
 struct Controller {
     client: Client,
+    clock: Clock,
     jobs: Informer<Job>,
     pods: Informer<Pod>,
     recorder: EventRecorder,
@@ -57,6 +58,7 @@ pub fn start(cx: &Context) {
     let recorder = cx.recorder("job-controller");
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         control: PodControl::new(cx.client.clone(), recorder.clone(), written.clone()),
         recorder,
         written,
@@ -160,7 +162,7 @@ impl Controller {
             return Ok(Action::Done);
         }
         let pods = self.claimed(&job).await?;
-        let view = View::new(Job::clone(&job), pods, Timestamp::now());
+        let view = View::new(Job::clone(&job), pods, self.clock.now());
         let before = self.backoffs.lock().get(&key).cloned().unwrap_or_default();
         let backoff = view.backoff(&before);
         let manage = manage::manage(&view, &backoff);
@@ -262,7 +264,18 @@ impl Controller {
         }
         let api: Api<Job> = Api::namespaced(self.client.clone(), &key.namespace);
         let changed = Job { status: Some(status), ..job.clone() };
-        let written = api.replace_status(&key.name, &PostParams::default(), &changed).await?;
+        let written = match api.replace_status(&key.name, &PostParams::default(), &changed).await {
+            Ok(written) => written,
+            Err(error) => {
+                // The answer may be lost where the status was not: then the pods are counted, and what follows from
+                // that (how long to wait for the next, above all) must not be lost either.
+                let live = api.get_opt(&key.name).await?.filter(|live| {
+                    live.metadata.uid == changed.metadata.uid
+                        && live.status.clone().map(track::normal) == changed.status
+                });
+                live.ok_or(error)?
+            }
+        };
         self.written.wrote(key, &written);
         Ok(written)
     }

@@ -24,7 +24,7 @@ const FINE: [(&str, &str, &str); 5] = [
 ];
 
 /// The status of the namespace with conditions for what is left in it.
-pub fn with(namespace: &Namespace, left: &Left) -> Option<NamespaceStatus> {
+pub fn with(namespace: &Namespace, left: &Left, now: Timestamp) -> Option<NamespaceStatus> {
     let mut status = namespace.status.clone().unwrap_or_default();
     let conditions = status.conditions.get_or_insert_default();
     for (kind, reason, message) in FINE {
@@ -32,7 +32,7 @@ pub fn with(namespace: &Namespace, left: &Left) -> Option<NamespaceStatus> {
             Some((reason, message)) => ("True", reason, message),
             None => ("False", reason, message.to_owned()),
         };
-        update(conditions, kind, state, reason, message);
+        update(conditions, kind, state, reason, message, now);
     }
     Some(status)
 }
@@ -78,8 +78,15 @@ fn counted(counts: &BTreeMap<String, usize>, word: &str) -> String {
 }
 
 /// In place: these conditions keep their order.
-fn update(conditions: &mut Vec<NamespaceCondition>, kind: &str, status: &str, reason: &str, message: String) {
-    let now = list::time(Timestamp::now());
+fn update(
+    conditions: &mut Vec<NamespaceCondition>,
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) {
+    let now = list::time(now);
     match conditions.iter_mut().find(|condition| condition.type_ == kind) {
         Some(condition) => {
             if condition.status != status {
@@ -105,7 +112,7 @@ mod tests {
 
     fn said(left: &Left, before: Option<NamespaceStatus>) -> (NamespaceStatus, Vec<String>) {
         let namespace = Namespace { status: before, ..Default::default() };
-        let status = with(&namespace, left).expect("there is a status");
+        let status = with(&namespace, left, Timestamp::now()).expect("there is a status");
         let bad = status.conditions.iter().flatten().filter(|condition| condition.status == "True");
         let lines =
             bad.map(|c| format!("{}: {}", c.type_, c.message.as_deref().unwrap_or_default())).collect();

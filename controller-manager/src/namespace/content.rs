@@ -62,7 +62,7 @@ impl Left {
 }
 
 /// Deletes as much as can be deleted now.
-pub async fn delete_all(client: &Client, namespace: &Namespace) -> Result<Left, kube::Error> {
+pub async fn delete_all(client: &Client, namespace: &Namespace, now: Timestamp) -> Result<Left, kube::Error> {
     let name = meta::name(&namespace.metadata);
     let mut left = Left::default();
     let discovered = discovery::discover(client).await?;
@@ -73,7 +73,7 @@ pub async fn delete_all(client: &Client, namespace: &Namespace) -> Result<Left, 
         .filter(|resource| resource.namespaced && resource.supports(&["delete"]))
         .partition(|resource| resource.api.group.is_empty() && resource.api.plural == "pods");
     for resource in &pods {
-        let estimate = pod_estimate(client, namespace).await?;
+        let estimate = pod_estimate(client, namespace, now).await?;
         delete(client, resource, name, estimate, &mut left).await;
     }
     if left.is_empty() || (left.objects.is_empty() && left.errors.is_empty()) {
@@ -159,13 +159,13 @@ async fn delete_one_kind(
 }
 
 /// The longest grace time of a pod, in seconds; 0 once that much time has passed since the namespace was deleted.
-async fn pod_estimate(client: &Client, namespace: &Namespace) -> Result<u64, kube::Error> {
+async fn pod_estimate(client: &Client, namespace: &Namespace, now: Timestamp) -> Result<u64, kube::Error> {
     let api: Api<Pod> = Api::namespaced(client.clone(), meta::name(&namespace.metadata));
     let pods = api.list(&ListParams::default()).await?;
     let running = pods.items.iter().filter(|pod| !crate::common::pods::is_terminal(pod));
     let grace =
         running.filter_map(|pod| pod.spec.as_ref()?.termination_grace_period_seconds).max().unwrap_or(0);
     let deleted = namespace.metadata.deletion_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-    let since = Timestamp::now().as_second() - deleted;
+    let since = now.as_second() - deleted;
     Ok(if since >= grace { 0 } else { u64::try_from(grace).unwrap_or(0) })
 }

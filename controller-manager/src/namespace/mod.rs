@@ -5,6 +5,7 @@
 mod conditions;
 mod content;
 
+use crate::clock::Clock;
 use crate::common::errors::IgnoreGone;
 use crate::common::meta;
 use crate::context::Context;
@@ -20,6 +21,7 @@ const FINALIZER: &str = "kubernetes";
 
 struct Controller {
     client: Client,
+    clock: Clock,
     namespaces: Informer<Namespace>,
 }
 
@@ -37,7 +39,11 @@ pub fn start(cx: &Context) {
         _ => {}
     });
     wake_when_pods_are_gone(cx, &namespaces, &queue);
-    let controller = Arc::new(Controller { client: cx.client.clone(), namespaces: namespaces.clone() });
+    let controller = Arc::new(Controller {
+        client: cx.client.clone(),
+        clock: cx.config.clock,
+        namespaces: namespaces.clone(),
+    });
     let synced = async move { namespaces.synced().await };
     cx.work("namespace-controller", queue, cx.config.concurrent.namespaces, synced, move |key| {
         let controller = controller.clone();
@@ -81,8 +87,8 @@ impl Controller {
         if is_finalized(&namespace) {
             return Ok(Action::Done);
         }
-        let left = content::delete_all(&self.client, &namespace).await?;
-        let status = conditions::with(&namespace, &left);
+        let left = content::delete_all(&self.client, &namespace, self.clock.now()).await?;
+        let status = conditions::with(&namespace, &left, self.clock.now());
         if status != namespace.status {
             namespace.status = status;
             let written = api.replace_status(&key.name, &PostParams::default(), &namespace).await;

@@ -8,6 +8,7 @@ mod health;
 mod taints;
 mod zones;
 
+use crate::clock::Clock;
 use crate::common::errors::IgnoreGone;
 use crate::common::{batch, conditions, meta, nodes, pods};
 use crate::context::{Context, NODE_INDEX};
@@ -28,6 +29,7 @@ use zones::Zones;
 
 struct Controller {
     client: Client,
+    clock: Clock,
     nodes: Informer<Node>,
     pods: Informer<Pod>,
     recorder: EventRecorder,
@@ -46,11 +48,12 @@ pub fn start(cx: &Context) {
     let health: Arc<Mutex<HashMap<String, Health>>> = Arc::default();
     let flags = &cx.config.flags;
     let recorder = cx.recorder("node-controller");
-    follow_nodes(&nodes, &queue, &health, &recorder);
-    follow_leases(&leases, &health);
+    follow_nodes(&nodes, &queue, &health, &recorder, cx.config.clock);
+    follow_leases(&leases, &health, cx.config.clock);
     follow_pods(&pods, &nodes, &queue);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         recorder,
         queue: queue.clone(),
         health,
@@ -83,6 +86,7 @@ fn follow_nodes(
     queue: &WorkQueue<ObjectKey>,
     health: &Arc<Mutex<HashMap<String, Health>>>,
     recorder: &EventRecorder,
+    clock: Clock,
 ) {
     let (queue, health, recorder) = (queue.clone(), health.clone(), recorder.clone());
     nodes.subscribe(move |event| {
@@ -90,7 +94,7 @@ fn follow_nodes(
         let name = meta::name(&node.metadata);
         match event {
             Event::Added(_) => {
-                health.lock().entry(name.to_owned()).or_default().observe_node(node, Timestamp::now());
+                health.lock().entry(name.to_owned()).or_default().observe_node(node, clock.now());
                 node_event(
                     &recorder,
                     node,
@@ -99,7 +103,7 @@ fn follow_nodes(
                 );
             }
             Event::Updated { old, new } => {
-                health.lock().entry(name.to_owned()).or_default().observe_node(new, Timestamp::now());
+                health.lock().entry(name.to_owned()).or_default().observe_node(new, clock.now());
                 if taints::decide_alike(old, new) {
                     return;
                 }
@@ -113,7 +117,7 @@ fn follow_nodes(
     });
 }
 
-fn follow_leases(leases: &Informer<Lease>, health: &Arc<Mutex<HashMap<String, Health>>>) {
+fn follow_leases(leases: &Informer<Lease>, health: &Arc<Mutex<HashMap<String, Health>>>, clock: Clock) {
     let health = health.clone();
     leases.subscribe(move |event| {
         if let Event::Added(lease) | Event::Updated { new: lease, .. } = event {
@@ -121,7 +125,7 @@ fn follow_leases(leases: &Informer<Lease>, health: &Arc<Mutex<HashMap<String, He
             health
                 .entry(meta::name(&lease.metadata).to_owned())
                 .or_default()
-                .observe_lease(lease, Timestamp::now());
+                .observe_lease(lease, clock.now());
         }
     });
 }
@@ -161,7 +165,7 @@ fn reference(node: &Node) -> ObjectReference {
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> anyhow::Result<Action> {
         let Some(node) = self.nodes.store().get(&key) else { return Ok(Action::Done) };
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let state = self.health.lock().entry(key.name.clone()).or_default().clone();
         let verdict = health::judge(&node, &state, self.grace, now);
         let (node, next_look) = match verdict {

@@ -4,6 +4,7 @@
 
 mod usage;
 
+use crate::clock::Clock;
 use crate::common::errors::IgnoreGone;
 use crate::common::{discovery, meta};
 use crate::context::Context;
@@ -14,7 +15,6 @@ use client::informer::PartialObject;
 use client::kube::api::{DynamicObject, ListParams, PostParams};
 use client::kube::core::ApiResource;
 use client::{Api, Client, Event, Informer, Object, ObjectKey, SharedInformerFactory, WorkQueue};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +23,7 @@ use std::time::Duration;
 
 struct Controller {
     client: Client,
+    clock: Clock,
     informers: SharedInformerFactory,
     quotas: Informer<ResourceQuota>,
     pods: Informer<Pod>,
@@ -45,11 +46,13 @@ pub fn start(cx: &Context) {
         Event::Updated { old, new } if limits(old) == limits(new) => {}
         _ => keys.add(meta::key(&event.object().metadata)),
     });
-    follow(&pods, &quotas, &queue, |old, new| usage::frees_pod(old, new, Timestamp::now()));
+    let clock = cx.config.clock;
+    follow(&pods, &quotas, &queue, move |old, new| usage::frees_pod(old, new, clock.now()));
     follow(&services, &quotas, &queue, usage::frees_service);
     follow(&claims, &quotas, &queue, usage::frees_claim);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         informers: cx.informers.clone(),
         counted: Mutex::default(),
         queue: queue.clone(),
@@ -107,7 +110,7 @@ impl Controller {
         let mut used: BTreeMap<String, Quantity> = BTreeMap::new();
         let namespace = key.namespace.as_str();
         let pods = self.pods.store().list_namespace(namespace);
-        usage::pods(&quota, &pods, Timestamp::now(), &mut used);
+        usage::pods(&quota, &pods, self.clock.now(), &mut used);
         if usage::has_no_scopes(&quota) {
             usage::services(&self.services.store().list_namespace(namespace), &mut used);
             usage::claims(&self.claims.store().list_namespace(namespace), &mut used);

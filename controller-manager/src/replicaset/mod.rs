@@ -9,6 +9,7 @@ mod status;
 
 pub use kinds::{Replicated, View};
 
+use crate::clock::Clock;
 use crate::common::errors::IgnoreGone;
 use crate::common::pod_control::PodControl;
 use crate::common::{Selector, batch, errors, meta, pods, refs, written::Written};
@@ -43,6 +44,7 @@ pub fn start_replication_controllers(cx: &Context) {
 
 struct Controller<K> {
     client: Client,
+    clock: Clock,
     pods: Informer<Pod>,
     sets: Informer<K>,
     control: PodControl,
@@ -57,6 +59,7 @@ fn start<K: Replicated>(cx: &Context, name: &'static str, workers: usize) {
     enqueue_owners(&pods, &sets, &queue);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         control: PodControl::new(cx.client.clone(), cx.recorder(K::EVENT_SOURCE), written.clone()),
         pods: pods.clone(),
         sets: sets.clone(),
@@ -109,7 +112,7 @@ impl<K: Replicated> Controller<K> {
         let pods = self.claimed(&*set, &view.selector).await?;
         let (active, terminating): (Vec<_>, Vec<_>) =
             pods.into_iter().filter(|pod| !pods::is_terminal(pod)).partition(|pod| pods::is_active(pod));
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let plan = if meta::is_deleting(set.meta()) {
             Plan::Keep
         } else {

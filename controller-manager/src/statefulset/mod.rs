@@ -8,6 +8,7 @@ mod identity;
 mod plan;
 mod revisions;
 
+use crate::clock::Clock;
 use crate::common::Selector;
 use crate::common::errors::{self, IgnoreGone};
 use crate::common::{batch, history, meta, pods, refs, written::Written};
@@ -17,7 +18,6 @@ use client::controller::Action;
 use client::events::{EventRecorder, EventType};
 use client::kube::api::{DeleteParams, PostParams, Preconditions};
 use client::{Api, Client, Event, Informer, ObjectKey, WorkQueue, kube};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use plan::{Plan, Step};
@@ -26,6 +26,7 @@ use std::time::Duration;
 
 struct Controller {
     client: Client,
+    clock: Clock,
     sets: Informer<StatefulSet>,
     pods: Informer<Pod>,
     claims: Informer<PersistentVolumeClaim>,
@@ -43,6 +44,7 @@ pub fn start(cx: &Context) {
     enqueue_for_pods(&pods, &sets, &queue);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        clock: cx.config.clock,
         recorder: cx.recorder("statefulset-controller"),
         written: Written::new().follow(&sets).follow(&pods).follow(&claims).follow(&revisions),
         sets: sets.clone(),
@@ -103,7 +105,7 @@ impl Controller {
         let mut known = self.claimed_revisions(&set, &selector).await?;
         history::sort(&mut known);
         let revisions = revisions::resolve(&self.client, &set, &known).await?;
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let plan = plan::plan(&set, &pods, &revisions, |name| self.claim(&key, name), now);
         let status = plan.status.clone();
         let applied = self.apply(&key, &set, plan).await;

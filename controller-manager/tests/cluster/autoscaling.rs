@@ -14,7 +14,7 @@ fn use_cpu(cluster: &Cluster, amount: &str) {
         let containers = json!([{ "name": "c", "usage": { "cpu": amount } }]);
         let metrics = json!({
             "kind": "PodMetrics", "apiVersion": METRICS, "metadata": { "name": name },
-            "timestamp": jiff::Timestamp::now().to_string(), "window": "15s", "containers": containers,
+            "timestamp": cluster.store.now(), "window": "15s", "containers": containers,
         });
         if cluster.store.create(key.clone(), metrics).is_err() {
             cluster.store.patch(&key, "", &json!({ "containers": containers })).expect("it is there");

@@ -85,7 +85,7 @@ async fn pods_leave_devices_whose_taints_they_do_not_tolerate() {
     assert_eq!(cluster.list("v1", "pods").len(), 2);
     let began = cluster.writes.lock().len();
     // A minute ago: who tolerates it for an hour stays.
-    let added = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(1);
+    let added = cluster.store.clock.now() - jiff::SignedDuration::from_mins(1);
     cluster.change(RESOURCE, "resourceslices", "s", json!({ "spec": slice(broken(added))["spec"] }));
     cluster.wait("the eviction", |cluster| cluster.get("v1", "pods", "web").is_null()).await;
     let changes = cluster.store.changes(0);

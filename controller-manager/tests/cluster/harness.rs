@@ -5,13 +5,23 @@ use super::server::{self, Log};
 use super::store::{Key, Store, text};
 use clap::Parser;
 use client::Client;
-use controller_manager::Flags;
+use controller_manager::{Clock, Flags};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// The time of day when a cluster begins. It passes as everybody waits.
+const BEGIN: &str = "2026-06-01T00:00:00Z";
+/// How often nodes say that they live.
+const BEAT: Duration = Duration::from_secs(20);
+
+/// Nodes that do nothing and say nothing.
+pub type Silent = Arc<Mutex<BTreeSet<String>>>;
 
 /// A cluster with nodes.
 pub struct Cluster {
@@ -23,9 +33,11 @@ pub struct Cluster {
     pub token: CancellationToken,
     /// Whether the controllers reach the API server.
     pub network: watch::Sender<bool>,
+    /// Nodes that do nothing and say nothing.
+    pub silent: Silent,
     seed: Option<u64>,
     running: Process,
-    node: JoinHandle<()>,
+    nodes: [JoinHandle<()>; 2],
 }
 
 /// The key of an object.
@@ -52,7 +64,7 @@ impl Cluster {
 
     /// Starts with nodes that take their time, and a network in which things go wrong as the seed has it.
     pub fn start_with(flags: &'static [&'static str], nodes: Vec<&'static str>, seed: Option<u64>) -> Self {
-        let store = Store::new();
+        let store = Store::new(Clock::starting_at(BEGIN.parse().expect("a time")));
         let network = watch::Sender::new(true);
         let (client, writes) = server::connect(&store, seed.map(Faults::new), network.subscribe());
         for name in &nodes {
@@ -62,10 +74,16 @@ impl Cluster {
         store
             .create(key("v1", "namespaces", "default"), json!({ "apiVersion": "v1", "kind": "Namespace" }))
             .expect("a namespace");
-        let node = tokio::spawn(run_node(store.clone(), nodes, seed.map(Faults::new)));
+        let silent = Silent::default();
+        // Where nobody looks at it, nobody says it.
+        let beats = !flags.iter().any(|flag| flag.contains("-node-lifecycle-controller"));
+        let nodes = [
+            tokio::spawn(run_node(store.clone(), nodes, seed.map(Faults::new), silent.clone())),
+            tokio::spawn(beat(store.clone(), silent.clone(), beats)),
+        ];
         let token = CancellationToken::new();
-        let running = tokio::spawn(run(client, flags, token.clone()));
-        Self { store, writes, token, network, seed, running, node }
+        let running = tokio::spawn(run(client, flags, store.clock, token.clone()));
+        Self { store, writes, token, network, silent, seed, running, nodes }
     }
 
     /// Creates an object as a user would.
@@ -147,20 +165,20 @@ impl Cluster {
     /// Another process of controllers beside, with a network that works; and the log of its writes.
     pub fn another(&self, flags: &'static [&'static str], token: &CancellationToken) -> (Process, Log) {
         let (client, writes) = server::connect(&self.store, None, watch::Sender::new(true).subscribe());
-        (tokio::spawn(run(client, flags, token.clone())), writes)
+        (tokio::spawn(run(client, flags, self.store.clock, token.clone())), writes)
     }
 
     /// Stops in good order.
     pub async fn stop(self) {
         self.token.cancel();
         self.running.await.expect("it does not panic").expect("no controller fails");
-        self.node.abort();
+        self.nodes.iter().for_each(JoinHandle::abort);
     }
 
     /// Waits until the controllers end by themselves, and ends the nodes; what the controllers ended with.
     pub async fn ended(self) -> anyhow::Result<()> {
         let outcome = self.running.await.expect("it does not panic");
-        self.node.abort();
+        self.nodes.iter().for_each(JoinHandle::abort);
         outcome
     }
 }
@@ -169,7 +187,12 @@ impl Cluster {
 pub type Process = JoinHandle<anyhow::Result<()>>;
 
 /// Runs the controllers.
-async fn run(client: Client, flags: &'static [&'static str], token: CancellationToken) -> anyhow::Result<()> {
+async fn run(
+    client: Client,
+    flags: &'static [&'static str],
+    clock: Clock,
+    token: CancellationToken,
+) -> anyhow::Result<()> {
     let usual = ["kube-controller-manager"];
     let served = flags.iter().any(|flag| flag.starts_with("--secure-port="));
     let silent = (!served).then_some(&"--secure-port=0");
@@ -177,6 +200,7 @@ async fn run(client: Client, flags: &'static [&'static str], token: Cancellation
     let flags =
         Flags::try_parse_from(usual.iter().chain(silent).chain(alone).chain(flags)).expect("flags are valid");
     let mut config = flags.into_config().expect("configuration is valid");
+    config.clock = clock;
     if config.flags.use_service_account_credentials {
         config.anonymous = Some(client.clone());
     }
@@ -191,57 +215,69 @@ fn knows_claims(pod: &Value) -> bool {
     many("/status/resourceClaimStatuses") >= made
 }
 
-/// Runs every pod: binds it, makes it ready with an address, and ends it when it is deleted. Pods of jobs succeed, but
-/// for some of the image `flaky`.
-/// A slow one takes its time about every step.
-pub async fn run_node(store: Store, nodes: Vec<&'static str>, slow: Option<Faults>) {
+/// Nodes say that they live, by their leases and by their condition.
+async fn beat(store: Store, silent: Silent, beats: bool) {
+    while beats {
+        for node in store.list("v1", "nodes", "").1 {
+            let name = text(&node, "/metadata/name");
+            if silent.lock().contains(name) {
+                continue;
+            }
+            let lease = (
+                "coordination.k8s.io/v1".to_owned(),
+                "leases".to_owned(),
+                "kube-node-lease".to_owned(),
+                name.to_owned(),
+            );
+            let spec = json!({ "spec": { "holderIdentity": name, "renewTime": store.now_exactly() } });
+            if store.patch(&lease, "", &spec).is_err() {
+                let mut new = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease" });
+                new["spec"] = spec["spec"].clone();
+                store.create(lease, new).expect("it is new");
+            }
+            let is_ready = |held: &Value| held["type"] == "Ready" && held["status"] == "True";
+            let held = node.pointer("/status/conditions").and_then(Value::as_array);
+            if !held.is_some_and(|held| held.iter().any(is_ready)) {
+                let now = store.now();
+                let ready = json!({ "type": "Ready", "status": "True", "lastHeartbeatTime": now,
+                                    "lastTransitionTime": now });
+                let status = json!({ "status": { "conditions": [ready] } });
+                store.patch(&key("v1", "nodes", name), "status", &status).expect("it is there");
+            }
+        }
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
+/// Runs every pod: binds it to the first node that lives, makes it ready with an address, and ends it when it is
+/// deleted. Pods of jobs succeed, but for some of the image `flaky`; those of the image `stuck` never get ready, and
+/// those of the image `long` go on. A slow one takes its time about every step.
+pub async fn run_node(store: Store, nodes: Vec<&'static str>, slow: Option<Faults>, silent: Silent) {
     let mut head = store.head();
     let mut address = 0;
     loop {
         let mut left = false;
+        let alive = |name: &str| !silent.lock().contains(name);
         for pod in store.list("v1", "pods", "").1 {
-            let key = (
-                "v1".to_owned(),
-                "pods".to_owned(),
-                text(&pod, "/metadata/namespace").to_owned(),
-                text(&pod, "/metadata/name").to_owned(),
-            );
             if slow.as_ref().is_some_and(|slow| slow.happens(0.5)) {
                 left = true;
                 continue;
             }
-            let phase = text(&pod, "/status/phase");
-            let (_, existing) = store.list("v1", "nodes", "");
+            let exists = |name: &str| store.get(&key("v1", "nodes", name)).is_some();
+            let fits = |name: &str| alive(name) && exists(name);
             let wanted = pod.pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0");
-            let node = wanted.and_then(Value::as_str).unwrap_or(nodes[0]).to_owned();
-            let there = existing.iter().any(|held| text(held, "/metadata/name") == node);
-            if pod["metadata"]["deletionTimestamp"].is_string() {
-                if pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
-                    let _ = store.delete(&key, &json!({ "gracePeriodSeconds": 0 }));
+            let wanted = wanted.and_then(Value::as_str);
+            let node = wanted.or_else(|| nodes.iter().copied().find(|node| fits(node)));
+            let on = text(&pod, "/spec/nodeName");
+            if on.is_empty() {
+                if let Some(node) = node.filter(|node| fits(node)) {
+                    bind(&store, &pod, node);
                 }
-            } else if phase == "Pending" && text(&pod, "/spec/nodeName").is_empty() && !knows_claims(&pod) {
-                continue;
-            } else if phase == "Pending" && text(&pod, "/spec/nodeName").is_empty() && there {
-                let _ = store.patch(&key, "", &json!({ "spec": { "nodeName": node } }));
-            } else if phase == "Pending" && there {
+            } else if alive(on)
+                && (is_deleted(&pod) || exists(on))
+                && drive(&store, &pod, address + 1, slow.as_ref())
+            {
                 address += 1;
-                let job = text(&pod, "/metadata/ownerReferences/0/kind") == "Job";
-                let flaky = text(&pod, "/spec/containers/0/image") == "flaky";
-                let status = if job && flaky && slow.as_ref().is_some_and(|slow| slow.happens(0.4)) {
-                    // Long ago, so that nobody waits before the next try.
-                    let ended =
-                        json!({ "terminated": { "exitCode": 1, "finishedAt": "2026-01-01T00:00:00Z" } });
-                    json!({ "phase": "Failed", "containerStatuses": [{ "name": "c", "state": ended }] })
-                } else if job {
-                    json!({ "phase": "Succeeded" })
-                } else {
-                    json!({
-                        "phase": "Running", "startTime": "2026-01-01T00:00:00Z",
-                        "podIPs": [{ "ip": format!("10.1.{}.{}", address / 250, address % 250 + 1) }],
-                        "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" }],
-                    })
-                };
-                let _ = store.patch(&key, "status", &json!({ "status": status }));
             }
         }
         match slow.as_ref().filter(|_| left) {
@@ -250,4 +286,58 @@ pub async fn run_node(store: Store, nodes: Vec<&'static str>, slow: Option<Fault
             None => {}
         }
     }
+}
+
+fn key_of(pod: &Value) -> Key {
+    let part = |pointer: &str| text(pod, pointer).to_owned();
+    ("v1".to_owned(), "pods".to_owned(), part("/metadata/namespace"), part("/metadata/name"))
+}
+
+fn is_deleted(pod: &Value) -> bool {
+    pod["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// As the scheduler would, once the pod knows its claims.
+fn bind(store: &Store, pod: &Value, node: &str) {
+    if text(pod, "/status/phase") == "Pending" && !is_deleted(pod) && knows_claims(pod) {
+        let _ = store.patch(&key_of(pod), "", &json!({ "spec": { "nodeName": node } }));
+    }
+}
+
+/// Takes the next step in the life of a pod, as the kubelet would; whether it got the address.
+fn drive(store: &Store, pod: &Value, address: usize, slow: Option<&Faults>) -> bool {
+    let key = key_of(pod);
+    if is_deleted(pod) {
+        if pod["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
+            let _ = store.delete(&key, &json!({ "gracePeriodSeconds": 0 }));
+        }
+        return false;
+    }
+    let ready = |now: &str| json!([{ "type": "Ready", "status": "True", "lastTransitionTime": now }]);
+    if text(pod, "/status/phase") == "Running" && text(pod, "/status/conditions/0/status") == "False" {
+        // Somebody thought the node was gone.
+        let conditions = json!({ "status": { "conditions": ready(&store.now()) } });
+        let _ = store.patch(&key, "status", &conditions);
+        return false;
+    }
+    let image = text(pod, "/spec/containers/0/image");
+    if text(pod, "/status/phase") != "Pending" || image == "stuck" {
+        return false;
+    }
+    let now = store.now();
+    let job = text(pod, "/metadata/ownerReferences/0/kind") == "Job" && image != "long";
+    let status = if job && image == "flaky" && slow.is_some_and(|slow| slow.happens(0.4)) {
+        let ended = json!({ "terminated": { "exitCode": 1, "finishedAt": now } });
+        json!({ "phase": "Failed", "containerStatuses": [{ "name": "c", "state": ended }] })
+    } else if job {
+        json!({ "phase": "Succeeded" })
+    } else {
+        json!({
+            "phase": "Running", "startTime": now,
+            "podIPs": [{ "ip": format!("10.1.{}.{}", address / 250, address % 250 + 1) }],
+            "conditions": ready(&now),
+        })
+    };
+    let _ = store.patch(&key, "status", &json!({ "status": status }));
+    true
 }

@@ -13,7 +13,9 @@ mod model;
 mod server;
 mod services;
 mod sets;
+mod states;
 mod store;
+mod time;
 mod volumes;
 mod workloads;
 

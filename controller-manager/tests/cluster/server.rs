@@ -62,8 +62,8 @@ const RESOURCES: &[(&str, &str, &str, bool)] = &[
 pub type Log = Arc<Mutex<Vec<String>>>;
 
 /// A token names its account and is valid for an hour.
-fn token(account: &str) -> Value {
-    let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+fn token(store: &Store, account: &str) -> Value {
+    let expires = store.clock.now() + jiff::SignedDuration::from_hours(1);
     json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
         "status": { "token": format!("token-of-{account}"), "expirationTimestamp": expires.to_string() },
@@ -213,7 +213,7 @@ fn answer(
         }
         Method::GET => store.get(&key).ok_or((404, "NotFound", format!("{} not found", path.name))),
         Method::POST if path.part == "token" => match store.get(&key) {
-            Some(_) => Ok(token(&path.name)),
+            Some(_) => Ok(token(store, &path.name)),
             None => Err((404, "NotFound", format!("{} not found", path.name))),
         },
         Method::POST => {

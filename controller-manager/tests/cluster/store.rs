@@ -1,6 +1,6 @@
 //! The objects of a small API server in memory: versions, finalizers, owners' wishes on deletion.
 
-use jiff::Timestamp;
+use controller_manager::Clock;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ struct State {
 /// The store; clones share it.
 #[derive(Clone)]
 pub struct Store {
+    /// What time it is.
+    pub clock: Clock,
     state: Arc<Mutex<State>>,
     head: watch::Sender<u64>,
 }
@@ -47,7 +49,7 @@ fn conflict(key: &Key) -> Refused {
 
 /// Whether something may be made in a namespace: as admission has it, one that is being deleted takes nothing more.
 fn takes_more(state: &State, namespace: &str) -> Result<(), Refused> {
-    if matches!(namespace, "" | "kube-system") {
+    if matches!(namespace, "" | "kube-system" | "kube-node-lease") {
         return Ok(());
     }
     let key = ("v1".to_owned(), "namespaces".to_owned(), String::new(), namespace.to_owned());
@@ -69,8 +71,18 @@ fn finalizers(object: &Value) -> Vec<String> {
 }
 
 impl Store {
-    pub fn new() -> Self {
-        Self { state: Arc::default(), head: watch::Sender::new(0) }
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, state: Arc::default(), head: watch::Sender::new(0) }
+    }
+
+    /// The time, as objects have it.
+    pub fn now(&self) -> String {
+        self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
+    /// The time with its fractions.
+    pub fn now_exactly(&self) -> String {
+        self.clock.now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
     }
 
     /// Notices of new changes.
@@ -116,8 +128,7 @@ impl Store {
         }
         object["metadata"]["uid"] = json!(uid);
         object["metadata"]["generation"] = json!(1);
-        object["metadata"]["creationTimestamp"] =
-            json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        object["metadata"]["creationTimestamp"] = json!(self.now());
         match key.1.as_str() {
             "pods" => object["status"] = json!({ "phase": "Pending" }),
             "namespaces" => {
@@ -241,8 +252,7 @@ impl Store {
         let grace = options["gracePeriodSeconds"].as_i64();
         let runs = key.1 == "pods" && !text(&object, "/spec/nodeName").is_empty() && grace != Some(0);
         if object["metadata"]["deletionTimestamp"].is_null() {
-            object["metadata"]["deletionTimestamp"] =
-                json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+            object["metadata"]["deletionTimestamp"] = json!(self.now());
         }
         if held.is_empty() && !runs && key.1 != "namespaces" {
             return Ok(self.put(&mut state, key.clone(), "DELETED", object));
