@@ -1,6 +1,7 @@
 //! Flags, by upstream's names, and the configuration they make.
 
 mod accepted;
+mod signing;
 
 use crate::clock::Clock;
 use crate::registry;
@@ -8,6 +9,8 @@ use accepted::Accepted;
 use client::ClientFlags;
 use client::component::BadConfiguration;
 use client::leader::{LeaderElection, LeaderFlags, parse_duration};
+pub use signing::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY_UNKNOWN, Pair, Signing};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -62,15 +65,9 @@ pub struct Flags {
     /// Private key that signs service account tokens kept in Secrets.
     #[arg(long)]
     pub service_account_private_key_file: Option<PathBuf>,
-    /// Certificate of the authority that signs certificates of the cluster.
-    #[arg(long)]
-    pub cluster_signing_cert_file: Option<PathBuf>,
-    /// Key of the authority that signs certificates of the cluster.
-    #[arg(long)]
-    pub cluster_signing_key_file: Option<PathBuf>,
-    /// For how long signed certificates are valid at most.
-    #[arg(long, default_value = "8760h", value_parser = parse_duration)]
-    pub cluster_signing_duration: Duration,
+    /// What certificates are signed with.
+    #[command(flatten)]
+    pub signing: Signing,
     /// Run each controller with a service account of its own.
     #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub use_service_account_credentials: bool,
@@ -243,6 +240,8 @@ pub struct Config {
     pub anonymous: Option<client::Client>,
     /// What time it is.
     pub clock: Clock,
+    /// What each signer of certificates signs with.
+    pub signers: BTreeMap<&'static str, Pair>,
     /// All other flags as they were given.
     pub flags: Flags,
 }
@@ -265,6 +264,12 @@ impl Flags {
             })?),
             None => None,
         };
+        let signers = self.signing.pairs().map_err(BadConfiguration)?;
+        if selection.run.contains(&crate::csr::SIGNING) {
+            for pair in signers.values() {
+                crate::csr::check(pair).map_err(BadConfiguration)?;
+            }
+        }
         Ok(Config {
             controllers: selection.run,
             election: self.leader.election("kube-controller-manager"),
@@ -273,6 +278,7 @@ impl Flags {
             root_ca,
             anonymous: None,
             clock: Clock::System,
+            signers,
             flags: self,
         })
     }
@@ -402,9 +408,13 @@ pub mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for arguments in
-            [&["--controllers=nope"][..], &["--allocate-node-cidrs"], &["--root-ca-file=/does/not/exist"]]
-        {
+        for arguments in [
+            &["--controllers=nope"][..],
+            &["--allocate-node-cidrs"],
+            &["--root-ca-file=/does/not/exist"],
+            &["--cluster-signing-legacy-unknown-cert-file=ca.crt"],
+            &["--cluster-signing-cert-file=/does/not/exist", "--cluster-signing-key-file=/does/not/exist"],
+        ] {
             let error = config(arguments).err().expect("refused");
             assert!(error.is::<BadConfiguration>(), "{error}");
         }

@@ -189,6 +189,13 @@ pub static CONTROLLERS: &[Registration] = &[
         start: crate::bootstrap::start_signer,
     },
     Registration {
+        name: "selinux-warning-controller",
+        alias: None,
+        by_default: false,
+        account: "selinux-warning-controller",
+        start: crate::volumes::selinux::start,
+    },
+    Registration {
         name: "token-cleaner-controller",
         alias: Some("tokencleaner"),
         by_default: false,
@@ -261,8 +268,6 @@ pub static IDLE: &[Idle] = &[
         "feature gate StorageVersionAPI is off",
     ),
     idle("storage-version-migrator-controller", Some("svm"), "feature gate StorageVersionMigrator is off"),
-    // Off unless asked for in upstream too, and of use only where nodes run SELinux.
-    idle("selinux-warning-controller", None, "SELinux labels of volumes are not compared"),
     // Known to distributions that sign certificates of Services.
     idle(
         "service-ca-certificate-publisher-controller",

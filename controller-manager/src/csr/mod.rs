@@ -7,15 +7,24 @@ mod approving;
 mod authority;
 mod cleaning;
 mod der;
+mod files;
 mod request;
 mod signing;
 
 pub use approving::start as start_approving;
 pub use authority::public_key;
 pub use cleaning::start as start_cleaning;
-pub use signing::start as start_signing;
+pub use signing::{NAME as SIGNING, start as start_signing};
 
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+
+/// Whether the files are an authority to sign with.
+///
+/// # Errors
+/// They are not; why.
+pub fn check(pair: &crate::options::Pair) -> Result<(), String> {
+    files::Files::new(pair).map(drop)
+}
 
 /// The condition of a type, if it holds.
 fn holds<'a>(

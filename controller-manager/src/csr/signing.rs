@@ -1,60 +1,59 @@
 //! Signs approved requests for the signers of Kubernetes itself.
 
-use super::authority::Authority;
+use super::files::Files;
 use super::{holds, is_issued, request};
 use crate::clock::Clock;
 use crate::context::{Context, enqueue_all};
+use crate::options::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY_UNKNOWN};
 use client::controller::Action;
 use client::kube::api::PostParams;
 use client::{Api, Client, Informer, ObjectKey, WorkQueue};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 const SHORTEST: Duration = Duration::from_secs(600);
 
+/// Its name.
+pub const NAME: &str = "certificatesigningrequest-signing-controller";
+
 struct Controller {
     client: Client,
     clock: Clock,
     requests: Informer<CertificateSigningRequest>,
-    authority: Authority,
+    signers: BTreeMap<&'static str, Files>,
     longest: Duration,
 }
 
 /// Starts the controller, if there is an authority to sign with.
 pub fn start(cx: &Context) {
-    let flags = &cx.config.flags;
-    let (Some(certificate), Some(key)) = (&flags.cluster_signing_cert_file, &flags.cluster_signing_key_file)
-    else {
-        tracing::info!("no --cluster-signing-cert-file and --cluster-signing-key-file, so nothing is signed");
+    if cx.config.signers.is_empty() {
+        tracing::info!("no certificate and key to sign with are named, so nothing is signed");
         return;
-    };
-    let read = |path: &std::path::Path| {
-        std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
-    };
-    let authority = read(certificate)
-        .and_then(|certificate| Authority::new(&certificate, &read(key)?).map_err(|error| error.to_string()));
-    let authority = match authority {
-        Ok(authority) => authority,
-        Err(error) => {
-            tracing::error!(error, "cannot sign certificates");
-            return;
+    }
+    let mut signers = BTreeMap::new();
+    for (signer, pair) in &cx.config.signers {
+        match Files::new(pair) {
+            Ok(files) => drop(signers.insert(*signer, files)),
+            // They could be read a moment ago.
+            Err(error) => tracing::error!(signer, error, "cannot sign certificates"),
         }
-    };
+    }
     let requests = cx.informer::<CertificateSigningRequest>();
     let queue = WorkQueue::new("certificate");
     enqueue_all(&requests, &queue);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
         clock: cx.config.clock,
-        authority,
-        longest: flags.cluster_signing_duration,
+        signers,
+        longest: cx.config.flags.signing.cluster_signing_duration,
         requests: requests.clone(),
     });
     let synced = async move { requests.synced().await };
-    cx.work("certificatesigningrequest-signing-controller", queue, 5, synced, move |key| {
+    cx.work(NAME, queue, 5, synced, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(key).await }
     });
@@ -63,10 +62,10 @@ pub fn start(cx: &Context) {
 /// Whether the signer answers for such a request: `None` when it is not one of ours.
 fn check(signer: &str, request: &request::Request, usages: &[String]) -> Option<Result<(), String>> {
     Some(match signer {
-        "kubernetes.io/kubelet-serving" => request::check_kubelet_serving(request, usages),
-        "kubernetes.io/kube-apiserver-client-kubelet" => request::check_kubelet_client(request, usages),
-        "kubernetes.io/kube-apiserver-client" => request::check_client(usages),
-        "kubernetes.io/legacy-unknown" => Ok(()),
+        KUBELET_SERVING => request::check_kubelet_serving(request, usages),
+        KUBELET_CLIENT => request::check_kubelet_client(request, usages),
+        CLIENT => request::check_client(usages),
+        LEGACY_UNKNOWN => Ok(()),
         _ => return None,
     })
 }
@@ -87,6 +86,9 @@ impl Controller {
         if holds(&csr, "Denied").or(holds(&csr, "Failed")).is_some() {
             return Ok(Action::Done);
         }
+        let Some(authority) = self.signers.get(csr.spec.signer_name.as_str()) else {
+            return Ok(Action::Done);
+        };
         let usages = csr.spec.usages.clone().unwrap_or_default();
         let request = request::parse(&csr.spec.request.0)?;
         let Some(checked) = check(&csr.spec.signer_name, &request, &usages) else { return Ok(Action::Done) };
@@ -96,7 +98,7 @@ impl Controller {
         match checked {
             Ok(()) => {
                 let validity = validity(csr.spec.expiration_seconds, self.longest);
-                let certificate = self.authority.sign(&request, &usages, validity, now)?;
+                let certificate = authority.current().sign(&request, &usages, validity, now)?;
                 status.certificate = Some(ByteString(certificate.into_bytes()));
             }
             Err(message) => {

@@ -8,3 +8,4 @@ pub mod expand;
 mod in_tree;
 pub mod local_path;
 mod matching;
+pub mod selinux;

@@ -9,6 +9,8 @@
 
 mod plan;
 
+pub use plan::{csi, unique_name};
+
 use super::claims::{self, pods_by_claim, pods_of};
 use crate::common::errors::{self, IgnoreGone};
 use crate::common::{meta, pods};
