@@ -143,6 +143,8 @@ pub struct Config {
     pub storage_prefix: String,
     /// How often history is compacted; zero for never.
     pub compaction_interval: Duration,
+    /// File that says through which proxies this server's own connections go out.
+    pub egress_file: Option<PathBuf>,
     /// Where to listen.
     pub bind_address: SocketAddr,
     /// The address other members of the cluster reach the server at; found by itself if absent.
@@ -167,6 +169,8 @@ pub struct Config {
     pub enable_admission_plugins: Vec<String>,
     /// Admission plugins of the default set that are off.
     pub disable_admission_plugins: Vec<String>,
+    /// File with what admission plugins are told.
+    pub admission_file: Option<PathBuf>,
     /// Whether privileged containers may be asked for.
     pub allow_privileged: bool,
     /// How the server reaches kubelets.
@@ -208,6 +212,7 @@ impl Default for Config {
             encryption: None,
             storage_prefix: "/registry".to_owned(),
             compaction_interval: Duration::from_secs(300),
+            egress_file: None,
             bind_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 6443),
             advertise_address: None,
             external_hostname: None,
@@ -228,6 +233,7 @@ impl Default for Config {
             authorization: AuthorizationConfig::default(),
             enable_admission_plugins: Vec::new(),
             disable_admission_plugins: Vec::new(),
+            admission_file: None,
             allow_privileged: true,
             kubelet_client: KubeletClientConfig {
                 preferred_address_types: [

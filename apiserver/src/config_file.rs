@@ -33,6 +33,22 @@ pub enum Error {
 /// # Errors
 /// When it cannot be used.
 pub fn decode<T: DeserializeOwned>(text: &[u8], kind: &str, versions: &[&str]) -> Result<(String, T), Error> {
+    let full: Vec<String> = versions.iter().map(|version| format!("{GROUP}/{version}")).collect();
+    let full: Vec<&str> = full.iter().map(String::as_str).collect();
+    let (version, object) = decode_of(text, kind, &full)?;
+    let version = version.rsplit('/').next().unwrap_or_default().to_owned();
+    Ok((version, object))
+}
+
+/// Reads an object of this kind in one of `versions`, each with its group; it is given back too.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn decode_of<T: DeserializeOwned>(
+    text: &[u8],
+    kind: &str,
+    versions: &[&str],
+) -> Result<(String, T), Error> {
     let loaded = yaml::load(text).map_err(|error| Error::Unreadable(error.to_string()))?;
     if let Some(error) = loaded.strict_error() {
         return Err(Error::Strict(error));
@@ -43,14 +59,12 @@ pub fn decode<T: DeserializeOwned>(text: &[u8], kind: &str, versions: &[&str]) -
         _ => String::new(),
     };
     let (found, api_version) = (take("kind"), take("apiVersion"));
-    let version = api_version.strip_prefix(GROUP).and_then(|rest| rest.strip_prefix('/'));
-    let Some(version) = version.filter(|version| found == kind && versions.contains(version)) else {
-        let expected = format!("{kind} of {GROUP}/{}", versions.join(" or "));
+    if found != kind || !versions.contains(&api_version.as_str()) {
+        let expected = format!("{kind} of {}", versions.join(" or "));
         return Err(Error::Kind { kind: found, version: api_version, expected });
-    };
-    let version = version.to_owned();
+    }
     let object = serde_json::from_value(value).map_err(|error| Error::Strict(error.to_string()))?;
-    Ok((version, object))
+    Ok((api_version, object))
 }
 
 /// What is null is absent, as Go's decoder has it.
@@ -62,6 +76,17 @@ pub fn without_nulls(value: Value) -> Value {
         ),
         Value::Array(items) => items.into_iter().map(without_nulls).collect(),
         other => other,
+    }
+}
+
+/// What the system says of a file, in Go's words.
+#[must_use]
+pub fn go_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+        _ => error.to_string(),
     }
 }
 

@@ -117,6 +117,12 @@ pub struct Flags {
     /// Admission plugins to take out of the default set
     #[arg(long, value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
+    /// File with the AdmissionConfiguration: what plugins are told
+    #[arg(long)]
+    admission_control_config_file: Option<PathBuf>,
+    /// File with the EgressSelectorConfiguration: through which proxies the server's own connections go out
+    #[arg(long)]
+    egress_selector_config_file: Option<PathBuf>,
     /// Whether privileged containers may be asked for
     #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     allow_privileged: bool,
@@ -167,7 +173,6 @@ pub struct Flags {
 
 /// Flags that are accepted for the sake of existing installations: what they tune does not exist here.
 pub const WITHOUT_EFFECT: &[&str] = &[
-    "admission-control-config-file",
     "allow-metric-labels",
     "apiserver-count",
     "audit-log-compress",
@@ -178,7 +183,6 @@ pub const WITHOUT_EFFECT: &[&str] = &[
     "cors-allowed-origins",
     "default-watch-cache-size",
     "delete-collection-workers",
-    "egress-selector-config-file",
     "emulated-version",
     "enable-aggregator-routing",
     "enable-garbage-collector",
@@ -277,6 +281,9 @@ impl Flags {
         {
             anyhow::ensure!(file.exists(), "{}: no such file", file.display());
         }
+        if let Some(file) = &self.egress_selector_config_file {
+            anyhow::ensure!(file.exists(), "egress-selector-config-file {} does not exist", file.display());
+        }
         Ok(Config {
             storage: self.storage(),
             authentication: self.authentication.into_config(self.authorization.always_allow())?,
@@ -292,6 +299,7 @@ impl Flags {
             encryption: self.protection.encryption()?,
             storage_prefix: format!("/{}", self.etcd_prefix.trim_matches('/')),
             compaction_interval: self.etcd_compaction_interval,
+            egress_file: self.egress_selector_config_file,
             bind_address: SocketAddr::new(self.bind_address, self.secure_port),
             advertise_address: self.advertise_address,
             external_hostname: self.external_hostname,
@@ -301,6 +309,7 @@ impl Flags {
             authorization: self.authorization.into_config()?,
             enable_admission_plugins: self.enable_admission_plugins,
             disable_admission_plugins: self.disable_admission_plugins,
+            admission_file: self.admission_control_config_file,
             allow_privileged: self.allow_privileged,
             kubelet_client: KubeletClientConfig {
                 client_certificate: self.kubelet_client_certificate,
@@ -366,7 +375,11 @@ mod tests {
     #[test]
     fn wrong_flags_are_named() {
         assert!(parse("--no-such-flag=1").unwrap_err().contains("--no-such-flag"));
-        assert!(parse("--authorization-mode=Nope").unwrap_err().contains("\"Nope\" is not one of"));
+        assert!(parse("--authorization-mode=Nope").unwrap_err().contains("\"Nope\" is not a valid mode"));
         assert!(parse("--service-cluster-ip-range=banana").unwrap_err().contains("is not an address block"));
+        let missing = parse("--egress-selector-config-file=/no/such").unwrap_err();
+        assert_eq!(missing, "egress-selector-config-file /no/such does not exist");
+        let config = parse("--admission-control-config-file=/f").expect("valid");
+        assert!(config.admission_file.is_some() && config.egress_file.is_none());
     }
 }

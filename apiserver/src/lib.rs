@@ -14,6 +14,7 @@ pub mod cacher;
 pub mod codec;
 pub mod config;
 pub mod config_file;
+pub mod egress;
 pub mod encryption;
 pub mod extensions;
 pub mod flags;

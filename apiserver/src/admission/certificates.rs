@@ -18,8 +18,8 @@ const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
 /// Whether the user may do `verb` for a signer, or for all signers of its domain.
-fn authorized(authorizer: &dyn Authorizer, user: &User, verb: &str, signer: &str) -> bool {
-    let ask = |name: &str| {
+async fn authorized(authorizer: &dyn Authorizer, user: &User, verb: &str, signer: &str) -> bool {
+    let ask = async |name: &str| {
         let request = RequestInfo {
             is_resource: true,
             verb: verb.to_owned(),
@@ -29,10 +29,10 @@ fn authorized(authorizer: &dyn Authorizer, user: &User, verb: &str, signer: &str
             name: name.to_owned(),
             ..RequestInfo::default()
         };
-        authorizer.authorize(user, &request).allowed()
+        authorizer.decide(user, &request).get().await.allowed()
     };
     let domain = signer.split('/').next().unwrap_or_default();
-    ask(signer) || ask(&format!("{domain}/*"))
+    ask(signer).await || ask(&format!("{domain}/*")).await
 }
 
 /// Approving needs the right to approve for the signer.
@@ -68,7 +68,7 @@ impl Plugin for Approval {
     ) -> Result<(), ApiError> {
         // The old object decides: nobody gets around this by changing the signer's name.
         let signer = old.map(|old| text(&old["spec"], "signerName")).unwrap_or_default();
-        if authorized(&*self.authorizer, attributes.user, "approve", signer) {
+        if authorized(&*self.authorizer, attributes.user, "approve", signer).await {
             return Ok(());
         }
         let why = format!("user not permitted to approve requests with signerName {signer:?}");
@@ -113,7 +113,7 @@ impl Plugin for Signing {
             return Ok(());
         }
         let signer = text(&old["spec"], "signerName");
-        if authorized(&*self.authorizer, attributes.user, "sign", signer) {
+        if authorized(&*self.authorizer, attributes.user, "sign", signer).await {
             return Ok(());
         }
         let why = format!("user not permitted to sign requests with signerName {signer:?}");

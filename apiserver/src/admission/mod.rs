@@ -5,6 +5,7 @@
 
 mod annotations;
 mod certificates;
+pub mod configuration;
 mod default_ingress_class;
 mod default_tolerations;
 mod derived;
@@ -155,6 +156,8 @@ pub struct Deps<'a> {
     pub webhooks: Clients,
     /// How the server is configured.
     pub config: &'a Config,
+    /// What plugins are told beside.
+    pub configured: configuration::Configured,
 }
 
 type Make = fn(&Deps<'_>) -> Arc<dyn Plugin>;
@@ -188,13 +191,22 @@ const PLUGINS: [(&str, bool, Make); 25] = [
     ("ResourceQuota", true, |deps| Arc::new(resource_quota::ResourceQuotas::new(deps))),
 ];
 
+/// Whether a plugin is on.
+#[must_use]
+pub fn is_on(config: &Config, plugin: &str) -> bool {
+    let names = |list: &[String]| list.iter().any(|other| other == plugin);
+    PLUGINS.iter().any(|(name, default, _)| {
+        *name == plugin
+            && (*default || names(&config.enable_admission_plugins))
+            && !names(&config.disable_admission_plugins)
+    })
+}
+
 /// The plugins that are on, in order. Names of the configuration that are not known are returned.
 pub fn chain(deps: &Deps<'_>) -> (Vec<Arc<dyn Plugin>>, Vec<String>) {
     let (on, off) = (&deps.config.enable_admission_plugins, &deps.config.disable_admission_plugins);
-    let names = |list: &[String], name: &str| list.iter().any(|other| other == name);
     let unknown = on.iter().chain(off).filter(|name| !PLUGINS.iter().any(|(known, ..)| known == name));
-    let enabled =
-        PLUGINS.iter().filter(|(name, default, _)| (*default || names(on, name)) && !names(off, name));
+    let enabled = PLUGINS.iter().filter(|(name, ..)| is_on(deps.config, name));
     (enabled.map(|(_, _, make)| make(deps)).collect(), unknown.cloned().collect())
 }
 

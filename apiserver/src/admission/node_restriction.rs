@@ -201,7 +201,7 @@ impl NodeRestriction {
             name: attributes.name.to_owned(),
             ..RequestInfo::default()
         };
-        if self.authorizer.authorize(attributes.user, &asked).allowed() {
+        if self.authorizer.decide(attributes.user, &asked).get().await.allowed() {
             return Ok(());
         }
         refuse(format!(

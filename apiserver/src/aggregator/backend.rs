@@ -112,7 +112,7 @@ impl Inner {
             None => None,
         };
         let tls = trust.client(identity.as_ref())?;
-        Ok(Transport::new(Target::Service(service.clone()), self.resolver.clone(), tls))
+        Ok(Transport::new(Target::Service(service.clone()), self.resolver.clone(), self.dialer.clone(), tls))
     }
 }
 

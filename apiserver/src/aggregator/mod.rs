@@ -28,7 +28,7 @@ use kube::ResourceExt;
 use parking_lot::RwLock;
 
 use crate::openapi::Publisher;
-use crate::remote::Resolver;
+use crate::remote::{Dialer, Resolver};
 pub use backend::Backend;
 pub use discovery::Found;
 
@@ -41,6 +41,8 @@ pub struct Aggregator {
 struct Inner {
     client: Client,
     resolver: Resolver,
+    /// How connections to other servers are opened.
+    dialer: Dialer,
     services: Informer<APIService>,
     definitions: Informer<CustomResourceDefinition>,
     /// Certificate and key that are shown to other servers.
@@ -64,12 +66,14 @@ impl Aggregator {
         client: Client,
         informers: &SharedInformerFactory,
         resolver: Resolver,
+        dialer: Dialer,
         identity: Option<(PathBuf, PathBuf)>,
         publisher: Publisher,
     ) -> Self {
         let inner = Arc::new(Inner {
             client,
             resolver,
+            dialer,
             services: informers.informer(),
             definitions: informers.informer(),
             identity,

@@ -32,6 +32,7 @@ use self::log::{Log, LogConfig};
 pub use self::policy::{Level, Policy, Stage};
 use crate::authn::User;
 use crate::authz::Decision;
+use crate::remote::Dialer;
 use crate::request::RequestInfo;
 use crate::server::listener::Peer;
 use crate::webhook::{Client, Retry};
@@ -85,11 +86,11 @@ pub struct Facts<'a> {
 }
 
 impl Audit {
-    /// Reads the policy and opens where events go, if both are configured.
+    /// Reads the policy and opens where events go, if both are configured. `dialer`: how the webhook is reached.
     ///
     /// # Errors
     /// When one of them cannot be used.
-    pub fn open(config: &AuditConfig, tasks: &Tasks) -> anyhow::Result<Option<Arc<Self>>> {
+    pub fn open(config: &AuditConfig, tasks: &Tasks, dialer: Dialer) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(file) = &config.policy_file else { return Ok(None) };
         let text = std::fs::read(file)
             .with_context(|| format!("failed to read file path {:?}", file.display().to_string()))?;
@@ -102,7 +103,7 @@ impl Audit {
             backends.push(Backend::start(output, &config.log_backend, tasks, &stop));
         }
         if let Some(webhook) = &config.webhook {
-            let client = Client::from_kubeconfig(&webhook.file, None).context("audit webhook")?;
+            let client = Client::from_kubeconfig(&webhook.file, None, dialer).context("audit webhook")?;
             let retry = Retry { first: webhook.initial_backoff, always: true };
             let output = Output::Webhook(Arc::new(client), retry);
             backends.push(Backend::start(output, &webhook.backend, tasks, &stop));

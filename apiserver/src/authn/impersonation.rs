@@ -131,7 +131,7 @@ pub struct Impersonation {
 
 impl Impersonation {
     /// The user to act as, if the headers ask for one and `requestor` may; `None`: act as the requestor.
-    pub fn apply(
+    pub async fn apply(
         &self,
         headers: &HeaderMap,
         requestor: &User,
@@ -144,7 +144,7 @@ impl Impersonation {
         let mut first_error = None;
         for index in order {
             let check = Check { mode: MODES[index], requestor, wanted: &wanted, request, authorizer };
-            match check.run() {
+            match check.run().await {
                 Ok(Some(user)) => {
                     self.remember(&requestor.name, index);
                     return Ok(Some(user));
@@ -177,21 +177,21 @@ struct Check<'a> {
 
 impl Check<'_> {
     /// `Ok(None)`: the mode does not apply.
-    fn run(&self) -> Result<Option<User>, ApiError> {
+    async fn run(&self) -> Result<Option<User>, ApiError> {
         if !self.mode.applies(self.wanted, self.requestor) {
             return Ok(None);
         }
         if self.mode != Mode::Legacy {
             let verb = format!("impersonate-on:{}:{}", self.mode.name(), self.request.verb);
-            self.ask(&RequestInfo { verb, ..self.request.clone() })?;
+            self.ask(&RequestInfo { verb, ..self.request.clone() }).await?;
         }
         let mut user = self.wanted.clone();
-        self.user_name(&mut user)?;
+        self.user_name(&mut user).await?;
         if !self.wanted.uid.is_empty() {
-            self.ask(&self.about(GROUP, "uids", "", &self.wanted.uid))?;
+            self.ask(&self.about(GROUP, "uids", "", &self.wanted.uid)).await?;
         }
-        self.groups()?;
-        self.extra()?;
+        self.groups().await?;
+        self.extra().await?;
         let ensure = |user: &mut User, group: &str| {
             if !user.in_group(group) {
                 user.groups.push(group.to_owned());
@@ -231,7 +231,7 @@ impl Check<'_> {
         if self.mode == Mode::Legacy { "" } else { GROUP }
     }
 
-    fn user_name(&self, user: &mut User) -> Result<(), ApiError> {
+    async fn user_name(&self, user: &mut User) -> Result<(), ApiError> {
         let name = self.wanted.name.as_str();
         let mut about = self.about(self.name_group(), "users", "", name);
         if self.mode != Mode::Legacy
@@ -250,10 +250,10 @@ impl Check<'_> {
                 user.groups = super::service_account_groups(namespace);
             }
         }
-        self.ask(&about)
+        self.ask(&about).await
     }
 
-    fn groups(&self) -> Result<(), ApiError> {
+    async fn groups(&self) -> Result<(), ApiError> {
         let groups = &self.wanted.groups;
         let about = |name: &str| self.about(self.name_group(), "groups", "", name);
         if self.mode != Mode::Legacy {
@@ -265,34 +265,37 @@ impl Check<'_> {
                 let why = "impersonating the system:masters group is not allowed";
                 return Err(forbidden(self.requestor, &about(MASTERS), why));
             }
-            if groups.len() >= MANY && self.ask(&about("*")).is_ok() {
+            if groups.len() >= MANY && self.ask(&about("*")).await.is_ok() {
                 return Ok(());
             }
         }
-        groups.iter().try_for_each(|group| self.ask(&about(group)))
+        for group in groups {
+            self.ask(&about(group)).await?;
+        }
+        Ok(())
     }
 
-    fn extra(&self) -> Result<(), ApiError> {
+    async fn extra(&self) -> Result<(), ApiError> {
         let extra = &self.wanted.extra;
         if self.mode != Mode::Legacy {
             if let Some(why) = bad_extra(extra) {
                 return Err(forbidden(self.requestor, &self.about(GROUP, "userextras", "", ""), &why));
             }
             let large = extra.len() >= MANY || extra.values().map(Vec::len).sum::<usize>() >= MANY;
-            if large && self.ask(&self.about(GROUP, "userextras", "*", "*")).is_ok() {
+            if large && self.ask(&self.about(GROUP, "userextras", "*", "*")).await.is_ok() {
                 return Ok(());
             }
         }
         for (key, values) in extra {
             for value in values {
-                self.ask(&self.about(GROUP, "userextras", key, value))?;
+                self.ask(&self.about(GROUP, "userextras", key, value)).await?;
             }
         }
         Ok(())
     }
 
-    fn ask(&self, about: &RequestInfo) -> Result<(), ApiError> {
-        match self.authorizer.authorize(self.requestor, about) {
+    async fn ask(&self, about: &RequestInfo) -> Result<(), ApiError> {
+        match self.authorizer.decide(self.requestor, about).get().await {
             Decision::Allow { .. } => Ok(()),
             Decision::Deny { reason } | Decision::NoOpinion { reason } => {
                 Err(forbidden(self.requestor, about, &reason))
@@ -334,6 +337,8 @@ pub fn describe(user: &User) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     /// Allows what is listed as `verb resource[/subresource] name`.
@@ -382,6 +387,8 @@ mod tests {
         let authorizer = Listed(allowed.to_vec());
         Impersonation::default()
             .apply(&headers(pairs), &requestor(), &list_pods(), &authorizer)
+            .now_or_never()
+            .expect("nobody else is asked")
             .map_err(|error| error.message().to_owned())
     }
 
@@ -449,12 +456,11 @@ mod tests {
         let authorizer = Listed(vec!["impersonate users bob"]);
         let impersonation = Impersonation::default();
         let ask = |user: &str| {
-            impersonation.apply(
-                &headers(&[("impersonate-user", user)]),
-                &requestor(),
-                &list_pods(),
-                &authorizer,
-            )
+            let asked = headers(&[("impersonate-user", user)]);
+            impersonation
+                .apply(&asked, &requestor(), &list_pods(), &authorizer)
+                .now_or_never()
+                .expect("nobody else is asked")
         };
         assert!(ask("bob").is_ok());
         let error = ask("eve").expect_err("eve");

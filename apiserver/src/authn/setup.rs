@@ -19,6 +19,7 @@ use super::webhook::TokenWebhook;
 use super::{Authenticator, TokenAuthenticator, Union, bootstrap_token, request_header, token_file, x509};
 use crate::config::AuthenticationConfig;
 use crate::config_file;
+use crate::egress::Egress;
 use crate::server::tls::ClientCa;
 use crate::webhook::{self, CallError};
 
@@ -103,6 +104,8 @@ pub struct Deps<'a> {
     pub tasks: &'a Tasks,
     /// Host and port clients reach the server at.
     pub external: &'a str,
+    /// How others are reached.
+    pub egress: &'a Egress,
 }
 
 /// Reads the files and builds the authenticators.
@@ -117,7 +120,7 @@ pub fn setup(config: &AuthenticationConfig, deps: &Deps<'_>) -> Result<Authentic
     let mut authenticators = tokens(config, &keys, &audiences, deps)?;
     authenticators.push(Arc::new(jwt_tokens(config, structured, &audiences, deps)?));
     if let Some(given) = &config.webhook {
-        let client = webhook::Client::from_kubeconfig(&given.file, None)?;
+        let client = webhook::Client::from_kubeconfig(&given.file, None, deps.egress.control_plane())?;
         authenticators.push(Arc::new(TokenWebhook::new(client, given, audiences.clone())));
     }
     let tokens = Tokens::new(authenticators);
@@ -248,11 +251,11 @@ fn jwt_tokens(
         _ => signature::ALGORITHMS.map(str::to_owned).to_vec(),
     };
     let anonymous = structured.config.anonymous.clone();
-    let all = issuers(structured.config, rules, algorithms).map_err(Error::Invalid)?;
+    let all = issuers(structured.config, rules, algorithms, deps.egress).map_err(Error::Invalid)?;
     let tokens = JwtTokens::new(Issuers::start(all, &deps.tasks.token()), audiences);
     if let Some((path, text)) = structured.file {
-        let tokens = tokens.clone();
-        let reloader = Reloader { path, every: RELOAD, text, anonymous, disallowed, tokens };
+        let (tokens, egress) = (tokens.clone(), deps.egress.clone());
+        let reloader = Reloader { path, every: RELOAD, text, anonymous, disallowed, tokens, egress };
         deps.tasks.spawn("authentication-config", |token| reloader.run(token));
     }
     Ok(tokens)

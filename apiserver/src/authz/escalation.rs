@@ -57,7 +57,7 @@ impl Escalation {
         let forbid = |why: &str| Err(ApiError::forbidden(&resource(request), name, why));
         match request.resource.as_str() {
             "roles" | "clusterroles" => {
-                if self.may(user, request, "escalate", &request.resource, &request.name) {
+                if self.may(user, request, "escalate", &request.resource, &request.name).await {
                     return Ok(());
                 }
                 if let Some(why) = self.exceeds(user, &request.namespace, &rules_of(object)) {
@@ -71,7 +71,7 @@ impl Escalation {
             _ => {
                 let role: RoleRef = serde_json::from_value(object["roleRef"].clone()).unwrap_or_default();
                 let plural = if role.kind == "ClusterRole" { "clusterroles" } else { "roles" };
-                if self.may(user, request, "bind", plural, &role.name) {
+                if self.may(user, request, "bind", plural, &role.name).await {
                     return Ok(());
                 }
                 let granted = self.rules_of_role(request, &role).await?;
@@ -83,7 +83,7 @@ impl Escalation {
         Ok(())
     }
 
-    fn may(&self, user: &User, request: &RequestInfo, verb: &str, resource: &str, name: &str) -> bool {
+    async fn may(&self, user: &User, request: &RequestInfo, verb: &str, resource: &str, name: &str) -> bool {
         let asked = RequestInfo {
             is_resource: true,
             verb: verb.to_owned(),
@@ -94,7 +94,7 @@ impl Escalation {
             name: name.to_owned(),
             ..RequestInfo::default()
         };
-        self.authorizer.authorize(user, &asked).allowed()
+        self.authorizer.decide(user, &asked).get().await.allowed()
     }
 
     /// Why these rules are more than the user has; `None` if they are not.

@@ -2,6 +2,7 @@
 //!
 //! Every decision is made from memory (informers feed what the authorizers know), but for those of webhooks.
 
+pub mod abac;
 pub mod conditions;
 pub mod escalation;
 pub mod node;

@@ -18,10 +18,12 @@ use super::structured::{
 };
 use super::webhook::Webhook;
 use super::{
-    AlwaysAllow, AlwaysDeny, Answer, Authorizer, Decision, Superusers, Union, UserRules, node, rbac, wait_for,
+    AlwaysAllow, AlwaysDeny, Answer, Authorizer, Decision, Superusers, Union, UserRules, abac, node, rbac,
+    wait_for,
 };
 use crate::authn::User;
 use crate::authn::setup::joined;
+use crate::remote::Dialer;
 use crate::request::RequestInfo;
 use crate::webhook::{CallError, Client};
 
@@ -33,8 +35,10 @@ const RELOAD: Duration = Duration::from_secs(1);
 pub struct AuthorizationConfig {
     /// File with the `AuthorizationConfiguration`; the rest does not count then.
     pub configuration_file: Option<PathBuf>,
-    /// Authorizers in order: `Node`, `RBAC`, `Webhook`, `AlwaysAllow`, `AlwaysDeny`.
+    /// Authorizers in order: `Node`, `RBAC`, `ABAC`, `Webhook`, `AlwaysAllow`, `AlwaysDeny`.
     pub modes: Vec<String>,
+    /// The policies of `ABAC`, also if a configuration file names it.
+    pub policy_file: Option<PathBuf>,
     /// The webhook of the mode `Webhook`.
     pub webhook: Option<WebhookConfiguration>,
 }
@@ -42,7 +46,7 @@ pub struct AuthorizationConfig {
 impl Default for AuthorizationConfig {
     fn default() -> Self {
         let modes = vec!["Node".to_owned(), "RBAC".to_owned()];
-        Self { configuration_file: None, modes, webhook: None }
+        Self { configuration_file: None, modes, policy_file: None, webhook: None }
     }
 }
 
@@ -64,6 +68,9 @@ pub enum Error {
     /// It makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// There are no policies.
+    #[error(transparent)]
+    Policies(#[from] abac::Error),
     /// A webhook cannot be used.
     #[error("authorization webhook")]
     Webhook(#[from] CallError),
@@ -74,8 +81,10 @@ pub enum Error {
 
 /// What stays when a file changes.
 struct Parts {
+    dialer: Dialer,
     rbac: Option<Arc<dyn Authorizer>>,
     node: Option<Arc<dyn Authorizer>>,
+    abac: Option<Arc<dyn Authorizer>>,
 }
 
 /// The authorizers, which may be exchanged. Cheap to clone; clones share them.
@@ -111,7 +120,7 @@ impl Authorizer for Current {
 }
 
 /// The authorizers that are configured, after the one for superusers. RBAC is given too, for those who resolve rules; it
-/// is there whether or not it decides.
+/// is there whether or not it decides. `dialer`: how webhooks are reached.
 ///
 /// # Errors
 /// When the configuration cannot be used.
@@ -119,6 +128,7 @@ pub fn setup(
     config: &AuthorizationConfig,
     informers: &SharedInformerFactory,
     tasks: &Tasks,
+    dialer: Dialer,
 ) -> Result<(Current, Arc<rbac::Rbac>), Error> {
     let (read, text) = match &config.configuration_file {
         Some(path) => {
@@ -142,8 +152,14 @@ pub fn setup(
         .collect();
     let rbac = rbac::Rbac::new(informers);
     let parts = Parts {
+        dialer,
         rbac: types.contains("RBAC").then(|| Arc::clone(&rbac) as Arc<dyn Authorizer>),
         node: types.contains("Node").then(|| Arc::new(node::NodeAuthorizer::new(informers)) as _),
+        abac: match types.contains("ABAC") {
+            // As upstream, a file that is not named is looked for, and not found.
+            true => Some(Arc::new(abac::Policies::load(&config.policy_file.clone().unwrap_or_default())?)),
+            false => None,
+        },
     };
     let current = Current(Arc::new(RwLock::new(Arc::new(parts.union(read, conditions)?))));
     if let Some(path) = config.configuration_file.clone() {
@@ -187,6 +203,7 @@ impl Parts {
         Ok(match config.kind.as_str() {
             "Node" => Arc::clone(self.node.as_ref().ok_or_else(missing)?),
             "RBAC" => Arc::clone(self.rbac.as_ref().ok_or_else(missing)?),
+            "ABAC" => Arc::clone(self.abac.as_ref().ok_or_else(missing)?),
             "AlwaysAllow" => Arc::new(AlwaysAllow),
             "AlwaysDeny" => Arc::new(AlwaysDeny),
             WEBHOOK => {
@@ -200,13 +217,14 @@ impl Parts {
                         "authorization webhooks are found by kubeconfig files only".to_owned(),
                     ));
                 };
-                let client = Client::from_kubeconfig(file, Some(webhook.timeout.length))?;
+                let client =
+                    Client::from_kubeconfig(file, Some(webhook.timeout.length), self.dialer.clone())?;
                 Arc::new(Webhook::new(&config.name, client, webhook, conditions))
             }
             other => {
                 return Err(Error::Invalid(format!(
-                    "unknown authorization mode {other}: must be one of AlwaysAllow, AlwaysDeny, Node, RBAC, \
-                     Webhook"
+                    "unknown authorization mode {other}: must be one of ABAC, AlwaysAllow, AlwaysDeny, Node, \
+                     RBAC, Webhook"
                 )));
             }
         })

@@ -6,17 +6,22 @@ use std::time::Duration;
 use clap::Args;
 
 use super::duration;
+use crate::authz::go_list;
 use crate::authz::setup::AuthorizationConfig;
 use crate::authz::structured::{WEBHOOK, WebhookConfiguration};
 
-const MODES: [&str; 5] = ["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", WEBHOOK];
+const MODES: [&str; 6] = ["AlwaysAllow", "AlwaysDeny", ABAC, WEBHOOK, "RBAC", "Node"];
+const ABAC: &str = "ABAC";
 
 /// Who decides what is permitted.
 #[derive(Clone, Debug, Args)]
 pub(super) struct AuthorizationFlags {
-    /// Authorizers, in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny (Node,RBAC if not given)
+    /// Authorizers, in order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny (Node,RBAC if not given)
     #[arg(long, value_delimiter = ',')]
     authorization_mode: Vec<String>,
+    /// File with the policies of the mode ABAC, a JSON object on each line
+    #[arg(long)]
+    authorization_policy_file: Option<PathBuf>,
     /// File with the AuthorizationConfiguration, instead of the other flags
     #[arg(long)]
     authorization_config: Option<PathBuf>,
@@ -53,8 +58,11 @@ impl AuthorizationFlags {
                 "--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* \
                  flags are defined"
             );
-            let configuration_file = self.authorization_config;
-            return Ok(AuthorizationConfig { configuration_file, ..AuthorizationConfig::default() });
+            return Ok(AuthorizationConfig {
+                configuration_file: self.authorization_config,
+                policy_file: self.authorization_policy_file,
+                ..AuthorizationConfig::default()
+            });
         }
         let mut modes = self.authorization_mode;
         if modes.is_empty() {
@@ -63,14 +71,23 @@ impl AuthorizationFlags {
         for (i, mode) in modes.iter().enumerate() {
             anyhow::ensure!(
                 MODES.contains(&mode.as_str()),
-                "--authorization-mode: {mode:?} is not one of {}",
-                MODES.join(", ")
+                "authorization-mode {mode:?} is not a valid mode"
             );
             anyhow::ensure!(
                 !modes[..i].contains(mode),
-                "authorization-mode {modes:?} has mode specified more than once"
+                "authorization-mode {} has mode specified more than once",
+                go_list(&modes)
             );
         }
+        let by_policies = modes.iter().any(|mode| mode == ABAC);
+        anyhow::ensure!(
+            !by_policies || self.authorization_policy_file.is_some(),
+            "authorization-mode ABAC's authorization policy file not passed"
+        );
+        anyhow::ensure!(
+            by_policies || self.authorization_policy_file.is_none(),
+            "cannot specify --authorization-policy-file without mode ABAC"
+        );
         let by_webhook = modes.iter().any(|mode| mode == WEBHOOK);
         let webhook = match (self.authorization_webhook_config_file, by_webhook) {
             (Some(file), true) => Some(WebhookConfiguration::of_flags(
@@ -87,7 +104,8 @@ impl AuthorizationFlags {
             }
             (None, false) => None,
         };
-        Ok(AuthorizationConfig { configuration_file: None, modes, webhook })
+        let policy_file = self.authorization_policy_file;
+        Ok(AuthorizationConfig { configuration_file: None, modes, policy_file, webhook })
     }
 }
 
@@ -102,8 +120,16 @@ mod tests {
         assert_eq!(modes("").expect("valid"), ["Node", "RBAC"]);
         assert_eq!(modes("--authorization-mode=RBAC,Node").expect("valid"), ["RBAC", "Node"]);
         for (line, why) in [
-            ("--authorization-mode=Nope", "\"Nope\" is not one of"),
-            ("--authorization-mode=RBAC,RBAC", "more than once"),
+            ("--authorization-mode=Nope", "authorization-mode \"Nope\" is not a valid mode"),
+            ("--authorization-mode=RBAC,RBAC", "[\"RBAC\" \"RBAC\"] has mode specified more than once"),
+            (
+                "--authorization-mode=AlwaysDeny,ABAC",
+                "authorization-mode ABAC's authorization policy file not passed",
+            ),
+            (
+                "--authorization-policy-file=/f",
+                "cannot specify --authorization-policy-file without mode ABAC",
+            ),
             ("--authorization-mode=Webhook", "config file not passed"),
             ("--authorization-webhook-config-file=/f", "without mode Webhook"),
             ("--authorization-config=/f --authorization-mode=RBAC", "can not be specified when"),
@@ -112,6 +138,11 @@ mod tests {
             let error = modes(line).expect_err(line);
             assert!(error.contains(why), "{error}");
         }
+        let config = parse("--authorization-mode=ABAC,RBAC --authorization-policy-file=/p").expect("valid");
+        assert_eq!(config.authorization.policy_file.as_deref(), Some(std::path::Path::new("/p")));
+        // A configuration file may name it, too.
+        let config = parse("--authorization-config=/f --authorization-policy-file=/p").expect("valid");
+        assert!(config.authorization.policy_file.is_some());
         let line = "--authorization-mode=Webhook --authorization-webhook-config-file=/f \
                     --authorization-webhook-cache-unauthorized-ttl=0s";
         let webhook = parse(line).expect("valid").authorization.webhook.expect("a webhook");

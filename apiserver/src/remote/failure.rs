@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::PathBuf;
 
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
@@ -30,10 +31,37 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
+    /// Nobody listens at the socket of a proxy.
+    #[error("connect to {path}")]
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The proxy is not believed, or does not believe.
+    #[error("speak TLS to the proxy")]
+    Tls(#[source] io::Error),
+    /// The proxy leads nowhere.
+    #[error("{0}")]
+    Proxy(String),
+}
+
+impl From<DialError> for io::Error {
+    fn from(error: DialError) -> Self {
+        let kind = match &error {
+            DialError::Connect { source, .. } | DialError::Unix { source, .. } => source.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
 }
 
 impl DialError {
-    pub(super) fn connect(address: String, source: io::Error) -> Self {
+    /// An address at which nobody answers.
+    #[must_use]
+    pub fn connect(address: String, source: io::Error) -> Self {
         Self::Connect { address, source }
     }
 
@@ -42,6 +70,11 @@ impl DialError {
             Self::Resolve(why) => why.to_string(),
             Self::Lookup { host } => format!("dial tcp: lookup {host}: no such host"),
             Self::Connect { address, source } => format!("dial tcp {address}: {}", connect_failure(source)),
+            Self::Unix { path, source } => {
+                format!("dial unix {}: {}", path.display(), connect_failure(source))
+            }
+            Self::Tls(source) => describe(source),
+            Self::Proxy(why) => why.clone(),
         }
     }
 }
@@ -52,6 +85,7 @@ fn connect_failure(error: &io::Error) -> String {
         io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
         io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
         io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
+        io::ErrorKind::NotFound => "connect: no such file or directory".to_owned(),
         _ => format!("connect: {error}"),
     }
 }

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
+use rustls::pki_types::ServerName;
 use tower::Service;
 
+use super::dialer::{Dialer, Stream};
 use super::failure::DialError;
 use super::resolve::{Resolver, ServicePort};
 use crate::body::Body;
@@ -43,21 +45,29 @@ pub struct Transport {
 impl Transport {
     /// No connection is opened yet.
     #[must_use]
-    pub fn new(target: Target, resolver: Resolver, tls: ClientConfig) -> Self {
+    pub fn new(target: Target, resolver: Resolver, dialer: Dialer, tls: ClientConfig) -> Self {
         match target {
-            Target::Host => Self::to_hosts(tls),
-            Target::Service(service) => Self::over(Connector { service: Some((service, resolver)) }, tls),
+            Target::Host => Self::to_hosts(dialer, tls, None),
+            Target::Service(service) => {
+                Self::over(Connector { service: Some((service, resolver)), dialer }, tls, None)
+            }
         }
     }
 
-    /// To whatever hosts the requests' URLs name. No connection is opened yet.
+    /// To whatever hosts the requests' URLs name; their certificates may have to be for another name. No connection is
+    /// opened yet.
     #[must_use]
-    pub fn to_hosts(tls: ClientConfig) -> Self {
-        Self::over(Connector { service: None }, tls)
+    pub fn to_hosts(dialer: Dialer, tls: ClientConfig, name: Option<ServerName<'static>>) -> Self {
+        Self::over(Connector { service: None, dialer }, tls, name)
     }
 
-    fn over(connector: Connector, tls: ClientConfig) -> Self {
-        let connector = HttpsConnector::from((connector, Arc::new(tls)));
+    fn over(connector: Connector, tls: ClientConfig, name: Option<ServerName<'static>>) -> Self {
+        let connector = match name {
+            Some(name) => {
+                HttpsConnector::new(connector, tls, false, Arc::new(FixedServerNameResolver::new(name)))
+            }
+            None => HttpsConnector::from((connector, Arc::new(tls))),
+        };
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
@@ -74,29 +84,65 @@ impl Transport {
     }
 }
 
-/// Connects to the first address of a host that answers.
-async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
-    let unknown = |_| DialError::Lookup { host: host.to_owned() };
-    let mut first = None;
-    for address in tokio::net::lookup_host((host, port)).await.map_err(unknown)? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            // As Go: the first failure is told.
-            Err(error) => first = first.or(Some(DialError::connect(address.to_string(), error))),
-        }
-    }
-    Err(first.unwrap_or_else(|| DialError::Lookup { host: host.to_owned() }))
-}
-
-/// Opens TCP connections.
+/// Opens connections for requests.
 #[derive(Clone)]
 struct Connector {
     /// The Service that is connected to, and who knows where it is; else the host that the URL names.
     service: Option<(ServicePort, Resolver)>,
+    dialer: Dialer,
+}
+
+/// A connection that requests are sent over.
+pub struct Opened(TokioIo<Stream>);
+
+impl Connection for Opened {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for Opened {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl hyper::rt::Write for Opened {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, parts)
+    }
 }
 
 impl Connector {
-    async fn dial(self, uri: Uri) -> Result<TokioIo<TcpStream>, DialError> {
+    async fn dial(self, uri: Uri) -> Result<Opened, DialError> {
         let (host, port) = match &self.service {
             Some((service, resolver)) => resolver.resolve(service).await.map_err(DialError::Resolve)?,
             None => {
@@ -105,17 +151,14 @@ impl Connector {
                 (host.to_owned(), uri.port_u16().unwrap_or(usual))
             }
         };
-        let dialled = tokio::time::timeout(DIAL, connect(&host, port)).await;
+        let dialled = tokio::time::timeout(DIAL, self.dialer.dial(&host, port)).await;
         let late = || DialError::connect(authority(&host, port), std::io::ErrorKind::TimedOut.into());
-        let stream = dialled.unwrap_or_else(|_| Err(late()))?;
-        let failed = |source| DialError::connect(authority(&host, port), source);
-        stream.set_nodelay(true).map_err(failed)?;
-        Ok(TokioIo::new(stream))
+        Ok(Opened(TokioIo::new(dialled.unwrap_or_else(|_| Err(late()))?)))
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = Opened;
     type Error = DialError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
 

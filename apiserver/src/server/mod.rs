@@ -33,6 +33,7 @@ use crate::cacher::Cacher;
 use crate::config::{Config, ServingCert};
 use crate::encryption::reload::{Keeper, encrypted};
 use crate::extensions::Definitions;
+use crate::egress::Egress;
 use crate::flowcontrol::conditions::FlowSchemas;
 use crate::metrics::RequestMetrics;
 use crate::openapi::Publisher;
@@ -43,7 +44,7 @@ pub use context::Context;
 use listener::Listener;
 use loopback::Loopback;
 use protected::Protection;
-use security::Security;
+use security::{Remotes, Security};
 use tls::{ClientCa, Source};
 
 /// What every request needs.
@@ -79,10 +80,11 @@ impl Server {
         registry: Registry,
         encryption: Option<Arc<Keeper>>,
         tasks: &Tasks,
+        egress: &Egress,
     ) -> anyhow::Result<Self> {
         let registry = Arc::new(registry);
         Ok(Self {
-            audit: Audit::open(&config.audit, tasks)?,
+            audit: Audit::open(&config.audit, tasks, egress.control_plane())?,
             protection: Protection::new(&config, &registry)?,
             config,
             cacher,
@@ -189,19 +191,21 @@ pub async fn run(config: Config, token: CancellationToken) -> anyhow::Result<()>
 pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<Running> {
     let tasks = Tasks::child_of(&token);
     let prefix = config.storage_prefix.trim_end_matches('/').to_owned();
-    let (store, encryption) = open_store(&config, &prefix, &tasks).await?;
+    let egress = Egress::load(config.egress_file.as_deref())?;
+    let (store, encryption) = open_store(&config, &prefix, &tasks, &egress).await?;
     let cache_config =
         crate::cacher::Config { prefix: format!("{prefix}/"), ..crate::cacher::Config::default() };
     let cacher = Cacher::start(Arc::clone(&store), cache_config, tasks.token())
         .await
         .context("start the watch cache")?;
     let registry = Registry::built_in(&cacher, &prefix, config.event_ttl);
-    let server = Arc::new(Server::new(config, cacher, registry, encryption, &tasks)?);
+    let server = Arc::new(Server::new(config, cacher, registry, encryption, &tasks, &egress)?);
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
     let resolver = Resolver::new(&informers);
-    let webhooks = Clients::new(resolver.clone());
-    let (security, repair) = Security::build(&server, own.clone(), &informers, &resolver, &webhooks, &tasks)?;
+    let webhooks = Clients::new(resolver.clone(), egress.clone());
+    let remotes = Remotes { resolver: &resolver, webhooks: &webhooks, egress: &egress };
+    let (security, repair) = Security::build(&server, own.clone(), &informers, &remotes, &tasks)?;
     let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers, webhooks);
     security.aggregator.spawn(&tasks);
     if server.security.set(security).is_err() {
@@ -223,8 +227,9 @@ async fn open_store(
     config: &Config,
     prefix: &str,
     tasks: &Tasks,
+    egress: &Egress,
 ) -> anyhow::Result<(Arc<dyn store::Store>, Option<Arc<Keeper>>)> {
-    let store = storage::open(&config.storage).await?;
+    let store = storage::open(&config.storage, egress.etcd()).await?;
     let Some(source) = &config.encryption else { return Ok((store, None)) };
     let (store, keeper) = encrypted(store, prefix, source).await?;
     let watched = Arc::clone(&keeper);

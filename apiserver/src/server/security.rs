@@ -7,6 +7,7 @@ use anyhow::Context;
 use client::{Client, SharedInformerFactory, Tasks};
 
 use super::{Server, own_directory, tls};
+use crate::admission::configuration::Configured;
 use crate::admission::{self, Plugin};
 use crate::aggregator::Aggregator;
 use crate::authn::discovery::Documents;
@@ -18,6 +19,7 @@ use crate::authn::{self, Authenticator};
 use crate::authz::escalation::Escalation;
 use crate::authz::{self, Authorizer};
 use crate::config::{AuthenticationConfig, Config};
+use crate::egress::Egress;
 use crate::registry::device_access::DeviceAccess;
 use crate::registry::node_port::NodePorts;
 use crate::registry::service_allocator::ServiceAllocators;
@@ -60,23 +62,39 @@ pub struct Security {
     pub aggregator: Aggregator,
 }
 
+/// How others are reached.
+pub struct Remotes<'a> {
+    /// Knows where Services are.
+    pub resolver: &'a Resolver,
+    /// Reaches webhooks.
+    pub webhooks: &'a Clients,
+    /// How connections are opened.
+    pub egress: &'a Egress,
+}
+
 impl Security {
     /// Builds everything; informers begin to fill at once.
     pub fn build(
         server: &Server,
         own: Client,
         informers: &SharedInformerFactory,
-        resolver: &Resolver,
-        webhooks: &Clients,
+        remotes: &Remotes<'_>,
         tasks: &Tasks,
     ) -> anyhow::Result<(Self, ServiceRepair)> {
         let config = &server.config;
         let authentication = with_signing_key(config)?;
         let Authentication { authenticator, tokens, audiences, issuer, documents } = setup(
             &authentication,
-            &authn::setup::Deps { client: &own, informers, tasks, external: &server.external_address() },
+            &authn::setup::Deps {
+                client: &own,
+                informers,
+                tasks,
+                external: &server.external_address(),
+                egress: remotes.egress,
+            },
         )?;
-        let (authorizer, rbac) = authz::setup::setup(&config.authorization, informers, tasks)?;
+        let dialer = remotes.egress.control_plane();
+        let (authorizer, rbac) = authz::setup::setup(&config.authorization, informers, tasks, dialer)?;
         let authorizer: Arc<dyn Authorizer> = Arc::new(authorizer);
         let escalation = Escalation::new(rbac, Arc::clone(&authorizer), own.clone());
         let devices = DeviceAccess::new(own.clone(), Arc::clone(&authorizer));
@@ -85,8 +103,11 @@ impl Security {
             informers,
             authorizer: Arc::clone(&authorizer),
             registry: Arc::clone(&server.registry),
-            webhooks: webhooks.clone(),
+            webhooks: remotes.webhooks.clone(),
             config,
+            configured: Configured::load(config.admission_file.as_deref(), |name| {
+                admission::is_on(config, name)
+            })?,
         };
         let (admission, unknown) = admission::chain(&deps);
         if !unknown.is_empty() {
@@ -97,10 +118,13 @@ impl Security {
         let ports = Arc::new(NodePorts::new(store, &config.storage_prefix, config.service_node_ports));
         let repair = ServiceRepair::new(informers, Arc::clone(&ips), Arc::clone(&ports));
         let identity = config.proxy_client.clone();
+        let (resolver, cluster) = (remotes.resolver.clone(), remotes.egress.cluster());
+        let openapi = server.openapi.clone();
         let aggregator =
-            Aggregator::new(own.clone(), informers, resolver.clone(), identity, server.openapi.clone());
-        let streaming = Streaming::new(own, informers, &config.kubelet_client, Arc::clone(&authorizer))
-            .context("kubelet client")?;
+            Aggregator::new(own.clone(), informers, resolver, cluster.clone(), identity, openapi);
+        let streaming =
+            Streaming::new(own, informers, &config.kubelet_client, Arc::clone(&authorizer), cluster)
+                .context("kubelet client")?;
         let security = Self {
             authenticator,
             tokens,

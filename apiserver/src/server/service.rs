@@ -182,7 +182,7 @@ impl Passage<'_> {
         let user = match security {
             Some(security) => {
                 let authorizer = security.authorizer.as_ref();
-                match security.impersonation.apply(request.headers(), &requestor, &info, authorizer)? {
+                match security.impersonation.apply(request.headers(), &requestor, &info, authorizer).await? {
                     Some(user) => Arc::new(user),
                     None => requestor,
                 }

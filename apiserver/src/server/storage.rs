@@ -7,17 +7,18 @@ use std::time::Duration;
 use anyhow::Context;
 use store::Store;
 use store::embedded::Embedded;
-use store::etcd::{Config, Etcd, Tls};
+use store::etcd::{Config, Connection, Dial, Etcd, Tls};
 use tokio_util::sync::CancellationToken;
 
 use crate::cacher::Cacher;
 use crate::config::StorageConfig;
+use crate::remote::Dialer;
 
 /// How long an etcd may take to answer at first.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Opens the store.
-pub async fn open(config: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
+/// Opens the store. `dialer`: how etcd is reached.
+pub async fn open(config: &StorageConfig, dialer: Dialer) -> anyhow::Result<Arc<dyn Store>> {
     match config {
         StorageConfig::Embedded { data_dir } => {
             let store = Embedded::open(data_dir).await;
@@ -30,12 +31,27 @@ pub async fn open(config: &StorageConfig) -> anyhow::Result<Arc<dyn Store>> {
                 tls: Some(tls),
                 request_timeout: PATIENCE,
                 compaction_interval: None,
+                dial: dial(dialer),
                 ..Config::new(servers.clone())
             };
             let store = Etcd::connect(config).await;
             Ok(Arc::new(store.with_context(|| format!("cannot reach etcd at {}", servers.join(",")))?))
         }
     }
+}
+
+/// Opens connections to etcd, if not straight.
+fn dial(dialer: Dialer) -> Option<Dial> {
+    if matches!(dialer, Dialer::Direct) {
+        return None;
+    }
+    Some(Arc::new(move |host, port| {
+        let dialer = dialer.clone();
+        Box::pin(async move {
+            let stream = dialer.dial(&host, port).await.map_err(std::io::Error::from)?;
+            Ok(Box::new(stream) as Box<dyn Connection>)
+        })
+    }))
 }
 
 fn read(file: &Option<PathBuf>) -> anyhow::Result<Option<Vec<u8>>> {

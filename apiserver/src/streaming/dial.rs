@@ -10,11 +10,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::kubelet::authority;
 use crate::config::KubeletClientConfig;
+use crate::remote::{DialError, Dialer as Way};
 
 /// How long a connection may take to open ...
 const DIAL: Duration = Duration::from_secs(30);
@@ -46,17 +47,18 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 #[derive(Clone)]
 pub struct Dialer {
     tls: TlsConnector,
+    way: Way,
 }
 
 impl Dialer {
     /// Believes every certificate.
-    pub fn unverified() -> Result<Self, Error> {
+    pub fn unverified(way: Way) -> Result<Self, Error> {
         let builder = builder()?.dangerous().with_custom_certificate_verifier(anybody());
-        Ok(Self::with(builder.with_no_client_auth()))
+        Ok(Self::with(builder.with_no_client_auth(), way))
     }
 
     /// As the configuration of the kubelet client says. `verify`: check certificates if there is a CA to check with.
-    pub fn kubelet(config: &KubeletClientConfig, verify: bool) -> Result<Self, Error> {
+    pub fn kubelet(config: &KubeletClientConfig, verify: bool, way: Way) -> Result<Self, Error> {
         let builder = match config.certificate_authority.as_deref().filter(|_| verify) {
             Some(path) => {
                 let mut roots = RootCertStore::empty();
@@ -75,19 +77,19 @@ impl Dialer {
             }
             _ => builder.with_no_client_auth(),
         };
-        Ok(Self::with(tls))
+        Ok(Self::with(tls, way))
     }
 
-    fn with(mut tls: ClientConfig) -> Self {
+    fn with(mut tls: ClientConfig, way: Way) -> Self {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { tls: TlsConnector::from(Arc::new(tls)) }
+        Self { tls: TlsConnector::from(Arc::new(tls)), way }
     }
 
     /// Connects to a host (name or address) and port.
     pub async fn connect(&self, host: &str, port: u16, tls: bool) -> std::io::Result<Box<dyn Connection>> {
-        let dialled = timeout(DIAL, TcpStream::connect((host, port))).await;
-        let stream = dialled.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
-        stream.set_nodelay(true)?;
+        let dialled = timeout(DIAL, self.way.dial(host, port)).await;
+        let late = |_| DialError::connect(authority(host, port), ErrorKind::TimedOut.into());
+        let stream = dialled.map_err(late)??;
         if !tls {
             return Ok(Box::new(stream));
         }

@@ -6,6 +6,7 @@ use http::{Request, Response};
 use super::{Streaming, container, node_of, relay};
 use crate::body::Body;
 use crate::query::{Query, is_true};
+use crate::remote::describe;
 use crate::request::RequestInfo;
 
 /// Encodes as Go's `url.Values` does.
@@ -83,7 +84,8 @@ impl Streaming {
         let failed = |error: &dyn std::fmt::Display| {
             ApiError::internal(format!("error sending request: {} \"https://{host}\": {error}", "Post"))
         };
-        let connection = self.kubelets.connect(&location, true).await.map_err(|error| failed(&error))?;
+        let connection =
+            self.kubelets.connect(&location, true).await.map_err(|error| failed(&describe(&error)))?;
         relay::relay(connection, &host, request).await.map_err(|error| failed(&error))
     }
 }

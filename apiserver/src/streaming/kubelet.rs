@@ -11,6 +11,7 @@ use kube::Api;
 
 use super::dial::{Connection, Dialer, Error};
 use crate::config::KubeletClientConfig;
+use crate::remote::Dialer as Way;
 
 const DEFAULT_PORT: u16 = 10250;
 
@@ -51,13 +52,14 @@ impl Kubelets {
         client: Client,
         informers: &SharedInformerFactory,
         config: &KubeletClientConfig,
+        way: &Way,
     ) -> Result<Self, Error> {
         Ok(Self {
             client,
             nodes: informers.informer(),
             address_types: config.preferred_address_types.clone(),
-            verified: Dialer::kubelet(config, true)?,
-            unverified: Dialer::kubelet(config, false)?,
+            verified: Dialer::kubelet(config, true, way.clone())?,
+            unverified: Dialer::kubelet(config, false, way.clone())?,
         })
     }
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{Streaming, container, node_of, relay};
 use crate::body::{self, Body};
 use crate::query::{Query, is_true};
+use crate::remote::describe;
 use crate::request::RequestInfo;
 
 /// So much of a kubelet's error is read.
@@ -136,7 +137,8 @@ impl Streaming {
         let failed = |error: &dyn std::fmt::Display| {
             ApiError::new(500, "", format!("Get \"https://{host}{path}\": {error}"))
         };
-        let connection = self.kubelets.connect(&location, !options.insecure).await.map_err(|e| failed(&e))?;
+        let connection =
+            self.kubelets.connect(&location, !options.insecure).await.map_err(|e| failed(&describe(&e)))?;
         let request = Request::get(&path).body(body::empty()).map_err(ApiError::internal)?;
         let response = relay::relay(connection, &host, request).await.map_err(|e| failed(&e))?;
         if !(200..=206).contains(&response.status().as_u16()) {

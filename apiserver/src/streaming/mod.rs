@@ -25,6 +25,7 @@ use crate::authz::{self, Authorizer};
 use crate::body::Body;
 use crate::config::KubeletClientConfig;
 use crate::query::Query;
+use crate::remote::Dialer;
 use crate::request::RequestInfo;
 
 pub use dial::Error as DialError;
@@ -40,15 +41,16 @@ pub struct Streaming {
 }
 
 impl Streaming {
-    /// Reads the kubelet client's certificate and CA.
+    /// Reads the kubelet client's certificate and CA. `way`: how connections into the cluster are opened.
     pub fn new(
         client: Client,
         informers: &SharedInformerFactory,
         config: &KubeletClientConfig,
         authorizer: Arc<dyn Authorizer>,
+        way: Dialer,
     ) -> Result<Self, DialError> {
-        let kubelets = kubelet::Kubelets::new(client.clone(), informers, config)?;
-        let open = dial::Dialer::unverified()?;
+        let kubelets = kubelet::Kubelets::new(client.clone(), informers, config, &way)?;
+        let open = dial::Dialer::unverified(way)?;
         Ok(Self { client, kubelets, open, authorizer })
     }
 

@@ -13,6 +13,7 @@ use super::links::Links;
 use super::{Streaming, relay};
 use crate::authz::{from_client, go_quote};
 use crate::body::{self, Body};
+use crate::remote::describe;
 use crate::request::RequestInfo;
 
 /// `name`, `name:port` or `scheme:name:port` (upstream `SplitSchemeNamePort`).
@@ -139,7 +140,7 @@ impl Streaming {
                 return Ok(redirect);
             }
             let connection = self.kubelets.connect(&location, true).await;
-            let connection = connection.map_err(|error| unreachable_service(&error))?;
+            let connection = connection.map_err(|error| unreachable_service(&describe(&error)))?;
             return send(connection, &location.authority(), info, request).await;
         }
         let port =
@@ -160,8 +161,7 @@ impl Streaming {
             return Ok(redirect);
         }
         let connection = self.open.connect(host, port, https).await;
-        let connection = connection
-            .map_err(|error| unreachable_service(&format!("dial tcp {}: {error}", authority(host, port))))?;
+        let connection = connection.map_err(|error| unreachable_service(&describe(&error)))?;
         send(connection, &authority(host, port), info, request).await
     }
 }

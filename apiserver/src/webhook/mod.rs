@@ -1,25 +1,30 @@
 //! The client of webhooks (upstream `apiserver/pkg/util/webhook` with `client-go/rest`): a JSON body is posted, a JSON
 //! object is answered. Clients are kept by what they are made of, so that their connections are used again.
 
+mod access;
 mod answer;
+mod exec;
 mod kubeconfig;
+mod logins;
 mod retry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::{Method, Request};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use self::kubeconfig::Credential;
+use self::access::{Access, Base};
+pub use self::logins::Logins;
 pub use self::retry::Retry;
 use crate::body;
-use crate::remote::{Resolver, ServicePort, Target, Transport, Trust, describe};
+use crate::egress::Egress;
+use crate::remote::{Resolver, ServicePort, Trust, describe};
 
 /// How many clients are kept.
 const KEPT: usize = 200;
@@ -103,6 +108,8 @@ type Reader<T> = fn(u16, Option<&str>, &[u8]) -> Result<T, String>;
 #[derive(Clone)]
 pub struct Clients {
     resolver: Resolver,
+    egress: Egress,
+    logins: Logins,
     kept: Arc<Mutex<IndexMap<ClientConfig, Client>>>,
 }
 
@@ -110,10 +117,8 @@ pub struct Clients {
 #[derive(Clone)]
 pub struct Client {
     url: String,
-    transport: Transport,
+    access: Access,
     agent: &'static str,
-    /// Who this server is, in the header `Authorization`.
-    authorization: Option<Credential>,
     /// How long a call may take that has no limit of its own.
     limit: Duration,
 }
@@ -121,8 +126,14 @@ pub struct Client {
 impl Clients {
     /// None has been made yet.
     #[must_use]
-    pub fn new(resolver: Resolver) -> Self {
-        Self { resolver, kept: Arc::default() }
+    pub fn new(resolver: Resolver, egress: Egress) -> Self {
+        Self { resolver, egress, logins: Logins::default(), kept: Arc::default() }
+    }
+
+    /// Clients that show what is known for each webhook; they are kept apart from these.
+    #[must_use]
+    pub fn with_logins(&self, logins: Logins) -> Self {
+        Self { logins, kept: Arc::default(), ..self.clone() }
     }
 
     /// The client of a webhook.
@@ -143,18 +154,21 @@ impl Clients {
     }
 
     fn make(&self, config: &ClientConfig) -> Result<Client, CallError> {
-        let (target, url) = match &config.place {
+        let (service, dialer, url) = match &config.place {
             // The query belongs to this client.
-            Place::Url(url) => (Target::Host, url.split(['?', '#']).next().unwrap_or_default().to_owned()),
+            Place::Url(url) => {
+                let url = url.split(['?', '#']).next().unwrap_or_default().to_owned();
+                (None, self.egress.control_plane(), url)
+            }
             Place::Service { service, path } => {
                 let url = format!("https://{}:{}/{path}", service.host(), service.port);
-                (Target::Service(service.clone()), url)
+                (Some((service.clone(), self.resolver.clone())), self.egress.cluster(), url)
             }
         };
-        let tls = Trust::Bundle(config.ca_bundle.clone()).client(None).map_err(CallError::new)?;
-        let transport = Transport::new(target, self.resolver.clone(), tls);
-        let agent = "kube-apiserver-admission";
-        Ok(Client { url: cleaned(&url), transport, agent, authorization: None, limit: LIMIT })
+        let url = cleaned(&url);
+        let base = Base { service, dialer, trust: Trust::Bundle(config.ca_bundle.clone()), name: None };
+        let access = self.logins.access(base, &url).map_err(CallError::new)?;
+        Ok(Client { url, access, agent: "kube-apiserver-admission", limit: LIMIT })
     }
 }
 
@@ -211,16 +225,18 @@ impl Client {
             .header(ACCEPT, "application/json, */*")
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, self.agent);
-        if let Some(credential) = &self.authorization {
-            request = request.header(AUTHORIZATION, credential.header().map_err(failed)?);
-        }
+        let pass = self.access.pass().await.map_err(failed)?;
+        request = pass.show(request);
         let request = request.body(body::full(body)).map_err(|error| failed(error.to_string()))?;
-        let response = self.transport.send(request).await.map_err(|error| {
+        let response = pass.transport.send(request).await.map_err(|error| {
             let again = retry::is_reset(&error);
             CallError { again, ..failed(describe(&error)) }
         })?;
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        if response.status() == StatusCode::UNAUTHORIZED {
+            pass.refused().await;
+        }
         let status = response.status().as_u16();
         let again = matches!(status, 429 | 500 | 504) || response.headers().contains_key(RETRY_AFTER);
         let collected = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| {

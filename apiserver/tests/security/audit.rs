@@ -1,16 +1,17 @@
 //! The audit log of a server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use std::time::Duration;
 
 use apiserver::audit::backend::{BackendConfig, Batch, Mode};
 use apiserver::audit::log::LogConfig;
 use apiserver::audit::{AuditConfig, WebhookConfig};
+use apiserver::config::Config;
 use serde_json::{Value, json};
 
 use super::hook::{Call, Hook, Reply};
-use super::support::{Cluster, eventually, message, namespace};
+use super::support::{Cluster, create_pod, eventually, message, namespace, namespace_with, pod};
 use super::tokens::kubeconfig;
 
 const POLICY: &str = "
@@ -29,8 +30,13 @@ rules:
 
 /// A server with this policy, and where its events are.
 async fn audited() -> (Cluster, PathBuf) {
+    audited_with(|_, _| {}).await
+}
+
+async fn audited_with(change: impl FnOnce(&mut Config, &Path)) -> (Cluster, PathBuf) {
     let mut path = PathBuf::new();
     let cluster = Cluster::with(|config, folder| {
+        change(config, folder);
         let policy = folder.join("policy.yaml");
         std::fs::write(&policy, POLICY).unwrap();
         path = folder.join("audit.log");
@@ -91,6 +97,83 @@ async fn a_write_is_written_down_with_its_bodies() {
     assert_eq!(created["annotations"]["authorization.k8s.io/decision"], "allow");
     assert_eq!(found[1]["requestObject"], patch);
     assert_eq!(found[2]["responseStatus"]["status"], "Success");
+    cluster.stop().await;
+}
+
+/// Levels of pod security that a file gives to all namespaces, and who is exempt.
+#[tokio::test]
+async fn what_pod_security_finds_is_written_down() {
+    let (cluster, path) = audited_with(|config, folder| {
+        let own = json!({
+            "apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+            "defaults": {"enforce": "baseline", "audit": "restricted"},
+            "exemptions": {"namespaces": ["free"], "usernames": ["carol"]},
+        });
+        let file = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+                          "plugins": [{"name": "PodSecurity", "configuration": own}]});
+        let path = folder.join("admission.yaml");
+        std::fs::write(&path, file.to_string()).unwrap();
+        config.admission_file = Some(path);
+    })
+    .await;
+    let admin = cluster.admin();
+    for name in ["app", "free"] {
+        namespace(&admin, name).await;
+    }
+    let open = json!({"pod-security.kubernetes.io/enforce": "privileged", "pod-security.kubernetes.io/audit": "privileged"});
+    namespace_with(&admin, "open", open).await;
+    for name in ["app", "free", "open"] {
+        create_pod(&admin, name, &pod("probe")).await;
+    }
+    let root = cluster.with_token("secret-of-root");
+    let carol =
+        root.clone().header("Impersonate-User", "carol").header("Impersonate-Group", "system:masters");
+    let mut bold = pod("bold");
+    bold["spec"]["hostNetwork"] = json!(true);
+    let found = "would violate PodSecurity \"restricted:latest\": ";
+    let refused = "pods \"bold\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
+    for (asker, namespace, object, status, expected) in [
+        (
+            &root,
+            "app",
+            pod("plain"),
+            201,
+            vec![("enforce-policy", "baseline:latest"), ("audit-violations", found)],
+        ),
+        (
+            &root,
+            "app",
+            bold.clone(),
+            403,
+            vec![("enforce-policy", "baseline:latest"), ("audit-violations", found)],
+        ),
+        (&root, "free", bold.clone(), 201, vec![("exempt", "namespace")]),
+        (&carol, "app", bold.clone(), 201, vec![("exempt", "user")]),
+        (&root, "open", bold.clone(), 201, vec![("enforce-policy", "privileged:latest")]),
+    ] {
+        let before = events(&path, of("root")).len();
+        let pods = format!("/api/v1/namespaces/{namespace}/pods");
+        let answer = asker.post(&pods, &object).await;
+        assert_eq!(answer.0, status, "{answer:?}");
+        if status == 403 {
+            assert_eq!(message(&answer), refused);
+        }
+        let event = events(&path, of("root")).split_off(before).pop().unwrap();
+        let said: Vec<(String, String)> = event["annotations"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter_map(|(key, value)| {
+                let key = key.strip_prefix("pod-security.kubernetes.io/")?.to_owned();
+                Some((key, value.as_str().unwrap().to_owned()))
+            })
+            .collect();
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        for (key, value) in expected {
+            let has = said.iter().any(|(found, text)| found == key && text.starts_with(value));
+            assert!(has, "{key} of {said:?}");
+        }
+    }
     cluster.stop().await;
 }
 

@@ -173,6 +173,96 @@ async fn a_webhook_of_flags() {
 }
 
 #[tokio::test]
+async fn policies_of_a_file() {
+    let cluster = Cluster::with(|config, folder| {
+        let path = folder.join("policies.jsonl");
+        let lines = [
+            json!({"apiVersion": "abac.authorization.kubernetes.io/v1beta1", "kind": "Policy",
+                   "spec": {"group": "ops", "namespace": "default", "resource": "configmaps", "readonly": true}}),
+            json!({"apiVersion": "abac.authorization.kubernetes.io/v1beta1", "kind": "Policy",
+                   "spec": {"group": "system:unauthenticated", "nonResourcePath": "/version", "readonly": true}}),
+        ];
+        std::fs::write(&path, lines.map(|line| line.to_string()).join("\n")).unwrap();
+        config.authorization.modes = vec!["ABAC".to_owned()];
+        config.authorization.policy_file = Some(path);
+    })
+    .await;
+    let bob = cluster.with_token("secret-of-bob");
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(bob.get(maps).await.0, 200);
+    for answer in [
+        bob.post(maps, &json!({"metadata": {"name": "x"}})).await,
+        bob.get("/api/v1/configmaps").await,
+        bob.get("/api/v1/namespaces/default/secrets").await,
+    ] {
+        assert_eq!((answer.0, message(&answer).ends_with(": No policy matched.")), (403, true), "{answer:?}");
+    }
+    let nobody = cluster.over_tls(json!({}));
+    assert_eq!((nobody.get("/version").await.0, nobody.get("/api").await.0), (200, 403));
+    // Superusers come before all others; what the roles say does not count.
+    assert_eq!(cluster.with_token("secret-of-root").get("/api/v1/secrets").await.0, 200);
+    let review = json!({"spec": {"namespace": "default"}});
+    let answer = bob.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", &review).await;
+    assert_eq!(answer.0, 403, "even this has to be permitted: {answer:?}");
+    cluster.stop().await;
+}
+
+/// A policy whose expression asks the authorizer about secrets, while the webhook that decides does not answer: the
+/// one thread of this test serves everybody else meanwhile.
+#[tokio::test]
+async fn a_slow_webhook_holds_up_only_who_needs_it() {
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let hook = Hook::start(move |call: &Call| {
+        let allowed = call.body["spec"]["resourceAttributes"]["resource"] == "endpoints";
+        let answer = json!({"kind": "SubjectAccessReview", "apiVersion": call.body["apiVersion"],
+                            "status": {"allowed": allowed, "reason": "the hook has thought about it"}});
+        if allowed { Reply::Late(gate.clone(), answer) } else { answer.into() }
+    })
+    .await;
+    let cluster =
+        Cluster::with(|config, folder| config.authorization = by_file(file(folder, &hook, json!({})))).await;
+    let admin = cluster.admin();
+    let group = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]);
+    let check = "authorizer.serviceAccount('default', 'slow').group('').resource('endpoints').check('get')";
+    let spec = json!({"matchConstraints": {"resourceRules": rules},
+                      "validations": [{"expression": format!("!{check}.allowed()"), "messageExpression": "'refused'"}]});
+    admin.create(&format!("{group}ies"), &json!({"metadata": {"name": "slow"}, "spec": spec})).await;
+    let spec = json!({"policyName": "slow", "validationActions": ["Deny"]});
+    admin.create(&format!("{group}ybindings"), &json!({"metadata": {"name": "slow"}, "spec": spec})).await;
+
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let waiting: Vec<_> = (0..20)
+        .map(|_| {
+            let admin = admin.clone();
+            tokio::spawn(async move {
+                let body = json!({"metadata": {"generateName": "x-"}});
+                // Until the policy is in effect.
+                loop {
+                    let answer = admin.post(maps, &body).await;
+                    if answer.0 != 201 {
+                        return answer;
+                    }
+                }
+            })
+        })
+        .collect();
+    let asked = || async { reviews(&hook, "endpoints").len() };
+    eventually("the webhook is asked", asked, |count| *count > 0).await;
+    for _ in 0..20 {
+        assert_eq!(admin.get(maps).await.0, 200);
+    }
+    assert!(waiting.iter().any(|task| !task.is_finished()), "somebody waits");
+    open.send(true).unwrap();
+    for answer in futures::future::join_all(waiting).await {
+        let answer = answer.unwrap();
+        assert_eq!((answer.0, message(&answer).ends_with(": refused")), (422, true), "{answer:?}");
+    }
+    assert_eq!(reviews(&hook, "endpoints").len(), 1, "the answer is kept");
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_changed_file_comes_into_effect() {
     let (hook, seen) = (webhook().await, Arc::<Mutex<PathBuf>>::default());
     let cluster = Cluster::with(|config, folder| {

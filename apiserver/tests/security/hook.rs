@@ -41,6 +41,8 @@ pub enum Reply {
     Raw(u16, &'static str, String),
     /// Nothing, for ever.
     Silence,
+    /// 200 with an object, when it is let.
+    Late(tokio::sync::watch::Receiver<bool>, Value),
     /// A protocol that echoes.
     Echo,
 }
@@ -181,6 +183,10 @@ async fn serve(
         Reply::Object(object) => response(200, "application/json", object.to_string()),
         Reply::Raw(status, media, body) => response(status, media, body),
         Reply::Silence => std::future::pending().await,
+        Reply::Late(mut gate, object) => {
+            let _ = gate.wait_for(|open| *open).await;
+            response(200, "application/json", object.to_string())
+        }
         Reply::Echo => {
             tokio::spawn(async move {
                 let Ok(upgraded) = upgrade.await else { return };

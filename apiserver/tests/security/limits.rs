@@ -49,6 +49,76 @@ async fn headers_have_a_limit() {
     cluster.stop().await;
 }
 
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// What begins a connection of HTTP/2.
+fn preface() -> Vec<u8> {
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat()
+}
+
+/// Sends until the server takes no more; gives how much it took. Whatever it says meanwhile is read.
+async fn flood(cluster: &Cluster, parts: impl Iterator<Item = Vec<u8>>) -> usize {
+    let stream = connect(cluster, "h2").await;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let reading = tokio::spawn(async move {
+        let mut buffer = [0; 16 * 1024];
+        while reader.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    });
+    let mut sent = 0;
+    let sending = async {
+        for part in std::iter::once(preface()).chain(parts) {
+            if reading.is_finished() || writer.write_all(&part).await.is_err() {
+                return;
+            }
+            sent += part.len();
+        }
+        let _ = writer.flush().await;
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(60), sending).await;
+    reading.abort();
+    assert!(ended.is_ok(), "the server neither reads nor closes");
+    sent
+}
+
+#[tokio::test]
+async fn floods_of_frames_do_not_keep_others_out() {
+    let cluster = Cluster::start().await;
+    let root = cluster.with_token("secret-of-root");
+    // Headers without end: the connection ends before they do.
+    let header = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x7c][..], &[b'x'; 16_000][..]].concat();
+    let begin = frame(1, 0, 1, &[0x82, 0x87, 0x84, 0x41, 0x01, b'x']);
+    let parts = std::iter::once(begin).chain((0..10_000).map(|_| frame(9, 0, 1, &header)));
+    let sent = flood(&cluster, parts).await;
+    assert!(sent < 64 * 1024 * 1024, "{sent} bytes of headers were taken");
+    assert_eq!(root.get("/api/v1/namespaces").await.0, 200);
+    // Requests that are taken back at once.
+    let request = |i: u32| {
+        let stream = 2 * i + 1;
+        let headers = frame(1, 5, stream, &[0x82, 0x87, 0x84, 0x41, 0x01, b'x']);
+        [headers, frame(3, 0, stream, &8_u32.to_be_bytes())].concat()
+    };
+    let (flooded, answered) = tokio::join!(flood(&cluster, (0..20_000).map(request)), async {
+        let begin = std::time::Instant::now();
+        for _ in 0..50 {
+            assert_eq!(root.get("/api/v1/namespaces").await.0, 200);
+        }
+        begin.elapsed()
+    });
+    assert!(flooded > 0 && answered < Duration::from_secs(20), "{answered:?}");
+    // Settings and pings that want to be answered, by one who does not read.
+    let ping = |_| [frame(4, 0, 0, &[]), frame(6, 0, 0, &[0; 8])].concat();
+    flood(&cluster, (0..50_000).map(ping)).await;
+    assert_eq!(root.get("/livez").await.0, 200);
+    cluster.stop().await;
+}
+
 /// Whether the server ends an HTTP/2 connection after a request.
 async fn is_sent_away(chance: f64) -> bool {
     let cluster = Cluster::with(|config, _| config.goaway_chance = chance).await;

@@ -24,4 +24,5 @@ mod streaming;
 mod support;
 mod tokens;
 mod transport;
+mod ways;
 mod webhooks;

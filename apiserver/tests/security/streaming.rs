@@ -28,6 +28,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use super::support::{
     Authority, Cluster, create_pod, eventually, install_crypto_provider, message, namespace, pod,
 };
+use super::ways::Tunnel;
 
 /// What the kubelet was asked.
 type Asked = Arc<Mutex<Vec<String>>>;
@@ -176,6 +177,31 @@ async fn logs_come_from_the_kubelet() {
     // What is reached by proxy must not be the server's own host.
     let own = admin.get("/api/v1/nodes/n1/proxy/stats/summary").await;
     assert_eq!((own.0, message(&own)), (400, "address not allowed"));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn kubelets_are_reached_through_the_proxy_of_the_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("proxy.sock");
+    let proxy = Tunnel::unix(&socket);
+    let (cluster, kubelet) = with_node_and(|config, folder| {
+        let file = json!({
+            "apiVersion": "apiserver.k8s.io/v1beta1", "kind": "EgressSelectorConfiguration",
+            "egressSelections": [{"name": "cluster", "connection": {
+                "proxyProtocol": "HTTPConnect", "transport": {"uds": {"udsName": socket}}}}],
+        });
+        let path = folder.join("egress.yaml");
+        std::fs::write(&path, file.to_string()).unwrap();
+        config.egress_file = Some(path);
+    })
+    .await;
+    let logs = "/api/v1/namespaces/shop/pods/web/log?tailLines=2";
+    assert_eq!(cluster.admin().get(logs).await, (200, json!("one\ntwo\n")));
+    assert_eq!(proxy.targets().into_iter().collect::<Vec<_>>(), [kubelet.address.to_string()]);
+    let exec = "/api/v1/namespaces/shop/pods/web/exec?command=cat&stdin=true&stdout=true";
+    assert_eq!(upgrade(&cluster, exec, || {}).await.1, b"HELLO");
+    assert_eq!(proxy.asked().len(), 2);
     cluster.stop().await;
 }
 

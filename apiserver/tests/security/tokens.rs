@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::hook::{Call, Hook, Reply};
 use super::support::{Answer, Cluster, eventually, is_counted};
+use super::ways::Tunnel;
 
 /// A key of an issuer.
 struct Key {
@@ -170,6 +171,32 @@ async fn issuers_of_a_file() {
     // Keys are read anew for a token that none of them has signed.
     issuer.publish(&[&first, &second]);
     assert_eq!(known(&cluster, &second.sign(&claims(json!({})))).await["username"], "oidc:jane");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn an_issuer_is_reached_through_its_network() {
+    let (issuer, key) = (Issuer::start().await, Key::new("1"));
+    issuer.publish(&[&key]);
+    let (proxy, port) = Tunnel::tcp().await;
+    let cluster = Cluster::with(|config, folder| {
+        let network = json!({"egressSelectorType": "controlplane"});
+        config.authentication.configuration_file = Some(issuer.file(folder, network, json!({})));
+        let path = folder.join("egress.yaml");
+        let transport = json!({"tcp": {"url": format!("http://127.0.0.1:{port}")}});
+        let file = json!({
+            "apiVersion": "apiserver.k8s.io/v1beta1", "kind": "EgressSelectorConfiguration",
+            "egressSelections": [{"name": "controlplane", "connection": {
+                "proxyProtocol": "HTTPConnect", "transport": transport}}],
+        });
+        std::fs::write(&path, file.to_string()).unwrap();
+        config.egress_file = Some(path);
+    })
+    .await;
+    let jane = known(&cluster, &key.sign(&issuer.claims(json!({})))).await;
+    assert_eq!(jane["username"], "oidc:jane");
+    let targets: Vec<String> = proxy.targets().into_iter().collect();
+    assert_eq!(targets, [format!("localhost:{}", issuer.hook.port)]);
     cluster.stop().await;
 }
 

@@ -9,7 +9,7 @@ use super::support::{
 };
 
 const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+pub const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const MAPS: &str = "/api/v1/namespaces/shop/configmaps";
 
 fn answer(call: &Call, response: Value) -> Reply {
@@ -18,7 +18,7 @@ fn answer(call: &Call, response: Value) -> Reply {
     json!({"apiVersion": call.body["apiVersion"], "kind": "AdmissionReview", "response": response}).into()
 }
 
-fn allow(call: &Call) -> Reply {
+pub fn allow(call: &Call) -> Reply {
     answer(call, json!({"allowed": true}))
 }
 
@@ -27,7 +27,7 @@ fn patch(call: &Call, operations: Value) -> Reply {
     answer(call, json!({"allowed": true, "patchType": "JSONPatch", "patch": patch}))
 }
 
-fn webhook(name: &str, client_config: Value, resources: &[&str]) -> Value {
+pub fn webhook(name: &str, client_config: Value, resources: &[&str]) -> Value {
     json!({"name": format!("{name}.example.com"), "clientConfig": client_config, "sideEffects": "None",
            "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}},
@@ -49,7 +49,7 @@ async fn until_called(admin: &Asker, hook: &Hook, path: &str, object: &Value) ->
     eventually("the webhook is asked", ask, |(_, calls)| *calls > 0).await.0
 }
 
-fn map(name: &str) -> Value {
+pub fn map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"stage": "start"}})
 }
 

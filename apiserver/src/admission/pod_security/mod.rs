@@ -2,6 +2,7 @@
 
 mod checks;
 mod policy;
+mod settings;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,14 +10,15 @@ use std::sync::Arc;
 use api::status::ApiError;
 use client::informer::Informer;
 use client::{Client, ObjectKey};
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, PodTemplateSpec};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::Value;
 
 use self::checks::Violation;
-use self::policy::{Level, LevelVersion, Policy};
-use super::{Attributes, Deps, Operation, Plugin, decode, items, text};
+use self::policy::{Level, LevelVersion, PREFIX, Policy};
+pub(super) use self::settings::Settings;
+use super::{Annotations, Attributes, Deps, Operation, Plugin, decode, items, text};
 
 /// Pods of a namespace looked at when its level is raised, at most.
 const MAX_PODS: usize = 3000;
@@ -28,12 +30,14 @@ const IGNORED: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "por
 pub struct PodSecurity {
     client: Client,
     namespaces: Informer<Namespace>,
+    settings: Settings,
 }
 
 impl PodSecurity {
     /// Watches namespaces.
     pub fn new(deps: &Deps<'_>) -> Self {
-        Self { client: deps.client.clone(), namespaces: deps.informers.informer() }
+        let settings = deps.configured.pod_security.clone();
+        Self { client: deps.client.clone(), namespaces: deps.informers.informer(), settings }
     }
 
     async fn namespace(&self, name: &str) -> Result<Arc<Namespace>, ApiError> {
@@ -48,7 +52,10 @@ impl PodSecurity {
     async fn existing(&self, namespace: &str, enforce: LevelVersion) -> Vec<String> {
         let pods = Api::<Pod>::namespaced(self.client.clone(), namespace).list(&ListParams::default()).await;
         match pods {
-            Ok(pods) => warn_of_existing(namespace, enforce, &pods.items),
+            Ok(mut pods) => {
+                pods.items.retain(|pod| pod.spec.as_ref().is_none_or(|spec| !self.is_exempt_class(spec)));
+                warn_of_existing(namespace, enforce, &pods.items)
+            }
             Err(_) => vec!["failed to list pods while checking new PodSecurity enforce level".to_owned()],
         }
     }
@@ -60,22 +67,107 @@ impl PodSecurity {
         old: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        let labels = |object: &Value| serde_json::from_value(object["metadata"]["labels"].clone()).ok();
-        let (new, errors) = policy::read(labels(object).as_ref());
+        let labels = |object: &Value| -> Option<std::collections::BTreeMap<String, String>> {
+            serde_json::from_value(object["metadata"]["labels"].clone()).ok()
+        };
+        let defaults = self.settings.defaults;
+        let given = labels(object);
+        let (new, errors) = policy::read(given.as_ref(), defaults);
+        let name = text(&object["metadata"], "name");
+        let exempt = self.settings.namespaces.contains(name);
+        let exempt_warning = || policy::exempt_warning(name, &new, given.as_ref(), &defaults);
         let invalid = |errors: &[api::field::Error]| {
-            Err(ApiError::invalid(attributes.kind, text(&object["metadata"], "name"), errors))
+            Err(ApiError::invalid(attributes.kind, name, errors))
         };
         let Some(old) = old else {
-            return if errors.is_empty() { Ok(()) } else { invalid(&errors) };
+            if !errors.is_empty() {
+                return invalid(&errors);
+            }
+            warnings.extend(exempt.then(exempt_warning).flatten());
+            return Ok(());
         };
-        let (before, old_errors) = policy::read(labels(old).as_ref());
+        let (before, old_errors) = policy::read(labels(old).as_ref(), defaults);
         if !errors.is_empty() && errors != old_errors {
             return invalid(&errors);
         }
         let relaxed =
             new.enforce.version == before.enforce.version && new.enforce.level <= before.enforce.level;
-        if new.enforce != before.enforce && new.enforce.level != Level::Privileged && !relaxed {
-            warnings.extend(self.existing(text(&object["metadata"], "name"), new.enforce).await);
+        if new.enforce == before.enforce || new.enforce.level == Level::Privileged || relaxed {
+            return Ok(());
+        }
+        if exempt {
+            warnings.extend(exempt_warning());
+        } else {
+            warnings.extend(self.existing(name, new.enforce).await);
+        }
+        Ok(())
+    }
+
+    /// Why a write is nobody's business, if it is.
+    fn exemption(&self, attributes: &Attributes<'_>) -> Option<&'static str> {
+        if self.settings.namespaces.contains(attributes.namespace) {
+            return Some("namespace");
+        }
+        self.settings.users.contains(&*attributes.user.name).then_some("user")
+    }
+
+    fn is_exempt_class(&self, spec: &PodSpec) -> bool {
+        spec.runtime_class_name.as_ref().is_some_and(|class| self.settings.runtime_classes.contains(class))
+    }
+
+    async fn check_pod(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        old: Option<&Value>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let namespace = self.namespace(attributes.namespace).await?;
+        let (policy, errors) = policy::read(namespace.metadata.labels.as_ref(), self.settings.defaults);
+        if errors.is_empty() && policy.is_privileged() {
+            note(attributes.annotations, "enforce-policy", &LevelVersion::default().to_string());
+            return Ok(());
+        }
+        let old = old.filter(|_| attributes.operation == Operation::Update);
+        if old.is_some_and(|old| !is_significant(object, old)) {
+            return Ok(());
+        }
+        let pod: Pod = decode(object)?;
+        let spec = pod.spec.unwrap_or_default();
+        if self.is_exempt_class(&spec) {
+            note(attributes.annotations, "exempt", "runtimeClass");
+            return Ok(());
+        }
+        note_errors(attributes.annotations, &errors);
+        let pod = checks::Pod::new(pod.metadata.annotations.as_ref(), &spec);
+        let judged = judge(&policy, pod, true, attributes.annotations);
+        warnings.extend(judged.map_err(|why| attributes.forbidden(object, &why))?);
+        Ok(())
+    }
+
+    /// Pods are yet to be made of a template: nothing is refused.
+    async fn check_template(
+        &self,
+        attributes: &Attributes<'_>,
+        template: &Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let namespace = self.namespace(attributes.namespace).await?;
+        let (policy, errors) = policy::read(namespace.metadata.labels.as_ref(), self.settings.defaults);
+        if errors.is_empty() && policy.warn.level == Level::Privileged && policy.audit.level == Level::Privileged {
+            return Ok(());
+        }
+        let template: PodTemplateSpec = decode(template)?;
+        let spec = template.spec.unwrap_or_default();
+        if self.is_exempt_class(&spec) {
+            note(attributes.annotations, "exempt", "runtimeClass");
+            return Ok(());
+        }
+        note_errors(attributes.annotations, &errors);
+        let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
+        let pod = checks::Pod::new(annotations, &spec);
+        if let Ok(Some(warning)) = judge(&policy, pod, false, attributes.annotations) {
+            warnings.push(warning);
         }
         Ok(())
     }
@@ -188,23 +280,44 @@ impl Evaluation<'_> {
     }
 }
 
-/// The refusal, or the warning.
-fn judge(policy: &Policy, pod: checks::Pod<'_>, enforce: bool) -> Result<Option<String>, String> {
+/// Says something in the audit log.
+fn note(annotations: &Annotations, key: &str, value: &str) {
+    if !annotations.add(format!("{PREFIX}{key}"), value) {
+        tracing::warn!(key, "an audit annotation has been made already");
+    }
+}
+
+fn note_errors(annotations: &Annotations, errors: &[api::field::Error]) {
+    if !errors.is_empty() {
+        let errors = crate::authn::setup::joined(errors);
+        note(annotations, "error", &format!("Failed to parse policy: {errors}"));
+    }
+}
+
+/// The refusal, or the warning. What is audited is noted in any case.
+fn judge(
+    policy: &Policy,
+    pod: checks::Pod<'_>,
+    enforce: bool,
+    annotations: &Annotations,
+) -> Result<Option<String>, String> {
     let mut evaluation = Evaluation { pod, done: Vec::new() };
+    let mut refusal = None;
     if enforce {
+        note(annotations, "enforce-policy", &policy.enforce.to_string());
         let violations = evaluation.of(policy.enforce);
         if !violations.is_empty() {
-            return Err(format!(
-                "violates PodSecurity \"{}\": {}",
-                policy.enforce,
-                checks::details(violations)
-            ));
+            let details = checks::details(violations);
+            refusal = Some(format!("violates PodSecurity \"{}\": {details}", policy.enforce));
         }
     }
     let audited = evaluation.of(policy.audit);
     if !audited.is_empty() {
-        let details = checks::details(audited);
-        tracing::info!(policy = %policy.audit, details, "pod would violate the audited PodSecurity level");
+        let (demand, details) = (policy.audit, checks::details(audited));
+        note(annotations, "audit-violations", &format!("would violate PodSecurity \"{demand}\": {details}"));
+    }
+    if let Some(refusal) = refusal {
+        return Err(refusal);
     }
     let warned = evaluation.of(policy.warn);
     let warning = || format!("would violate PodSecurity \"{}\": {}", policy.warn, checks::details(warned));
@@ -235,38 +348,17 @@ impl Plugin for PodSecurity {
             let old = old.filter(|_| attributes.operation == Operation::Update);
             return self.check_namespace(attributes, object, old, warnings).await;
         }
-        let namespace = self.namespace(attributes.namespace).await?;
-        let (policy, _) = policy::read(namespace.metadata.labels.as_ref());
+        if let Some(why) = self.exemption(attributes) {
+            note(attributes.annotations, "exempt", why);
+            return Ok(());
+        }
         let Some(path) = template_path(attributes) else {
-            if policy == Policy::default()
-                || [policy.enforce, policy.audit, policy.warn]
-                    .iter()
-                    .all(|demand| demand.level == Level::Privileged)
-                || old.is_some_and(|old| {
-                    attributes.operation == Operation::Update && !is_significant(object, old)
-                })
-            {
-                return Ok(());
-            }
-            let pod: Pod = decode(object)?;
-            let spec = pod.spec.unwrap_or_default();
-            let judged = judge(&policy, checks::Pod::new(pod.metadata.annotations.as_ref(), &spec), true);
-            warnings.extend(judged.map_err(|why| attributes.forbidden(object, &why))?);
-            return Ok(());
+            return self.check_pod(attributes, object, old, warnings).await;
         };
-        if policy.warn.level == Level::Privileged && policy.audit.level == Level::Privileged {
-            return Ok(());
+        match object.pointer(path).filter(|template| !template.is_null()) {
+            Some(template) => self.check_template(attributes, template, warnings).await,
+            None => Ok(()),
         }
-        let Some(template) = object.pointer(path).filter(|template| !template.is_null()) else {
-            return Ok(());
-        };
-        let template: PodTemplateSpec = decode(template)?;
-        let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
-        let spec = template.spec.unwrap_or_default();
-        if let Ok(Some(warning)) = judge(&policy, checks::Pod::new(annotations, &spec), false) {
-            warnings.push(warning);
-        }
-        Ok(())
     }
 }
 

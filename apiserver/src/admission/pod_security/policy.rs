@@ -17,7 +17,7 @@ pub enum Level {
 }
 
 impl Level {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         match text {
             "privileged" => Some(Self::Privileged),
             "baseline" => Some(Self::Baseline),
@@ -45,7 +45,7 @@ impl Version {
     /// Whatever is newest.
     pub const LATEST: Self = Self(u32::MAX);
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         if text == "latest" {
             return Some(Self::LATEST);
         }
@@ -93,13 +93,54 @@ pub struct Policy {
     pub warn: LevelVersion,
 }
 
-const PREFIX: &str = "pod-security.kubernetes.io/";
+/// What labels, and annotations in the audit log, begin with.
+pub const PREFIX: &str = "pod-security.kubernetes.io/";
 
-/// Reads the labels of a namespace. A policy is always given: what cannot be read counts as `restricted` for
-/// enforcing and as nothing for the rest.
+impl Policy {
+    /// Whether nothing is demanded.
+    #[must_use]
+    pub fn is_privileged(&self) -> bool {
+        [self.enforce, self.audit, self.warn].iter().all(|demand| demand.level == Level::Privileged)
+    }
+
+    /// Whether others demand the same: versions of nothing are alike.
+    fn is_equivalent(&self, other: &Self) -> bool {
+        let alike = |a: LevelVersion, b: LevelVersion| {
+            a.level == b.level && (a.version == b.version || a.level == Level::Privileged)
+        };
+        alike(self.enforce, other.enforce) && alike(self.audit, other.audit) && alike(self.warn, other.warn)
+    }
+}
+
+/// What is said of an exempt namespace whose labels demand something (upstream `exemptNamespaceWarning`).
 #[must_use]
-pub fn read(labels: Option<&BTreeMap<String, String>>) -> (Policy, field::ErrorList) {
-    let mut policy = Policy::default();
+pub fn exempt_warning(
+    namespace: &str,
+    policy: &Policy,
+    labels: Option<&BTreeMap<String, String>>,
+    defaults: &Policy,
+) -> Option<String> {
+    if policy.is_privileged() || policy.is_equivalent(defaults) {
+        return None;
+    }
+    let said = |mode: &str| {
+        let has = |label: String| labels.is_some_and(|labels| labels.contains_key(&label));
+        has(format!("{PREFIX}{mode}")) || has(format!("{PREFIX}{mode}-version"))
+    };
+    let modes = [("enforce", policy.enforce), ("audit", policy.audit), ("warn", policy.warn)];
+    let shown = modes.iter().filter(|(mode, demand)| demand.level != Level::Privileged && said(mode));
+    let shown: Vec<String> = shown.map(|(mode, demand)| format!("{mode}={demand}")).collect();
+    let shown = shown.join(", ");
+    Some(format!(
+        "namespace {namespace:?} is exempt from Pod Security, and the policy ({shown}) will be ignored"
+    ))
+}
+
+/// Reads the labels of a namespace; they demand more, or less, than `defaults`. A policy is always given: what cannot be
+/// read counts as `restricted` for enforcing and as nothing for the rest.
+#[must_use]
+pub fn read(labels: Option<&BTreeMap<String, String>>, defaults: Policy) -> (Policy, field::ErrorList) {
+    let mut policy = defaults;
     let mut errors = Vec::new();
     let Some(labels) = labels.filter(|labels| labels.keys().any(|key| key.starts_with(PREFIX))) else {
         return (policy, errors);
@@ -163,25 +204,43 @@ mod tests {
 
     #[test]
     fn labels_are_read() {
-        let (policy, errors) = read(Some(&labels(&[("enforce", "baseline"), ("audit", "restricted")])));
+        let (policy, errors) =
+            read(Some(&labels(&[("enforce", "baseline"), ("audit", "restricted")])), Policy::default());
         assert!(errors.is_empty());
         assert_eq!(policy.enforce.to_string(), "baseline:latest");
         assert_eq!(policy.warn.to_string(), "baseline:latest", "warns of what is refused");
-        let (policy, _) = read(Some(&labels(&[
-            ("enforce", "restricted"),
-            ("enforce-version", "v1.18"),
-            ("warn", "privileged"),
-        ])));
+        let given =
+            labels(&[("enforce", "restricted"), ("enforce-version", "v1.18"), ("warn", "privileged")]);
+        let (policy, _) = read(Some(&given), Policy::default());
         assert_eq!(
             (policy.enforce.to_string(), policy.warn.level),
             ("restricted:v1.18".into(), Level::Privileged)
         );
-        assert_eq!(read(None).0, Policy::default());
+        assert_eq!(read(None, Policy::default()).0, Policy::default());
+    }
+
+    #[test]
+    fn labels_stand_before_defaults() {
+        let defaults = Policy {
+            enforce: LevelVersion { level: Level::Baseline, version: Version(30) },
+            warn: LevelVersion { level: Level::Restricted, version: Version::LATEST },
+            ..Policy::default()
+        };
+        assert_eq!(read(None, defaults).0, defaults);
+        let given = labels(&[("enforce", "privileged"), ("audit", "baseline")]);
+        let (policy, _) = read(Some(&given), defaults);
+        let shown = [policy.enforce, policy.audit, policy.warn].map(|demand| demand.to_string());
+        assert_eq!(shown, ["privileged:v1.30", "baseline:latest", "restricted:latest"]);
+        let warning = exempt_warning("ns", &policy, Some(&given), &defaults);
+        let expected = "namespace \"ns\" is exempt from Pod Security, and the policy (audit=baseline:latest) will be ignored";
+        assert_eq!(warning.as_deref(), Some(expected));
+        assert_eq!(exempt_warning("ns", &defaults, None, &defaults), None);
     }
 
     #[test]
     fn unreadable_labels_are_strict_and_told() {
-        let (policy, errors) = read(Some(&labels(&[("enforce", "none"), ("audit-version", "x")])));
+        let (policy, errors) =
+            read(Some(&labels(&[("enforce", "none"), ("audit-version", "x")])), Policy::default());
         assert_eq!(policy.enforce.level, Level::Restricted);
         let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(

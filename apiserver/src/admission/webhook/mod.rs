@@ -23,7 +23,7 @@ use super::expressions::Facts;
 use super::matching::{Matched, Matcher, Met};
 use super::{Attributes, Deps};
 use crate::authz::Authorizer;
-use crate::webhook::Clients;
+use crate::webhook::{Clients, Logins};
 pub(super) use mutating::Mutating;
 use source::{Configuration, Hook, Source};
 pub(super) use validating::Validating;
@@ -37,12 +37,13 @@ struct Webhooks<C: Configuration> {
 }
 
 impl<C: Configuration> Webhooks<C> {
-    fn new(deps: &Deps<'_>) -> Self {
+    /// `logins`: who this server is to them.
+    fn new(deps: &Deps<'_>, logins: &Logins) -> Self {
         Self {
             source: Source::new(deps.informers),
             matcher: Matcher::new(deps),
             authorizer: Arc::clone(&deps.authorizer),
-            clients: deps.webhooks.clone(),
+            clients: deps.webhooks.with_logins(logins.clone()),
         }
     }
 
@@ -68,8 +69,8 @@ impl<C: Configuration> Webhooks<C> {
             return Ok(Some(invocation));
         }
         let facts = Facts::new(attributes, &invocation.matched, &self.authorizer);
-        let input = facts.input(&invocation.object, &invocation.old, &Value::Null, &Value::Null);
-        match hook.conditions.check(input, &[]) {
+        let input = || facts.input(&invocation.object, &invocation.old, &Value::Null, &Value::Null);
+        match facts.settle(|| hook.conditions.check(input(), &[])).await {
             Met::Yes => Ok(Some(invocation)),
             Met::No => Ok(None),
             Met::Error(why) => {

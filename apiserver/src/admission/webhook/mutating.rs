@@ -28,7 +28,10 @@ pub(crate) struct Mutating {
 impl Mutating {
     /// Watches configurations.
     pub fn new(deps: &Deps<'_>) -> Self {
-        Self { webhooks: Webhooks::new(deps), registry: Arc::clone(&deps.registry) }
+        Self {
+            webhooks: Webhooks::new(deps, &deps.configured.mutating),
+            registry: Arc::clone(&deps.registry),
+        }
     }
 
     /// Asks one webhook, and changes the object as it says. Whether anything changed.

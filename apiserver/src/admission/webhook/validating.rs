@@ -23,7 +23,7 @@ pub(crate) struct Validating {
 impl Validating {
     /// Watches configurations.
     pub fn new(deps: &Deps<'_>) -> Self {
-        Self { webhooks: Webhooks::new(deps) }
+        Self { webhooks: Webhooks::new(deps, &deps.configured.validating) }
     }
 
     /// Asks one webhook; also what it wants to be told to the client.

@@ -23,6 +23,7 @@ use self::claims::{Claims, user_of};
 use self::provider::{Demands, Http, Provider};
 use super::structured::{JwtAuthenticator, Rules};
 use super::{TokenAuthenticator, TokenError, TokenUser};
+use crate::egress::Egress;
 
 /// How long it takes until an issuer that was out of reach is asked again.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -44,13 +45,15 @@ impl Jwt {
     ///
     /// # Errors
     /// When its authorities cannot be used, or it is to be reached in a way that there is not.
-    pub fn new(config: JwtAuthenticator, rules: Rules, algorithms: Vec<String>) -> Result<Self, String> {
+    pub fn new(
+        config: JwtAuthenticator,
+        rules: Rules,
+        algorithms: Vec<String>,
+        egress: &Egress,
+    ) -> Result<Self, String> {
         let issuer = &config.issuer;
-        if !issuer.egress_selector_type.is_empty() {
-            let egress = &issuer.egress_selector_type;
-            return Err(format!("oidc: egress lookup required with egress selector type {egress:?}"));
-        }
-        let http = Http::new(&issuer.certificate_authority)?;
+        let dialer = egress.of_issuer(&issuer.egress_selector_type)?;
+        let http = Http::new(&issuer.certificate_authority, dialer)?;
         let groups = &config.claim_mappings.groups.claim;
         let resolver = (!groups.is_empty()).then(|| distributed::Resolver::new(groups.clone(), http.clone()));
         let demands = Demands { algorithms, audiences: issuer.audiences.clone() };

@@ -17,7 +17,7 @@ use super::distributed;
 use super::signature::{Jwk, Signed, key_set};
 use crate::authz::{go_list, go_quote};
 use crate::body;
-use crate::remote::{Transport, Trust, describe};
+use crate::remote::{Dialer, Transport, Trust, describe};
 
 /// How long an issuer may take to answer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -33,13 +33,13 @@ const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 pub struct Http(Transport);
 
 impl Http {
-    /// Believes these authorities (PEM); those of the system if empty.
+    /// Believes these authorities (PEM); those of the system if empty. `dialer`: how connections are opened.
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn new(authorities: &str) -> Result<Self, String> {
+    pub fn new(authorities: &str, dialer: Dialer) -> Result<Self, String> {
         let tls = Trust::Bundle(authorities.as_bytes().to_vec()).client(None)?;
-        Ok(Self(Transport::to_hosts(tls)))
+        Ok(Self(Transport::to_hosts(dialer, tls, None)))
     }
 
     /// What is at a URL: status, headers, body.

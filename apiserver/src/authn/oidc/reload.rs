@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Issuers, Jwt, JwtTokens, metrics};
 use crate::authn::structured::{Anonymous, AuthenticationConfiguration, validate};
+use crate::egress::Egress;
 
 /// How long new issuers have to be reached.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -27,6 +28,8 @@ pub struct Reloader {
     pub disallowed: Vec<String>,
     /// Who believes the issuers.
     pub tokens: JwtTokens,
+    /// How issuers are reached.
+    pub egress: Egress,
 }
 
 /// What became of a file that has changed.
@@ -91,7 +94,8 @@ impl Reloader {
         let (Ok(rules), true) = (checked, errors.is_empty()) else {
             return Err(Failure::Bad(super::super::setup::joined(&errors)));
         };
-        let all = issuers(config, rules, super::signature::ALGORITHMS.map(str::to_owned).to_vec());
+        let algorithms = super::signature::ALGORITHMS.map(str::to_owned).to_vec();
+        let all = issuers(config, rules, algorithms, &self.egress);
         let issuers = Issuers::start(all.map_err(Failure::Bad)?, token);
         let reached = async {
             while !issuers.failures().is_empty() {
@@ -114,7 +118,8 @@ pub fn issuers(
     config: AuthenticationConfiguration,
     rules: Vec<crate::authn::structured::Rules>,
     algorithms: Vec<String>,
+    egress: &Egress,
 ) -> Result<Vec<Jwt>, String> {
     let pairs = config.jwt.into_iter().zip(rules);
-    pairs.map(|(jwt, rules)| Jwt::new(jwt, rules, algorithms.clone())).collect()
+    pairs.map(|(jwt, rules)| Jwt::new(jwt, rules, algorithms.clone(), egress)).collect()
 }

@@ -24,7 +24,7 @@ pub struct AuthorizationConfiguration {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AuthorizerConfiguration {
-    /// What decides: `Node`, `RBAC`, `Webhook`, `AlwaysAllow`, `AlwaysDeny`.
+    /// What decides: `Node`, `RBAC`, `ABAC`, `Webhook`, `AlwaysAllow`, `AlwaysDeny`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The name in metrics.

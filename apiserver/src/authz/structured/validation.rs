@@ -9,9 +9,10 @@ use serde_json::json;
 
 use super::{AuthorizationConfiguration, ConnectionInfo, WEBHOOK, WebhookConfiguration};
 use crate::authz::conditions::Condition;
+use crate::config_file::go_error;
 
 /// The types that there are.
-const TYPES: [&str; 5] = ["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", WEBHOOK];
+const TYPES: [&str; 6] = ["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", WEBHOOK];
 /// The most conditions of one webhook.
 const CONDITIONS: usize = 64;
 
@@ -130,7 +131,7 @@ fn check_connection(info: &ConnectionInfo, path: &Path, errors: &mut ErrorList) 
             };
             let why = match std::fs::metadata(file) {
                 _ if !file.is_absolute() => "must be an absolute path".to_owned(),
-                Err(error) => format!("error loading file: stat {shown}: {}", said(&error)),
+                Err(error) => format!("error loading file: stat {shown}: {}", go_error(&error)),
                 Ok(found) if !found.is_file() => "must be a regular file".to_owned(),
                 Ok(_) => return,
             };
@@ -142,14 +143,6 @@ fn check_connection(info: &ConnectionInfo, path: &Path, errors: &mut ErrorList) 
             let error = Error::not_supported(&path.child("type"), given, &known);
             errors.push(error);
         }
-    }
-}
-
-fn said(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
     }
 }
 

@@ -272,7 +272,8 @@ impl MutatingPolicies {
             }
         };
         let facts = Facts::new(attributes, matched, &self.authorizer);
-        match mutator.conditions.check(facts.input(&before, &old, params, namespace), &mutator.variables) {
+        let (input, variables) = (facts.input(&before, &old, params, namespace), &mutator.variables);
+        match facts.settle(|| mutator.conditions.check(input, variables)).await {
             Met::Yes => {}
             Met::No => return Ok(false),
             Met::Error(why) => {
@@ -292,7 +293,8 @@ impl MutatingPolicies {
         let target = Target { kind: &matched.kind, custom };
         let (mut current, mut dirty) = (before.clone(), false);
         for patcher in mutator.patchers.iter().filter(|_| !before.is_null()) {
-            match patcher.patch(facts.input(&current, &old, params, namespace), &mutator.variables, target) {
+            let input = facts.input(&current, &old, params, namespace);
+            match facts.settle(|| patcher.patch(input, variables, target)).await {
                 Ok(patched) => (current, dirty) = (patched, true),
                 Err(Failure::Policy(why)) => errors.add(hook, binding, &why, "Invalid"),
                 Err(Failure::Request(error)) => return Err(error),

@@ -211,7 +211,7 @@ impl<'d> Dispatch<'d, '_> {
                         },
                     };
                     for params in &params {
-                        self.decide(hook, bound, seen, params, &mut notes);
+                        self.decide(hook, bound, seen, params, &mut notes).await;
                     }
                 }
                 Ok(_) => {}
@@ -261,7 +261,7 @@ impl<'d> Dispatch<'d, '_> {
     }
 
     /// Evaluates a policy with one set of parameters, and does what the binding says about it.
-    fn decide(
+    async fn decide(
         &mut self,
         hook: &Hook<ValidatingAdmissionPolicy>,
         bound: &Bound<ValidatingAdmissionPolicy>,
@@ -271,7 +271,7 @@ impl<'d> Dispatch<'d, '_> {
     ) {
         let input = seen.facts.input(&seen.object, &seen.old, params, &seen.namespace);
         let begin = Instant::now();
-        let outcome = hook.compiled.validate(Request(input));
+        let outcome = seen.facts.settle(|| hook.compiled.validate(Request(input))).await;
         let took = begin.elapsed();
         let count = |action, error| metrics::validated(&hook.name, &bound.name, action, error, took);
         for (index, decision) in outcome.decisions.into_iter().enumerate() {

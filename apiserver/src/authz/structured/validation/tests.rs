@@ -27,12 +27,13 @@ fn webhook(file: &str, more: Value) -> Value {
 fn authorizers_are_named_and_known() {
     for (config, expected) in [
         (json!([{"type": "RBAC", "name": "rbac"}, {"type": "Node", "name": "node"}]), vec![]),
+        (json!([{"type": "ABAC", "name": "abac"}]), vec![]),
         (json!([]), vec!["authorizers: Required value: at least one authorization mode must be defined"]),
         (json!([{"type": "", "name": "a"}]), vec!["authorizers[0].type: Required value"]),
         (
             json!([{"type": "Foo", "name": "foo"}]),
             vec![
-                r#"authorizers[0].type: Unsupported value: "Foo": supported values: "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook""#,
+                r#"authorizers[0].type: Unsupported value: "Foo": supported values: "ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook""#,
             ],
         ),
         (
