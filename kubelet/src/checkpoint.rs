@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -40,6 +41,32 @@ pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let new = path.with_file_name(name);
     std::fs::write(&new, serde_json::to_vec(value)?)?;
     Ok(std::fs::rename(new, path)?)
+}
+
+/// Whether a file says less than its owner knows, because the disk refused: then it is written again whenever the owner
+/// looks, so that a restart once there is room finds all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Behind(AtomicBool);
+
+impl Behind {
+    /// Notes whether the file was written; `what` is what it tells of.
+    pub(crate) fn note(&self, written: Result<(), Error>, path: &Path, what: &str) {
+        let failed = written.is_err();
+        // Said once, not at every try.
+        if self.0.swap(failed, Ordering::Relaxed) != failed {
+            match written {
+                Ok(()) => tracing::info!(path = %path.display(), "{what} is kept again"),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), error = client::chain(&error), "cannot keep {what}");
+                }
+            }
+        }
+    }
+
+    /// Whether it is.
+    pub(crate) fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What the file of a manager (`CPU`, `memory`) says, or in upstream's words why the node cannot go on with it.

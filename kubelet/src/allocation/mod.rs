@@ -21,6 +21,7 @@ pub use conditions::{Conditions, IN_PROGRESS, PENDING};
 pub use message::resize_message;
 pub use sizes::{Resource, Sizes, with_pod_limits};
 
+use crate::checkpoint::Behind;
 use crate::types;
 
 /// File of what was allocated, in the kubelet's root directory.
@@ -92,6 +93,7 @@ pub struct Record {
 struct Inner {
     /// No file: nothing outlives this process.
     path: Option<PathBuf>,
+    behind: Behind,
     pods: Mutex<HashMap<String, PodResources>>,
 }
 
@@ -107,13 +109,15 @@ impl Record {
                 HashMap::new()
             }
         };
-        Self { inner: Arc::new(Inner { path: Some(path), pods: Mutex::new(pods) }) }
+        Self {
+            inner: Arc::new(Inner { path: Some(path), behind: Behind::default(), pods: Mutex::new(pods) }),
+        }
     }
 
     /// A record that ends with its owner.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { inner: Arc::new(Inner { path: None, pods: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { path: None, behind: Behind::default(), pods: Mutex::default() }) }
     }
 
     /// What is kept for a pod.
@@ -166,14 +170,12 @@ impl Record {
 
     fn edit(&self, change: impl FnOnce(&mut HashMap<String, PodResources>) -> bool) {
         let mut pods = self.inner.pods.lock();
-        if !change(&mut pods) {
+        if !change(&mut pods) && !self.inner.behind.is() {
             return;
         }
         // Written under the lock, so that the file never goes back in time.
-        if let Some(path) = &self.inner.path
-            && let Err(error) = checkpoint::write(path, &pods)
-        {
-            tracing::error!(path = %path.display(), error = client::chain(&error), "cannot keep what pods were given");
+        if let Some(path) = &self.inner.path {
+            self.inner.behind.note(checkpoint::write(path, &pods), path, "what pods were given");
         }
     }
 }
@@ -205,6 +207,24 @@ mod tests {
         assert_eq!(PodResources::of(&again.applied(&wish)), PodResources::of(&first));
         again.retain(|_| false);
         assert!(!Record::open(path.clone()).differs(&wish), "nothing is known of it");
+        std::fs::remove_file(path).expect("was written");
+    }
+
+    #[test]
+    fn what_a_disk_refused_is_written_once_there_is_room() {
+        let path = std::env::temp_dir().join(format!("allocated-{}", uuid::Uuid::new_v4()));
+        let record = Record::open(path.clone());
+        let first = pod("{requests: {cpu: 100m}}");
+        // In the way of what is to become the file.
+        let in_the_way = path.with_extension("new");
+        std::fs::create_dir(&in_the_way).expect("created");
+        record.set(&first);
+        let wish = pod("{requests: {cpu: 200m}}");
+        assert!(record.differs(&wish) && !path.exists());
+        std::fs::remove_dir(&in_the_way).expect("removed");
+        // Nothing changes, but somebody looks.
+        record.retain(|_| true);
+        assert!(Record::open(path.clone()).differs(&wish));
         std::fs::remove_file(path).expect("was written");
     }
 

@@ -29,7 +29,7 @@ pub use layout::{Cpu, Layout, Level, numa_nodes};
 pub use options::Options;
 pub use set::CpuSet;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Behind};
 use crate::topology::{Hint, Hints, Policy};
 use fixed::{Fixed, Reusable};
 use state::State;
@@ -64,6 +64,7 @@ struct Inner {
     fixed: Option<Fixed>,
     policy: &'static str,
     path: PathBuf,
+    behind: Behind,
     book: Mutex<Book>,
 }
 
@@ -112,6 +113,7 @@ impl Cpus {
                 fixed,
                 policy,
                 path,
+                behind: Behind::default(),
                 book: Mutex::new(Book { state, ..Book::default() }),
             }),
         };
@@ -124,7 +126,7 @@ impl Cpus {
     #[must_use]
     pub fn shared() -> Self {
         let (fixed, policy, path, book) = (None, "none", PathBuf::new(), Mutex::default());
-        Self { inner: Arc::new(Inner { fixed, policy, path, book }) }
+        Self { inner: Arc::new(Inner { fixed, policy, path, behind: Behind::default(), book }) }
     }
 
     /// Whether containers get CPUs for themselves.
@@ -144,9 +146,8 @@ impl Cpus {
         if inner.path.as_os_str().is_empty() {
             return;
         }
-        if let Err(error) = state::write(&inner.path, inner.policy, state) {
-            tracing::error!(path = %inner.path.display(), error = client::chain(&error), "cannot keep who has which CPUs");
-        }
+        let written = state::write(&inner.path, inner.policy, state);
+        inner.behind.note(written, &inner.path, "who has which CPUs");
     }
 
     /// From which NUMA nodes the CPUs of a container could come.
@@ -172,7 +173,7 @@ impl Cpus {
         let Book { state, reusable, .. } = &mut *book;
         let before = state.clone();
         let given = fixed.allocate(state, reusable, (pod, container), affinity);
-        if *state != before {
+        if *state != before || self.inner.behind.is() {
             self.keep(state);
         }
         if fixed::wanted(pod, container) > 0 {
@@ -217,7 +218,7 @@ impl Cpus {
         for (uid, container) in &gone {
             state.remove(uid, container);
         }
-        if !gone.is_empty() {
+        if !gone.is_empty() || self.inner.behind.is() {
             self.keep(&book.state);
         }
     }

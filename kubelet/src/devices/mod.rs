@@ -34,6 +34,7 @@ pub use options::DeviceOptions;
 pub(crate) use server::is_extended;
 pub use state::Capacity;
 
+use crate::checkpoint::Behind;
 use crate::topology::{Hint, Hints};
 use crate::{quantity, types};
 use choose::{Choice, Request, choose};
@@ -63,6 +64,7 @@ pub struct Devices {
 
 struct Inner {
     directory: PathBuf,
+    behind: Behind,
     numa: Vec<usize>,
     poke: Arc<Notify>,
     tasks: Tasks,
@@ -94,6 +96,7 @@ impl Devices {
         };
         let inner = Inner {
             directory,
+            behind: Behind::default(),
             numa,
             poke,
             tasks,
@@ -194,9 +197,8 @@ impl Devices {
         let registered =
             state.resources.iter().map(|(name, r)| (name.clone(), r.healthy.iter().cloned().collect()));
         let path = self.inner.directory.join(checkpoint::FILE);
-        if let Err(error) = checkpoint::write(&path, &state.pods, registered.collect()) {
-            tracing::error!(path = %path.display(), error = ::client::chain(&error), "cannot keep which devices were given");
-        }
+        let written = checkpoint::write(&path, &state.pods, registered.collect());
+        self.inner.behind.note(written, &path, "which devices were given");
     }
 
     /// How many devices the node has.
@@ -316,7 +318,7 @@ impl Devices {
     /// Takes back the devices of pods that are not kept.
     pub fn retain(&self, keep: impl Fn(&str) -> bool) {
         let mut state = self.inner.state.lock();
-        if state.retain(keep) {
+        if state.retain(keep) || self.inner.behind.is() {
             self.keep(&state);
         }
     }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use machine::NumaMemory;
 pub use state::Block;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Behind};
 use crate::quantity;
 use crate::topology::{Hint, Hints};
 use fixed::{Amounts, Fixed, Reusable};
@@ -61,6 +61,7 @@ struct Inner {
     fixed: Option<Fixed>,
     policy: &'static str,
     path: PathBuf,
+    behind: Behind,
     book: Mutex<(State, Reusable)>,
 }
 
@@ -82,7 +83,7 @@ impl Memory {
             Some(fixed) => fixed.start(known)?,
         };
         let book = Mutex::new((state, Reusable::default()));
-        let memory = Self { inner: Arc::new(Inner { fixed, policy, path, book }) };
+        let memory = Self { inner: Arc::new(Inner { fixed, policy, path, behind: Behind::default(), book }) };
         memory.keep(&memory.inner.book.lock().0);
         Ok(memory)
     }
@@ -92,7 +93,7 @@ impl Memory {
     #[must_use]
     pub fn anywhere() -> Self {
         let (fixed, policy, path, book) = (None, "None", PathBuf::new(), Mutex::default());
-        Self { inner: Arc::new(Inner { fixed, policy, path, book }) }
+        Self { inner: Arc::new(Inner { fixed, policy, path, behind: Behind::default(), book }) }
     }
 
     /// Whether memory of guaranteed pods comes from NUMA nodes that were chosen.
@@ -107,10 +108,8 @@ impl Memory {
         if inner.path.as_os_str().is_empty() {
             return;
         }
-        if let Err(error) = state::write(&inner.path, inner.policy, state) {
-            let error = client::chain(&error);
-            tracing::error!(path = %inner.path.display(), error, "cannot keep where memory comes from");
-        }
+        let written = state::write(&inner.path, inner.policy, state);
+        inner.behind.note(written, &inner.path, "where memory comes from");
     }
 
     /// From which NUMA nodes the memory of a container could come.
@@ -137,7 +136,7 @@ impl Memory {
         let (state, reusable) = &mut *book;
         let before = state.clone();
         let given = Fixed::allocate(state, reusable, (pod, container), affinity);
-        if *state != before {
+        if *state != before || self.inner.behind.is() {
             self.keep(state);
         }
         if fixed::is_ours(pod) {
@@ -175,7 +174,7 @@ impl Memory {
         for (uid, container) in &gone {
             state.remove(uid, container);
         }
-        if !gone.is_empty() {
+        if !gone.is_empty() || self.inner.behind.is() {
             self.keep(&book.0);
         }
     }
