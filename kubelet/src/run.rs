@@ -488,7 +488,7 @@ impl Kubelet {
             events: self.events.clone(),
             pressure: self.pressure.clone(),
             poke: self.poke.clone(),
-            root_dir: self.layout.root().to_owned(),
+            layout: self.layout.clone(),
             memory: u64::try_from(self.machine.memory).unwrap_or_default(),
         };
         eviction.run(tasks);

@@ -1,10 +1,12 @@
 //! Keeps the node alive when memory, disk or process numbers run short: reports pressure, removes unused images, and
-//! stops one pod at a time until there is enough again.
+//! stops one pod at a time until there is enough again. Pods that keep more on disk than they may have to go anyhow.
 
+pub mod local;
 pub mod rank;
 pub mod threshold;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use crate::allocation::Record;
 use crate::cgroups::Cgroups;
 use crate::events::Events;
 use crate::images::gc::{self, GcPolicy, ImageGc, Usage};
+use crate::layout::Layout;
 use crate::node_status::Pressure;
 use crate::node_status::machine::{file_system, meminfo};
 use crate::pod_workers::{KillOptions, PodWorkers, Stage};
@@ -26,11 +29,18 @@ use crate::pods::PodRegistry;
 use crate::runtime::Runtime;
 use crate::status::Verdict;
 use crate::{quantity, types};
+use local::Kept;
 use rank::{Candidate, evictable, rank};
 use threshold::{Observation, Observations, Signal, Threshold, met};
 
 const PERIOD: Duration = Duration::from_secs(10);
 const IMAGE_GC_PERIOD: Duration = Duration::from_secs(300);
+/// Looking at disks may take a tenth of the time.
+const DISK_SHARE: u32 = 10;
+/// Why they went, in one word.
+const EVICTED: &str = "Evicted";
+/// Grace of pods that go at once.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Parts of the eviction loop.
 pub struct Eviction {
@@ -58,8 +68,8 @@ pub struct Eviction {
     pub pressure: Arc<RwLock<Pressure>>,
     /// Told when pressure changed.
     pub poke: Arc<Notify>,
-    /// Directory of the kubelet's files.
-    pub root_dir: PathBuf,
+    /// Where things lie on disk.
+    pub layout: Layout,
     /// Memory of the machine in bytes.
     pub memory: u64,
 }
@@ -70,6 +80,8 @@ struct Seen {
     first: BTreeMap<usize, Instant>,
     last: BTreeMap<&'static str, Instant>,
     images: ImageGc,
+    /// When disks are looked at again.
+    disk_due: Option<Instant>,
 }
 
 impl Eviction {
@@ -105,6 +117,9 @@ impl Eviction {
             seen.first.entry(*i).or_insert(now);
         }
         self.tell_pressure(seen, now);
+        if self.enforce_limits(seen).await {
+            return;
+        }
         let due = |t: &&Threshold| {
             index(t).and_then(|i| seen.first.get(&i)).is_some_and(|at| now.duration_since(*at) >= t.grace)
         };
@@ -138,7 +153,7 @@ impl Eviction {
         }
         let images = self.image_directory().await;
         for (path, space, inodes) in [
-            (Some(self.root_dir.clone()), Signal::NodeFsAvailable, Signal::NodeFsInodesFree),
+            (Some(self.layout.root().to_owned()), Signal::NodeFsAvailable, Signal::NodeFsInodesFree),
             (images, Signal::ImageFsAvailable, Signal::ImageFsInodesFree),
         ] {
             let Some(path) = path else { continue };
@@ -176,30 +191,84 @@ impl Eviction {
         self.evict(&first, threshold, observed);
     }
 
-    async fn candidates(&self, resource: &str) -> Vec<Candidate> {
+    /// Pods that are to run, by what they were given, not by what they wish.
+    fn active(&self) -> Vec<Arc<Pod>> {
         let active =
             |pod: &Arc<Pod>| self.workers.view(types::uid(pod)).is_some_and(|v| v.stage == Stage::Syncing);
-        // By what they were given, not by what they wish.
-        let pods: Vec<Arc<Pod>> = self
-            .pods
-            .pods()
-            .iter()
-            .filter(|pod| active(pod))
-            .map(|pod| self.allocated.applied(pod))
-            .collect();
-        let (cgroups, resource) = (self.cgroups.clone(), resource.to_owned());
+        let pods = self.pods.pods();
+        pods.iter().filter(|pod| active(pod)).map(|pod| self.allocated.applied(pod)).collect()
+    }
+
+    async fn candidates(&self, resource: &str) -> Vec<Candidate> {
+        let pods = self.active();
+        if matches!(resource, "ephemeral-storage" | "inodes") {
+            let used = |kept: Kept| {
+                if resource == "inodes" { kept.total().inodes } else { kept.total().bytes }
+            };
+            let measured = self.measure(pods).await.into_iter();
+            return measured.map(|(pod, kept)| Candidate { used: used(kept), pod }).collect();
+        }
+        let (cgroups, memory) = (self.cgroups.clone(), resource == "memory");
         let measured = move || {
             let used = |pod: &Pod| {
                 let stats = cgroups.pod_stats(pod).unwrap_or_default();
-                match resource.as_str() {
-                    "memory" => stats.memory_working_set,
-                    "pids" => stats.processes,
-                    _ => 0,
-                }
+                if memory { stats.memory_working_set } else { stats.processes }
             };
             pods.into_iter().map(|pod| Candidate { used: used(&pod), pod }).collect()
         };
         tokio::task::spawn_blocking(measured).await.unwrap_or_default()
+    }
+
+    /// What these pods keep on the node's disk.
+    async fn measure(&self, pods: Vec<Arc<Pod>>) -> Vec<(Arc<Pod>, Kept)> {
+        let layers = match self.runtime.list_container_stats(None).await {
+            Ok(stats) => local::layers(&stats),
+            Err(error) => {
+                tracing::warn!(%error, "what containers have written is not known");
+                local::Layers::new()
+            }
+        };
+        let layout = self.layout.clone();
+        let measured = move || {
+            let kept = |pod: &Pod| Kept::measure(pod, &layout, &layers);
+            pods.into_iter().map(|pod| (pod.clone(), kept(&pod))).collect()
+        };
+        tokio::task::spawn_blocking(measured).await.unwrap_or_default()
+    }
+
+    /// Pods go that keep more on disk than they may; whether there were any.
+    async fn enforce_limits(&self, seen: &mut Seen) -> bool {
+        let begin = Instant::now();
+        if seen.disk_due.is_some_and(|due| begin < due) {
+            return false;
+        }
+        let limited: Vec<_> =
+            self.active().into_iter().filter(|pod| local::is_limited(pod) && evictable(pod)).collect();
+        if limited.is_empty() {
+            return false;
+        }
+        let apart = self.images_lie_apart().await;
+        let mut any = false;
+        for (pod, kept) in self.measure(limited).await {
+            if let Some((signal, message)) = local::excess(&pod, &kept, apart) {
+                any = true;
+                self.send_away(
+                    &pod,
+                    signal,
+                    Verdict { reason: EVICTED.to_owned(), message, disruption: false },
+                    AT_ONCE,
+                );
+            }
+        }
+        seen.disk_due = Some(Instant::now() + begin.elapsed() * DISK_SHARE);
+        any
+    }
+
+    /// Whether images, and what containers write over them, have a disk of their own.
+    async fn images_lie_apart(&self) -> bool {
+        let disk = |path: PathBuf| std::fs::metadata(path).map(|found| found.dev()).ok();
+        let Some(images) = self.image_directory().await.and_then(disk) else { return false };
+        disk(self.layout.root().to_owned()).is_some_and(|own| own != images)
     }
 
     fn evict(&self, candidate: &Candidate, threshold: &Threshold, observed: &Observations) {
@@ -210,13 +279,17 @@ impl Eviction {
             let (limit, left) = (text(threshold.amount.of(seen.capacity)), text(seen.available));
             message.push_str(&format!("Threshold quantity: {limit}, available: {left}. "));
         }
-        let signal = threshold.signal.name();
+        let grace = if threshold.grace.is_zero() { AT_ONCE } else { self.max_grace };
+        let verdict = Verdict { reason: EVICTED.to_owned(), message, disruption: true };
+        self.send_away(pod, threshold.signal.name(), verdict, grace);
+    }
+
+    fn send_away(&self, pod: &Arc<Pod>, signal: &'static str, verdict: Verdict, grace: Duration) {
         metrics::counter!("kubelet_evictions", "eviction_signal" => signal).increment(1);
-        tracing::warn!(pod = types::format_pod(pod), message, "evicting pod");
-        self.events.warning(pod, "Evicted", message.clone());
-        let grace = if threshold.grace.is_zero() { Duration::from_secs(1) } else { self.max_grace };
-        let verdict = Some(Verdict { reason: "Evicted".to_owned(), message, disruption: true });
-        self.workers.kill(types::uid(pod), &KillOptions { grace: Some(grace), verdict, evict: true });
+        tracing::warn!(pod = types::format_pod(pod), verdict.message, "evicting pod");
+        self.events.warning(pod, EVICTED, verdict.message.clone());
+        let options = KillOptions { grace: Some(grace), verdict: Some(verdict), evict: true };
+        self.workers.kill(types::uid(pod), &options);
     }
 
     async fn collect_images(&self, seen: &mut Seen, policy: GcPolicy) -> usize {
