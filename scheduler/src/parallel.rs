@@ -41,7 +41,7 @@ pub fn in_blocks<S, T: Send>(
         done
     };
     let mut all = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(blocks)).map(|_| scope.spawn(&run)).collect();
+        let others: Vec<_> = (1..threads.min(blocks)).map(|_| scope.spawn(run)).collect();
         let mut all = run();
         for other in others {
             match other.join() {

@@ -5,6 +5,7 @@
 //! say about a pod prepares nothing and costs nothing.
 
 pub mod events;
+pub mod known;
 pub mod memo;
 mod run;
 mod select;
@@ -43,6 +44,12 @@ pub trait Filter: Send + Sync {
     /// Counts as if a pod were not on the node.
     fn remove_pod(&mut self, _pod: &PodInfo, _node: &NodeInfo) {}
 
+    /// Whether nothing decides but the node and the pod: its requests, host ports, priority, tolerations and wishes for
+    /// nodes.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Whether it counts pods at all. Those that do not are shared, and never told of pods that come and go.
     fn counts_pods(&self) -> bool {
         false
@@ -62,6 +69,10 @@ where
 {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
         (self.0)(node)
+    }
+
+    fn is_local(&self) -> bool {
+        true
     }
 
     fn boxed_clone(&self) -> Box<dyn Filter> {

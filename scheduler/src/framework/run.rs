@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::known::Memo;
 use super::{Code, Diagnosis, Filter, Plugin, PreFilter, Rejection};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
@@ -45,6 +46,8 @@ pub struct Framework {
     pub bind: Vec<Arc<dyn Plugin>>,
     /// At `PostBind`.
     pub post_bind: Vec<Arc<dyn Plugin>>,
+    /// What was found of nodes for the last kinds of pods.
+    pub known: Memo,
 }
 
 /// What the plugins prepared to filter nodes for one pod. Clones share it until they count otherwise.
@@ -53,6 +56,8 @@ pub struct Prepared {
     filters: Vec<Arc<dyn Filter>>,
     /// Those of them that count pods.
     counting: Vec<usize>,
+    /// Whether more decides than each node for itself.
+    wide: bool,
     /// The only nodes that come into question; none: all do.
     pub nodes: Option<BTreeSet<String>>,
     /// The plugins that narrowed the nodes down.
@@ -64,7 +69,14 @@ impl Prepared {
         if filter.counts_pods() {
             self.counting.push(self.filters.len());
         }
+        self.wide |= !filter.is_local();
         self.filters.push(filter);
+    }
+
+    /// Whether nothing decides but each node for itself, and the pods nominated to it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        !self.wide
     }
 
     /// The filters alone, to count otherwise with.
@@ -186,6 +198,8 @@ impl Framework {
             match said {
                 Ok(()) => {}
                 Err(rejection) if rejection.code == Code::Unschedulable => {
+                    // What the others prepared is not all there is to say.
+                    prepared.wide = true;
                     refused.get_or_insert(rejection);
                 }
                 Err(rejection) => return (prepared, Err(rejection)),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::known::{self, Known};
 use super::{Code, Diagnosis, Framework, Prepared, Rejection};
 use crate::node_info::NodeInfo;
 use crate::parallel;
@@ -27,6 +28,38 @@ pub struct Choice {
     pub evaluated: usize,
 }
 
+/// One look at the nodes.
+struct Round<'a> {
+    pod: &'a Arc<PodInfo>,
+    prepared: &'a Prepared,
+    snapshot: &'a Snapshot,
+    there: &'a [&'a [Arc<PodInfo>]],
+}
+
+impl Round<'_> {
+    fn nominated(&self, at: usize) -> &[Arc<PodInfo>] {
+        self.there.get(at).copied().unwrap_or_default()
+    }
+
+    /// Whether the pod fits on the node.
+    fn look(&self, known: Option<&Known>, at: usize) -> Result<(), Rejection> {
+        let (node, nominated) = (&self.snapshot.nodes[at], self.nominated(at));
+        if let Some(verdict) = known.and_then(|known| known.fits(at, node, nominated)) {
+            return verdict;
+        }
+        match nominated {
+            [] => self.prepared.check(node),
+            others => self.prepared.check_with_nominated(self.pod, node, others),
+        }
+    }
+
+    fn learn(&self, known: &mut Known, at: usize, verdict: &Result<(), Rejection>) {
+        if !matches!(verdict, Err(rejection) if rejection.code == Code::Error) {
+            known.learn_fit(at, &self.snapshot.nodes[at], self.nominated(at), self.pod.uid(), verdict);
+        }
+    }
+}
+
 impl Framework {
     /// The nodes that can take the pod, as many as are worth looking for. `start` is where to begin among the
     /// nodes, so that all of them get their turn. Refusals go to the diagnosis.
@@ -35,24 +68,32 @@ impl Framework {
     /// A plugin failed.
     pub fn find_feasible(
         &self,
-        pod: &PodInfo,
+        pod: &Arc<PodInfo>,
         prepared: &Prepared,
         snapshot: &Snapshot,
         nominated: &Nominated,
         search: Search,
         diagnosis: &mut Diagnosis,
     ) -> Result<Choice, Rejection> {
-        let look = |at: usize| -> Result<(), Rejection> {
-            let node = &snapshot.nodes[at];
-            let others = if nominated.is_empty() { None } else { nominated.get(node.name()) };
-            match others {
-                Some(others) => prepared.check_with_nominated(pod, node, others),
-                None => prepared.check(node),
-            }
-        };
-        if let Some(at) = snapshot.place(pod.nominated_node()) {
+        let there = known::by_place(nominated, snapshot);
+        let round = Round { pod, prepared, snapshot, there: &there };
+        let mut known = self.known.take(pod, prepared, snapshot);
+        let choice = self.look_around(&round, search, &mut known, diagnosis);
+        self.known.keep(known);
+        choice
+    }
+
+    fn look_around(
+        &self,
+        round: &Round<'_>,
+        search: Search,
+        known: &mut Option<Known>,
+        diagnosis: &mut Diagnosis,
+    ) -> Result<Choice, Rejection> {
+        let (snapshot, prepared) = (round.snapshot, round.prepared);
+        if let Some(at) = snapshot.place(round.pod.nominated_node()) {
             // The node that room was made on is the most likely, maybe the only one.
-            match look(at) {
+            match round.look(known.as_ref(), at) {
                 Ok(()) => return Ok(Choice { feasible: vec![snapshot.nodes[at].clone()], evaluated: 1 }),
                 Err(rejection) if rejection.code == Code::Error => return Err(rejection),
                 Err(rejection) => diagnosis.refuse(at, rejection),
@@ -73,7 +114,10 @@ impl Framework {
             narrowed.as_ref().map_or(at, |places| places[at])
         };
         let mut choice = Choice::default();
-        let mut note = |choice: &mut Choice, at: usize, verdict: Result<(), Rejection>| {
+        let mut note = |choice: &mut Choice, known: &mut Option<Known>, at: usize, verdict| {
+            if let Some(known) = known {
+                round.learn(known, at, &verdict);
+            }
             choice.evaluated += 1;
             match verdict {
                 Ok(()) => choice.feasible.push(snapshot.nodes[at].clone()),
@@ -84,24 +128,27 @@ impl Framework {
         };
         let alone = if search.threads > 1 { count.min(ALONE) } else { count };
         for at in (0..alone).map(place) {
-            if note(&mut choice, at, look(at))? {
+            let verdict = round.look(known.as_ref(), at);
+            if note(&mut choice, known, at, verdict)? {
                 return Ok(choice);
             }
         }
         let found = AtomicUsize::new(choice.feasible.len());
+        let seen = known.as_ref();
         let verdicts = parallel::in_blocks(
             search.threads,
             count - alone,
             BLOCK,
             || (),
             |(), range| {
-                let verdicts: Vec<_> = range.map(|i| place(alone + i)).map(|at| (at, look(at))).collect();
+                let verdicts: Vec<_> =
+                    range.map(|i| place(alone + i)).map(|at| (at, round.look(seen, at))).collect();
                 let fit = verdicts.iter().filter(|(_, verdict)| verdict.is_ok()).count();
                 (verdicts, found.fetch_add(fit, Ordering::Relaxed) + fit >= enough)
             },
         );
         for (at, verdict) in verdicts.into_iter().flatten() {
-            if note(&mut choice, at, verdict)? {
+            if note(&mut choice, known, at, verdict)? {
                 break;
             }
         }

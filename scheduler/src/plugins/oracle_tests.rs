@@ -26,6 +26,8 @@ struct Wish {
     away: Option<(&'static str, &'static str)>,
     likes: Option<(&'static str, &'static str, i64)>,
     spread: Option<Spread>,
+    /// Where it had better be spread.
+    evenly: Option<Spread>,
     terminating: bool,
 }
 
@@ -51,18 +53,21 @@ fn wish(random: &mut StdRng) -> Wish {
     let term = |random: &mut StdRng, often: f64| {
         random.random_bool(often).then(|| (pick(random, &APPS), pick(random, &KEYS)))
     };
-    let spread = random.random_bool(0.4).then(|| Spread {
-        key: pick(random, &KEYS),
-        skew: random.random_range(1..3),
-        min_domains: random.random_bool(0.3).then_some(3),
-        honor_taints: random.random_bool(0.5),
-    });
+    let spread = |random: &mut StdRng, few: f64| {
+        random.random_bool(0.4).then(|| Spread {
+            key: pick(random, &KEYS),
+            skew: random.random_range(1..3),
+            min_domains: random.random_bool(few).then_some(3),
+            honor_taints: random.random_bool(0.5),
+        })
+    };
     Wish {
         app: pick(random, &APPS),
         near: term(random, 0.3),
         away: term(random, 0.3),
         likes: term(random, 0.3).map(|(app, key)| (app, key, random.random_range(1..100))),
-        spread,
+        spread: spread(random, 0.3),
+        evenly: spread(random, 0.0),
         terminating: random.random_bool(0.1),
     }
 }
@@ -74,11 +79,14 @@ fn term((app, key): (&str, &str)) -> Value {
 fn pod(name: &str, wish: &Wish) -> Arc<PodInfo> {
     let required = |t: Option<_>| t.map(|t| json!([term(t)]));
     let likes = wish.likes.map(|(app, key, w)| json!([{"weight": w, "podAffinityTerm": term((app, key))}]));
-    let spread = wish.spread.map(|s| {
-        json!([{"maxSkew": s.skew, "topologyKey": s.key, "whenUnsatisfiable": "DoNotSchedule",
-                "minDomains": s.min_domains, "nodeTaintsPolicy": if s.honor_taints { "Honor" } else { "Ignore" },
-                "labelSelector": {"matchLabels": {"app": wish.app}}}])
-    });
+    let constraint = |s: Spread, otherwise: &str| {
+        json!({"maxSkew": s.skew, "topologyKey": s.key, "whenUnsatisfiable": otherwise,
+               "minDomains": s.min_domains, "nodeTaintsPolicy": if s.honor_taints { "Honor" } else { "Ignore" },
+               "labelSelector": {"matchLabels": {"app": wish.app}}})
+    };
+    let hard = wish.spread.map(|s| constraint(s, "DoNotSchedule"));
+    let soft = wish.evenly.map(|s| constraint(s, "ScheduleAnyway"));
+    let spread: Vec<_> = hard.into_iter().chain(soft).collect();
     let deleted = wish.terminating.then_some("2026-01-01T00:00:00Z");
     pod_with(
         name,
@@ -153,6 +161,34 @@ impl World {
         in_domain(domain) + 1 - least <= spread.skew
     }
 
+    /// How evenly pods are spread with one more on the host, from 0 to 100, for each host: the emptier its domain, the
+    /// better, and fewer domains count more. As upstream's scoring.go.
+    fn evenness(&self, wish: &Wish) -> Option<BTreeMap<&str, i64>> {
+        let spread = wish.evenly?;
+        let alike = |p: &Wish| p.app == wish.app && !p.terminating;
+        let hosts: BTreeMap<_, _> =
+            self.hosts.iter().filter(|(_, h)| h.labels.contains_key(spread.key)).collect();
+        let domains: BTreeSet<_> = hosts.values().map(|h| &h.labels[spread.key]).collect();
+        let weight = (domains.len() as f64 + 2.0).ln();
+        let crowd = |host: &Host| {
+            let counts = |on: &Host| {
+                let here = on.labels.get(spread.key) == Some(&host.labels[spread.key]);
+                // Of hosts, all pods count.
+                here && (spread.key == KEYS[0] || !(spread.honor_taints && on.tainted))
+            };
+            let pods = self.pods.values().filter(|(p, on)| alike(p) && counts(&self.hosts[on])).count();
+            (pods as f64 * weight + (spread.skew - 1) as f64).round() as i64
+        };
+        let crowds: BTreeMap<_, _> = hosts.iter().map(|(name, host)| (name.as_str(), crowd(host))).collect();
+        let (least, most) = (crowds.values().min().copied(), crowds.values().max().copied());
+        let (least, most) = (least.unwrap_or(0), most.unwrap_or(0));
+        let score = |name: &String| {
+            let crowd = crowds.get(name.as_str());
+            crowd.map_or(0, |crowd| if most == 0 { 100 } else { 100 * (most + least - crowd) / most })
+        };
+        Some(self.hosts.keys().map(|name| (name.as_str(), score(name))).collect())
+    }
+
     /// The sum of weights for and against the host.
     fn liking(&self, wish: &Wish, host: &Host) -> i64 {
         let own = wish.likes.map_or(0, |(app, key, weight)| {
@@ -191,6 +227,13 @@ fn compare(framework: &Framework, world: &World, snapshot: &Snapshot, wish: &Wis
     let (affinity, spreading) = (allowed("InterPodAffinity"), allowed("PodTopologySpread"));
     let scorer: Option<Box<dyn Score>> =
         only(framework, "InterPodAffinity").pre_score(&new, &snapshot.nodes, snapshot);
+    let spreader = only(framework, "PodTopologySpread").pre_score(&new, &snapshot.nodes, snapshot);
+    let evenness = spreader.map(|spreader| {
+        let mut scores: Vec<_> = snapshot.nodes.iter().map(|node| spreader.score(node)).collect();
+        spreader.normalize(&snapshot.nodes, &mut scores);
+        snapshot.nodes.iter().map(|node| node.name()).zip(scores).collect::<BTreeMap<_, _>>()
+    });
+    assert_eq!(evenness, world.evenness(wish), "{what}: evenness of {wish:?}");
     for (name, host) in &world.hosts {
         assert_eq!(
             affinity[name],

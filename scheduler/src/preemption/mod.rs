@@ -23,6 +23,7 @@ pub use self::preempting::Preempting;
 pub use self::victims::Candidate;
 use crate::config::args::DefaultPreemptionArgs;
 use crate::extender::Extender;
+use crate::framework::known;
 use crate::framework::{
     Action, ClusterEvent, Code, Diagnosis, Framework, Interest, Nominated, Plugin, Prepared, Rejection,
 };
@@ -194,6 +195,13 @@ pub fn candidates(
     let potential = attempt.diagnosis.nodes_with(|said| said.code == Code::Unschedulable);
     let wanted = enough_candidates(args, potential.len());
     let (harmless, harmful) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let there = known::by_place(attempt.nominated, snapshot);
+    let nominated = |at: usize| there.get(at).copied().unwrap_or_default();
+    let mut known = attempt.framework.known.take(attempt.pod, attempt.prepared, snapshot);
+    if let Some(known) = &mut known {
+        known.with_budgets(attempt.budgets);
+    }
+    let seen = known.as_ref();
     // Where one candidate will do, another thread is not worth its while.
     let threads = if wanted > BLOCK { attempt.threads } else { 1 };
     let found = parallel::in_blocks(
@@ -205,7 +213,9 @@ pub fn candidates(
             let mut found = Vec::with_capacity(range.len());
             for i in range {
                 let at = potential[(offset + i) % potential.len()];
-                let candidate = victims::on_node(attempt, state, &snapshot.nodes[at]);
+                let node = &snapshot.nodes[at];
+                let found_before = seen.and_then(|known| known.room(at, node, nominated(at)));
+                let candidate = found_before.unwrap_or_else(|| victims::on_node(attempt, state, node));
                 if let Ok(candidate) = &candidate {
                     let kind = if candidate.violations == 0 { &harmless } else { &harmful };
                     kind.fetch_add(1, Ordering::Relaxed);
@@ -221,12 +231,16 @@ pub fn candidates(
         if !harmless.is_empty() && harmless.len() + harmful.len() >= wanted {
             break;
         }
+        if let Some(known) = &mut known {
+            known.learn_room(at, &snapshot.nodes[at], nominated(at), attempt.pod.uid(), &candidate);
+        }
         match candidate {
             Ok(candidate) if candidate.violations == 0 => harmless.push(candidate),
             Ok(candidate) => harmful.push(candidate),
             Err(rejection) => why_not.refuse(at, rejection),
         }
     }
+    attempt.framework.known.keep(known);
     harmless.extend(harmful);
     (harmless, why_not)
 }

@@ -215,3 +215,124 @@ fn no_pod_is_evicted_that_could_stay() {
         }
     }
 }
+
+/// A pod of one of three kinds, that may keep away from another kind, and use a host port.
+fn opinionated(random: &mut StdRng, name: &str, priority: i32) -> Arc<PodInfo> {
+    let kind = |random: &mut StdRng| ["a", "b", "c"][random.random_range(0..3)];
+    let key = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"][random.random_range(0..2)];
+    let away = random.random_bool(0.3).then(|| {
+        let labels = json!({"matchLabels": {"app": kind(random)}});
+        json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": key, "labelSelector": labels}]}})
+    });
+    let spread = random.random_bool(0.3).then(|| {
+        let labels = json!({"matchLabels": {"app": kind(random)}});
+        json!([{"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": labels}])
+    });
+    let amount = format!("{}m", random.random_range(1..10) * 100);
+    let ports = random.random_bool(0.2).then(|| json!([{"containerPort": 80, "hostPort": 80}]));
+    let mut spec = merged(
+        cpu(&amount),
+        json!({"priority": priority, "affinity": away,
+                                               "topologySpreadConstraints": spread}),
+    );
+    spec["containers"][0]["ports"] = ports.unwrap_or(Value::Null);
+    pod_with(name, json!({"metadata": {"labels": {"app": kind(random)}}, "spec": spec}))
+}
+
+/// The same with all that pods may hold against each other, over the whole cluster.
+#[test]
+fn no_pod_is_evicted_that_is_not_in_the_way() {
+    let framework = testing::framework(&Parts::default());
+    let mut evictions = 0;
+    for seed in 0..400 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let count = random.random_range(1..6);
+        let nodes: Vec<_> = (0..count)
+            .map(|n| {
+                let mut node = node(&format!("n{n}"), ["x", "y"][n % 2], json!({}));
+                for p in 0..random.random_range(0..6) {
+                    let priority = random.random_range(0..6);
+                    node.add(opinionated(&mut random, &format!("p{n}-{p}"), priority));
+                }
+                node
+            })
+            .collect();
+        let pod = opinionated(&mut random, "new", 4);
+        let snapshot = cluster(nodes.clone());
+        let Decision::Refuse { evict: Some(candidate), .. } = testing::decide(&framework, &pod, &snapshot)
+        else {
+            continue;
+        };
+        evictions += 1;
+        let fits_without = |gone: &[Arc<PodInfo>]| {
+            let mut nodes = nodes.clone();
+            let there = nodes.iter_mut().find(|node| node.name() == candidate.node).expect("the node");
+            gone.iter().for_each(|victim| drop(there.remove(victim.uid())));
+            let there = there.clone();
+            let (prepared, allowed) = framework.prepare(&pod, &cluster(nodes));
+            allowed.is_ok() && prepared.check(&there).is_ok()
+        };
+        assert!(fits_without(&candidate.victims), "seed {seed}");
+        for victim in &candidate.victims {
+            assert!(victim.priority < pod.priority, "seed {seed}");
+            let others: Vec<_> =
+                candidate.victims.iter().filter(|other| other.uid() != victim.uid()).cloned().collect();
+            assert!(!fits_without(&others), "seed {seed}: {} is not in the way", victim.name());
+        }
+    }
+    assert!(evictions > 50, "{evictions}");
+}
+
+/// What several threads find is what one finds.
+#[test]
+fn candidates_do_not_depend_on_threads() {
+    let framework = testing::framework(&Parts::default());
+    let mut random = StdRng::seed_from_u64(7);
+    let nodes: Vec<_> = (0..700)
+        .map(|n| {
+            let mut node = node(&format!("n{n}"), ["x", "y", "z"][n % 3], json!({}));
+            for p in 0..random.random_range(0..6) {
+                let priority = random.random_range(0..9);
+                node.add(opinionated(&mut random, &format!("p{n}-{p}"), priority));
+            }
+            node
+        })
+        .collect();
+    let snapshot = cluster(nodes);
+    for round in 0..20 {
+        let spec = json!({"priority": 6, "containers": [{"name": "c", "resources": {"requests": {"cpu": "1900m"}}}]});
+        let pod = match round % 2 {
+            0 => pod_with("new", json!({"spec": spec})),
+            _ => opinionated(&mut random, "new", 6),
+        };
+        let (prepared, _) = framework.prepare(&pod, &snapshot);
+        let mut diagnosis = Diagnosis::new(snapshot.nodes.len());
+        for at in 0..snapshot.nodes.len() {
+            diagnosis.refuse(at, Rejection::new("test", "full"));
+        }
+        let found = |threads: usize| {
+            let attempt = Attempt {
+                framework: &framework,
+                pod: &pod,
+                snapshot: &snapshot,
+                prepared: &prepared,
+                nominated: &Nominated::new(),
+                diagnosis: &diagnosis,
+                budgets: &[],
+                extenders: &[],
+                now: Timestamp::UNIX_EPOCH,
+                threads,
+            };
+            let (candidates, why_not) = candidates(&attempt, DefaultPreemptionArgs::default(), 123);
+            let names: Vec<_> = candidates
+                .iter()
+                .map(|c| format!("{} {:?}", c.node, c.victims.iter().map(|v| v.name()).collect::<Vec<_>>()))
+                .collect();
+            (names, why_not.to_string())
+        };
+        let (one, three) = (found(1), found(3));
+        assert!(round % 2 == 1 || one.0.len() >= 100, "{}", one.0.len());
+        assert_eq!(one, three, "round {round}");
+    }
+}

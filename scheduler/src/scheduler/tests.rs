@@ -36,6 +36,8 @@ struct Objects {
     deleted: Vec<Value>,
     /// How many bindings are still to be refused.
     refuse_bindings: usize,
+    /// How many statuses of pods that are bound are still to be refused, because somebody else writes them too.
+    refuse_statuses: usize,
 }
 
 #[derive(Default)]
@@ -176,6 +178,10 @@ fn write(objects: &mut Objects, method: &Method, at: (&str, &str, &str), body: &
             objects.put(collection, name, object);
             (201, text(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})))
         }
+        ("PATCH", "status") if objects.refuse_statuses > 0 && object["spec"]["nodeName"].is_string() => {
+            objects.refuse_statuses -= 1;
+            status(409, "Conflict")
+        }
         ("PATCH", "status") => {
             let status = &body["status"];
             if let Some(node) = status.get("nominatedNodeName") {
@@ -292,6 +298,22 @@ async fn a_more_important_pod_takes_the_place_of_a_less_important_one() {
     let writes = running.api.objects.lock().writes.clone();
     let deletes = writes.iter().filter(|write| write.starts_with("DELETE")).count();
     assert_eq!(deletes, 1, "{writes:?}");
+    running.end().await;
+}
+
+/// A status that somebody else wrote at the same time does not mean that the victim is gone.
+#[tokio::test(start_paused = true)]
+async fn an_eviction_that_conflicts_is_tried_again() {
+    let running = Running::start();
+    running.api.objects.lock().refuse_statuses = 1;
+    running.node("n1");
+    running.pod("low", sized("2", json!({"nodeName": "n1", "priority": 1})));
+    running.pod("high", sized("2", json!({"priority": 10})));
+    let begun = tokio::time::Instant::now();
+    assert_eq!(running.bound_to("high").await, "n1");
+    // Not only when everything that waits is tried again, after five minutes.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60));
+    assert_eq!(running.api.objects.lock().refuse_statuses, 0);
     running.end().await;
 }
 

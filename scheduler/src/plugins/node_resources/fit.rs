@@ -107,6 +107,10 @@ impl Filter for Fits {
         insufficient(&self.ignored, &self.pod, node)
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn boxed_clone(&self) -> Box<dyn Filter> {
         Box::new(self.clone())
     }
