@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use client::Api;
 use k8s_openapi::api::core::v1::Node;
 use rustix::process::{Pid, Signal};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::layout::Layout;
 use crate::settings::Settings;
@@ -31,6 +31,7 @@ pub async fn up(layout: &Layout, settings: &Settings, progress: &(dyn Fn(&str) +
     prepare::prepare(layout, settings)?;
     let wanted = fingerprint(settings)?;
     let running = running_pid(layout).is_some();
+    let mut server = None;
     let marker = layout.run.join("started-as");
     if running && fs::read_to_string(&marker).is_ok_and(|as_it_was| as_it_was == wanted) {
         progress("the cluster runs already");
@@ -42,10 +43,14 @@ pub async fn up(layout: &Layout, settings: &Settings, progress: &(dyn Fn(&str) +
             stop(layout).await?;
         }
         progress("starting the cluster");
-        start(layout, settings).await?;
+        server = start(layout, settings).await?;
         fs::write(&marker, wanted)?;
     }
-    wait_until_ready(layout, settings, progress).await?;
+    let log = layout.log("coxswain");
+    tokio::select! {
+        ready = wait_until_ready(layout, settings, progress) => ready?,
+        why = end_of(server, &log) => bail!(why),
+    }
     if settings.joined { Ok(()) } else { install_kubeconfig(layout, progress) }
 }
 
@@ -60,7 +65,8 @@ fn has_systemd() -> bool {
     Path::new("/run/systemd/system").exists()
 }
 
-async fn start(layout: &Layout, settings: &Settings) -> Result<()> {
+/// Starts the server; its process, unless it is systemd's to start it again when it ends.
+async fn start(layout: &Layout, settings: &Settings) -> Result<Option<Child>> {
     let exe = std::env::current_exe()?;
     let mut arguments: Vec<String> = vec![
         "server".into(),
@@ -73,7 +79,8 @@ async fn start(layout: &Layout, settings: &Settings) -> Result<()> {
         fs::write(UNIT, unit(&exe, &arguments)).with_context(|| format!("write {UNIT}"))?;
         systemctl(&["daemon-reload"]).await?;
         systemctl(&["enable", "coxswain.service"]).await?;
-        return systemctl(&["restart", "coxswain.service"]).await;
+        systemctl(&["restart", "coxswain.service"]).await?;
+        return Ok(None);
     }
     let file = fs::File::options()
         .create(true)
@@ -83,8 +90,19 @@ async fn start(layout: &Layout, settings: &Settings) -> Result<()> {
     let mut command = Command::new("setsid");
     command.arg(&exe).args(&arguments).current_dir("/");
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-    command.spawn().context("start the server")?;
-    Ok(())
+    Ok(Some(command.spawn().context("start the server")?))
+}
+
+/// Waits until the server ends, which it should not; what it said last.
+async fn end_of(server: Option<Child>, log: &Path) -> String {
+    let Some(mut server) = server else { return std::future::pending().await };
+    let how = match server.wait().await {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let said = fs::read_to_string(log).unwrap_or_default();
+    let last = said.lines().next_back().unwrap_or_default();
+    format!("the cluster ended ({how}): {last}; see {}", log.display())
 }
 
 /// The settings as flags of `coxswain server`.
@@ -255,4 +273,20 @@ pub async fn down(layout: &Layout, keep_data: bool, progress: &(dyn Fn(&str) + S
         let _ = fs::remove_dir(usual.parent().unwrap_or(&usual));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_ends_says_why() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("log");
+        fs::write(&log, "starting\nno control groups are mounted\n").expect("a log");
+        let server = Command::new("false").spawn().expect("it runs");
+        let why = end_of(Some(server), &log).await;
+        let expected = "the cluster ended (exit status: 1): no control groups are mounted; see ";
+        assert!(why.starts_with(expected), "{why}");
+    }
 }
