@@ -224,7 +224,7 @@ pub(super) mod tests {
     async fn what_cannot_be_reached_is_told() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");
-        let missing = open(&path).await.err().expect("nobody is there");
+        let missing = open(&path).await.expect_err("nobody is there");
         let expected = format!("dial unix {}: connect: no such file or directory", path.display());
         assert_eq!(crate::remote::describe(&missing), expected);
         let _server = serve(path.clone());

@@ -39,7 +39,7 @@ pub enum Target {
 /// Sends requests to one server over TLS. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Transport {
-    client: Client<HttpsConnector<Connector>, Body>,
+    client: Arc<Client<HttpsConnector<Connector>, Body>>,
 }
 
 impl Transport {
@@ -72,7 +72,7 @@ impl Transport {
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self { client }
+        Self { client: Arc::new(client) }
     }
 
     /// Sends a request; its URI is absolute.

@@ -203,7 +203,7 @@ pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<R
     let own = Loopback::new(Arc::clone(&server), User::loopback()).client();
     let informers = SharedInformerFactory::new(own.clone(), &tasks);
     let resolver = Resolver::new(&informers);
-    let webhooks = Clients::new(resolver.clone(), egress.clone());
+    let webhooks = Clients::new(own.clone(), resolver.clone(), egress.clone());
     let remotes = Remotes { resolver: &resolver, webhooks: &webhooks, egress: &egress };
     let (security, repair) = Security::build(&server, own.clone(), &informers, &remotes, &tasks)?;
     let definitions = Definitions::new(Arc::clone(&server), own.clone(), &informers, webhooks);

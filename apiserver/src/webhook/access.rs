@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::request::Builder;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt as _, Limited};
 use kube::config::AuthInfo;
 use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::exec::{Held, Plugin};
+use crate::body::{self, Body, BoxError};
 use crate::remote::{Dialer, Identity, Resolver, ServicePort, Target, Transport, Trust};
 
 /// What connections to a webhook are made of, but for the certificate that is shown.
@@ -47,8 +50,13 @@ pub(super) struct Access {
 
 #[derive(Clone)]
 enum Way {
-    Fixed { transport: Transport, credential: Option<Credential> },
+    Fixed {
+        transport: Transport,
+        credential: Option<Credential>,
+    },
     Exec(Arc<Plugin>),
+    /// It is this server itself, or one that it passes requests on to.
+    Own(client::Client),
 }
 
 /// What this server shows of itself besides a certificate.
@@ -60,9 +68,15 @@ enum Credential {
     File(PathBuf),
 }
 
+/// What a request goes over.
+enum Carrier {
+    Transport(Transport),
+    Own(client::Client),
+}
+
 /// What one call is made with.
 pub(super) struct Pass {
-    pub transport: Transport,
+    carrier: Carrier,
     authorization: Option<HeaderValue>,
     impersonation: Arc<[(HeaderName, HeaderValue)]>,
     /// The program that has made it, and what it said.
@@ -74,6 +88,11 @@ impl Access {
     pub(super) fn anonymous(base: &Base) -> Result<Self, String> {
         let way = Way::Fixed { transport: base.transport(None)?, credential: None };
         Ok(Self { way, impersonation: Arc::default() })
+    }
+
+    /// Asks as this server's own client does.
+    pub(super) fn own(client: client::Client) -> Self {
+        Self { way: Way::Own(client), impersonation: Arc::default() }
     }
 
     /// Shows what a user of a kubeconfig has. `cluster`: what a program that makes credentials may be told.
@@ -98,13 +117,19 @@ impl Access {
         match &self.way {
             Way::Fixed { transport, credential } => {
                 let authorization = credential.as_ref().map(Credential::header).transpose()?;
-                Ok(Pass { transport: transport.clone(), authorization, impersonation, made: None })
+                let carrier = Carrier::Transport(transport.clone());
+                Ok(Pass { carrier, authorization, impersonation, made: None })
             }
             Way::Exec(plugin) => {
                 let held = plugin.get().await.map_err(|why| format!("getting credentials: {why}"))?;
-                let (transport, authorization) = (held.transport.clone(), held.authorization.clone());
+                let carrier = Carrier::Transport(held.transport.clone());
+                let authorization = held.authorization.clone();
                 let made = Some((Arc::clone(plugin), held));
-                Ok(Pass { transport, authorization, impersonation, made })
+                Ok(Pass { carrier, authorization, impersonation, made })
+            }
+            Way::Own(client) => {
+                let carrier = Carrier::Own(client.clone());
+                Ok(Pass { carrier, authorization: None, impersonation, made: None })
             }
         }
     }
@@ -120,6 +145,24 @@ impl Pass {
             request = request.header(name, value);
         }
         request
+    }
+
+    /// Sends a request; of the answer's body no more than `most` bytes are read.
+    pub(super) async fn send(
+        &self,
+        request: Request<Bytes>,
+        most: usize,
+    ) -> Result<Response<Body>, BoxError> {
+        match &self.carrier {
+            Carrier::Transport(transport) => {
+                let response = transport.send(request.map(body::full)).await?;
+                Ok(response.map(|body| Limited::new(body, most).boxed_unsync()))
+            }
+            Carrier::Own(client) => {
+                let response = client.send(request.map(|body| body.to_vec().into())).await?;
+                Ok(response.map(|body| Limited::new(body, most).boxed_unsync()))
+            }
+        }
     }
 
     /// Says that it was refused: the next one may be another.

@@ -355,13 +355,13 @@ mod tests {
         assert_eq!(token(&second), "Bearer tell-2");
         // That has been done already.
         program.refused(&first).await;
-        assert_eq!(token(&*program.get().await.expect("credentials")), "Bearer tell-2");
+        assert_eq!(token(&program.get().await.expect("credentials")), "Bearer tell-2");
 
         let folder = tempfile::tempdir().expect("a folder");
         let past = r#","expirationTimestamp":"2006-01-02T15:04:05Z""#;
         let program = plugin(&counting(folder.path(), past), json!({})).expect("a program");
         for expected in ["Bearer tell-1", "Bearer tell-2"] {
-            assert_eq!(token(&*program.get().await.expect("credentials")), expected);
+            assert_eq!(token(&program.get().await.expect("credentials")), expected);
         }
     }
 

@@ -289,10 +289,10 @@ mod tests {
         }
         let mut unknown = config(server(), json!({}));
         unknown.current_context = Some("other".to_owned());
-        let why = current(&unknown).err().expect("refused");
+        let why = current(&unknown).expect_err("refused");
         assert_eq!(why, "context was not found for specified context: other");
         unknown.current_context = None;
-        let why = current(&unknown).err().expect("refused");
+        let why = current(&unknown).expect_err("refused");
         assert!(why.starts_with("invalid configuration: no configuration has been provided"), "{why}");
         unknown.current_context = Some("c".to_owned());
         unknown.auth_infos.clear();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt as _;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -22,10 +22,11 @@ use serde_json::Value;
 use self::access::{Access, Base};
 pub use self::logins::Logins;
 pub use self::retry::Retry;
-use crate::body;
 use crate::egress::Egress;
 use crate::remote::{Resolver, ServicePort, Trust, describe};
 
+/// Where clients in the cluster find this server.
+const OWN: &str = "https://kubernetes.default.svc:443";
 /// How many clients are kept.
 const KEPT: usize = 200;
 /// How long a call may take that has no limit of its own.
@@ -107,6 +108,7 @@ type Reader<T> = fn(u16, Option<&str>, &[u8]) -> Result<T, String>;
 /// Makes clients. Cheap to clone; clones share them.
 #[derive(Clone)]
 pub struct Clients {
+    own: client::Client,
     resolver: Resolver,
     egress: Egress,
     logins: Logins,
@@ -124,10 +126,10 @@ pub struct Client {
 }
 
 impl Clients {
-    /// None has been made yet.
+    /// None has been made yet. `own`: the client of this server, for webhooks that are behind it.
     #[must_use]
-    pub fn new(resolver: Resolver, egress: Egress) -> Self {
-        Self { resolver, egress, logins: Logins::default(), kept: Arc::default() }
+    pub fn new(own: client::Client, resolver: Resolver, egress: Egress) -> Self {
+        Self { own, resolver, egress, logins: Logins::default(), kept: Arc::default() }
     }
 
     /// Clients that show what is known for each webhook; they are kept apart from these.
@@ -165,10 +167,19 @@ impl Clients {
                 (Some((service.clone(), self.resolver.clone())), self.egress.cluster(), url)
             }
         };
-        let url = cleaned(&url);
+        let (url, agent) = (cleaned(&url), "kube-apiserver-admission");
+        // As upstream: it is asked with this server's own identity, by whatever way it has.
+        if let Some(path) = url.strip_prefix(OWN).filter(|path| path.starts_with('/')) {
+            return Ok(Client {
+                url: path.to_owned(),
+                access: Access::own(self.own.clone()),
+                agent,
+                limit: LIMIT,
+            });
+        }
         let base = Base { service, dialer, trust: Trust::Bundle(config.ca_bundle.clone()), name: None };
         let access = self.logins.access(base, &url).map_err(CallError::new)?;
-        Ok(Client { url, access, agent: "kube-apiserver-admission", limit: LIMIT })
+        Ok(Client { url, access, agent, limit: LIMIT })
     }
 }
 
@@ -227,10 +238,10 @@ impl Client {
             .header(USER_AGENT, self.agent);
         let pass = self.access.pass().await.map_err(failed)?;
         request = pass.show(request);
-        let request = request.body(body::full(body)).map_err(|error| failed(error.to_string()))?;
-        let response = pass.transport.send(request).await.map_err(|error| {
-            let again = retry::is_reset(&error);
-            CallError { again, ..failed(describe(&error)) }
+        let request = request.body(body).map_err(|error| failed(error.to_string()))?;
+        let response = pass.send(request, MAX_ANSWER).await.map_err(|error| {
+            let again = retry::is_reset(error.as_ref());
+            CallError { again, ..failed(describe(error.as_ref())) }
         })?;
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -239,7 +250,7 @@ impl Client {
         }
         let status = response.status().as_u16();
         let again = matches!(status, 429 | 500 | 504) || response.headers().contains_key(RETRY_AFTER);
-        let collected = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| {
+        let collected = response.into_body().collect().await.map_err(|error| {
             CallError::new(format!(
                 "unexpected error when reading response body. Please retry. Original error: {}",
                 describe(error.as_ref())

@@ -276,6 +276,48 @@ async fn webhooks_of_admission_are_shown_who_asks() {
     cluster.stop().await;
 }
 
+/// A webhook that is an aggregated API: the server asks it through itself, and as itself.
+#[tokio::test]
+async fn a_webhook_may_be_behind_the_server() {
+    let api = Hook::start(|call: &Call| match (call.body["kind"].as_str(), call.target.as_str()) {
+        (Some("AdmissionReview"), _) => allow(call),
+        (_, "/apis/wardle.example.com/v1") => json!({"kind": "APIResourceList", "apiVersion": "v1",
+            "groupVersion": "wardle.example.com/v1", "resources": []})
+        .into(),
+        _ => Reply::Raw(404, "text/plain", String::new()),
+    })
+    .await;
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    namespace(&admin, "shop").await;
+    namespace(&admin, "hooks").await;
+    service(&admin, "api").await;
+    let registered = json!({"metadata": {"name": "v1.wardle.example.com"}, "spec": {
+        "group": "wardle.example.com", "version": "v1", "groupPriorityMinimum": 2000, "versionPriority": 200,
+        "caBundle": api.ca_bundle(), "service": {"namespace": "hooks", "name": "api", "port": api.port}}});
+    admin.create("/apis/apiregistration.k8s.io/v1/apiservices", &registered).await;
+    let found = || admin.get("/apis/wardle.example.com/v1");
+    eventually("the API is served", found, |answer: &Answer| answer.0 == 200).await;
+    let path = "/apis/wardle.example.com/v1/reviews";
+    let own = json!({"service": {"namespace": "default", "name": "kubernetes", "path": path}});
+    let body = json!({"metadata": {"name": "own"}, "webhooks": [webhook("own", own, &["configmaps"])]});
+    admin.create(VALIDATING, &body).await;
+    let reviews =
+        || -> Vec<Call> { api.calls().into_iter().filter(|call| call.target.starts_with(path)).collect() };
+    let probe = map("probe");
+    let ask = || async {
+        let answer = admin.post("/api/v1/namespaces/shop/configmaps?dryRun=All", &probe).await;
+        (answer, reviews().len())
+    };
+    let (answer, _) =
+        eventually("the webhook is asked", ask, |(_, asked): &(Answer, usize)| *asked > 0).await;
+    assert_eq!(answer.0, 201, "{answer:?}");
+    let call = &reviews()[0];
+    assert_eq!(call.headers["x-remote-user"], "system:apiserver");
+    assert!(call.headers.get_all("x-remote-group").iter().any(|group| group == "system:masters"));
+    cluster.stop().await;
+}
+
 /// A file that says how the networks are reached.
 fn egress(folder: &Path, socket: &Path, port: u16) -> PathBuf {
     let connect = |transport: Value| json!({"proxyProtocol": "HTTPConnect", "transport": transport});
