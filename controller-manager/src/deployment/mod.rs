@@ -6,6 +6,8 @@
 //! annotation. As upstream's pkg/controller/deployment.
 
 mod annotations;
+#[cfg(test)]
+mod interleavings;
 mod plan;
 mod progress;
 mod rollback;

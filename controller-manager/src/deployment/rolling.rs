@@ -36,9 +36,17 @@ pub fn roll(deployment: &Deployment, work: &mut Sets) -> bool {
     shrink_old(deployment, work)
 }
 
-/// The available pods of a ReplicaSet that are to stay. A status may be older than the size that was asked for, and
-/// speak of pods that are on their way out; upstream counts those, and could then take more than it may.
+/// The available pods of a ReplicaSet that are to stay, as far as that is known. A status may speak of pods that are on
+/// their way out because fewer are wanted by now; and one that is older than the size that is asked for may do so even if
+/// as many are wanted again. Upstream counts those, and could then take more than it may.
 fn staying(set: &ReplicaSet) -> i32 {
+    let observed = set.status.as_ref().and_then(|status| status.observed_generation).unwrap_or(0);
+    let is_old = observed < set.metadata.generation.unwrap_or(0);
+    if is_old { 0 } else { healthy(set) }
+}
+
+/// The pods of a ReplicaSet that its status does not say are unhealthy.
+fn healthy(set: &ReplicaSet) -> i32 {
     sets::available(set).min(sets::wanted(set))
 }
 
@@ -57,7 +65,7 @@ fn shrink_old(deployment: &Deployment, work: &mut Sets) -> bool {
     work.old.sort_by_key(sets::by_age);
     let mut gone = 0;
     for old in work.old.iter_mut().filter(|old| sets::wanted(old) > 0) {
-        let unhealthy = (sets::wanted(old) - staying(old)).min(may_go - gone);
+        let unhealthy = (sets::wanted(old) - healthy(old)).min(may_go - gone);
         let size = sets::wanted(old) - unhealthy;
         scale_to(old, size, deployment);
         gone += unhealthy;

@@ -217,7 +217,10 @@ fn knows_claims(pod: &Value) -> bool {
 
 /// Nodes say that they live, by their leases and by their condition.
 async fn beat(store: Store, silent: Silent, beats: bool) {
-    while beats {
+    if !beats {
+        return;
+    }
+    loop {
         for node in store.list("v1", "nodes", "").1 {
             let name = text(&node, "/metadata/name");
             if silent.lock().contains(name) {
