@@ -181,9 +181,8 @@ async fn answer(
             let binding: Binding = object(json!({
                 "metadata": {"name": pod, "uid": body["PodUID"]}, "target": {"kind": "Node", "name": body["Node"]},
             }))?;
-            let body = serde_json::to_vec(&binding)?;
-            let bound: Result<Value, _> =
-                pods.create_subresource("binding", pod, &PostParams::default(), body).await;
+            let bound: kube::Result<Value> =
+                pods.create_subresource("binding", pod, &PostParams::default(), &binding).await;
             json!({"Error": bound.err().map(|error| error.to_string()).unwrap_or_default()})
         }
         other => json!({"Error": format!("no verb {other}")}),
@@ -325,7 +324,7 @@ async fn volumes_that_are_there(client: &Client) -> Result<()> {
 /// Who makes volumes is told for which node, and the pod waits for it.
 async fn volumes_that_are_made(client: &Client) -> Result<()> {
     const SELECTED: &str = "volume.kubernetes.io/selected-node";
-    create_class(client, "made", "example.com/maker").await?;
+    create_class(client, "made", "maker.example.com").await?;
     create_claim(client, "fresh", "made").await?;
     create_pod(client, "writer", uses("fresh")).await?;
     let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(client.clone());
@@ -341,7 +340,7 @@ async fn volumes_that_are_made(client: &Client) -> Result<()> {
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let volume = json!({"metadata": {"name": "made-1"}, "spec": {
         "storageClassName": "made", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
-        "csi": {"driver": "example.com/maker", "volumeHandle": "1"}, "persistentVolumeReclaimPolicy": "Delete",
+        "csi": {"driver": "maker.example.com", "volumeHandle": "1"}, "persistentVolumeReclaimPolicy": "Delete",
         "claimRef": {"kind": "PersistentVolumeClaim", "namespace": "default", "name": "fresh", "uid": uid},
         "nodeAffinity": only_on(&node)}});
     volumes.create(&PostParams::default(), &object(volume)?).await?;
@@ -352,12 +351,12 @@ async fn volumes_that_are_made(client: &Client) -> Result<()> {
 /// Devices are given to one claim each; what a pod had is another's when it is gone.
 async fn devices(client: &Client) -> Result<()> {
     let classes: Api<DeviceClass> = Api::all(client.clone());
-    let mine = "device.driver == 'example.com/driver'";
+    let mine = "device.driver == 'driver.example.com'";
     let class = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": mine}}]}});
     classes.create(&PostParams::default(), &object(class)?).await?;
     let slices: Api<ResourceSlice> = Api::all(client.clone());
     let slice = json!({"metadata": {"name": "slice"}, "spec": {
-        "driver": "example.com/driver", "nodeName": "simulated-2",
+        "driver": "driver.example.com", "nodeName": "simulated-2",
         "pool": {"name": "pool", "generation": 1, "resourceSliceCount": 1},
         "devices": [{"name": "gpu-0"}]}});
     slices.create(&PostParams::default(), &object(slice)?).await?;
