@@ -8,12 +8,11 @@ use e2e::cluster::Cluster;
 use e2e::inventory::Inventory;
 use e2e::kubectl::Kubectl;
 use e2e::wait;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use rustix::process::{Signal, kill_process};
 
 use super::failure::shim_of;
 use super::streams::pipe;
-use super::{Env, ready_pods};
+use super::{Env, pod_status, ready_pods};
 
 /// A point of a pod's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +170,7 @@ async fn reach(kubectl: &Kubectl, name: &str, point: Point) -> Result<()> {
         Point::Leaving(milliseconds) => moment(milliseconds).await,
         Point::Init => {
             wait::until("the first container runs", || async {
-                let status = status(kubectl, name).await?;
+                let status = pod_status(kubectl, name).await?;
                 let states = status.init_container_statuses.into_iter().flatten();
                 Ok(states.into_iter().find_map(|s| s.state?.running).map(drop))
             })
@@ -192,16 +191,11 @@ async fn moment(milliseconds: u64) -> Result<()> {
     Ok(())
 }
 
-async fn status(kubectl: &Kubectl, name: &str) -> Result<PodStatus> {
-    let pod: Pod = serde_json::from_str(&kubectl.run(&format!("get pod {name} -o json")).await?)?;
-    Ok(pod.status.unwrap_or_default())
-}
-
 async fn kill(cluster: &mut Cluster, kubectl: &Kubectl, name: &str, victim: Victim) -> Result<()> {
     if let Victim::Process(process) = victim {
         return cluster.kill_and_restart(process);
     }
-    let status = status(kubectl, name).await?;
+    let status = pod_status(kubectl, name).await?;
     let all = status.init_container_statuses.into_iter().chain(status.container_statuses).flatten();
     let running = all.into_iter().filter(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()));
     let id = running.into_iter().find_map(|s| s.container_id).context("no container runs")?;

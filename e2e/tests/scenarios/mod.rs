@@ -81,6 +81,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(workloads::rolling_update_loses_no_request),
     scenario!(workloads::memory_hog_is_killed_and_restarted),
     scenario!(workloads::cpu_over_its_limit_is_throttled),
+    scenario!(workloads::pods_that_fill_the_disk_are_evicted),
     scenario!(workloads::a_new_quota_counts_itself),
     scenario!(streams::logs_follow_and_exec_returns_its_exit_code),
     scenario!(streams::exec_gives_a_terminal, by_every_client),
@@ -122,6 +123,13 @@ pub fn sample(name: &str) -> String {
 #[derive(serde::Deserialize)]
 struct Pods {
     items: Vec<k8s_openapi::api::core::v1::Pod>,
+}
+
+/// What the API shows of a pod.
+pub async fn pod_status(kubectl: &Kubectl, name: &str) -> Result<k8s_openapi::api::core::v1::PodStatus> {
+    let pod: k8s_openapi::api::core::v1::Pod =
+        serde_json::from_str(&kubectl.run(&format!("get pod {name} -o json")).await?)?;
+    Ok(pod.status.unwrap_or_default())
 }
 
 /// Waits until a selector matches exactly `count` pods and all are ready; returns their names.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::streams::pipe;
-use super::{Env, ready_pods, sample};
+use super::{Env, pod_status, ready_pods, sample};
 
 pub async fn deleted_pod_is_replaced_and_scaling_scales(env: Arc<Env>) -> Result<()> {
     let kubectl = env.namespace("replace").await?;
@@ -112,6 +112,45 @@ pub async fn cpu_over_its_limit_is_throttled(env: Arc<Env>) -> Result<()> {
         Ok((periods > 0).then_some(()))
     })
     .await?;
+    env.done(&kubectl).await
+}
+
+/// Pods that keep more on disk than they may, by what they fill, and one that fills as much as it may.
+const FILLERS: [(&str, &str, &str, Option<&str>); 3] = [
+    ("volume", "/data/file", "", Some("Usage of EmptyDir volume \"data\" exceeds the limit \"2Mi\". ")),
+    (
+        "layer",
+        "/root/file",
+        r#""resources":{"limits":{"ephemeral-storage":"2Mi"}},"#,
+        Some("Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "),
+    ),
+    ("modest", "/root/file", r#""resources":{"limits":{"ephemeral-storage":"64Mi"}},"#, None),
+];
+
+pub async fn pods_that_fill_the_disk_are_evicted(env: Arc<Env>) -> Result<()> {
+    let kubectl = env.namespace("fill").await?;
+    for (name, file, limits, _) in FILLERS {
+        let manifest = format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}"}},"spec":{{
+            "terminationGracePeriodSeconds":1,"volumes":[{{"name":"data","emptyDir":{{"sizeLimit":"2Mi"}}}}],
+            "containers":[{{"name":"c","image":"docker.io/library/busybox:1.36","imagePullPolicy":"Never",{limits}
+            "command":["sh","-c","dd if=/dev/zero of={file} bs=1M count=4; sleep 3600"],
+            "volumeMounts":[{{"name":"data","mountPath":"/data"}}]}}]}}}}"#
+        );
+        pipe(&kubectl, "apply -f -", &manifest).await?;
+    }
+    for (name, _, _, message) in FILLERS {
+        let Some(message) = message else { continue };
+        wait::until(&format!("{name} is evicted"), || async {
+            let status = pod_status(&kubectl, name).await?;
+            let said = (status.phase.as_deref(), status.reason.as_deref(), status.message.as_deref());
+            ensure!(said == (Some("Failed"), Some("Evicted"), Some(message)), "{name} is {said:?}");
+            Ok(Some(()))
+        })
+        .await?;
+    }
+    let modest = pod_status(&kubectl, "modest").await?;
+    ensure!(modest.phase.as_deref() == Some("Running"), "the modest one is {:?}", modest.phase);
     env.done(&kubectl).await
 }
 
