@@ -40,7 +40,9 @@ pub enum Error {
     #[error("failed to validate egress selector configuration: {0}")]
     Invalid(String),
     /// A proxy cannot be used.
-    #[error("failed to setup egress selector with config: failed to create dialer for egressSelection {name:?}: {why}")]
+    #[error(
+        "failed to setup egress selector with config: failed to create dialer for egressSelection {name:?}: {why}"
+    )]
     Selection {
         /// Of which network.
         name: String,
@@ -104,8 +106,8 @@ impl Egress {
         let mut egress = Self { configured: true, ..Self::default() };
         for selection in &config.egress_selections {
             let name = selection.name.to_lowercase();
-            let dialer = dialer(&selection.connection)
-                .map_err(|why| Error::Selection { name: name.clone(), why })?;
+            let dialer =
+                dialer(&selection.connection).map_err(|why| Error::Selection { name: name.clone(), why })?;
             match name.as_str() {
                 "cluster" => egress.cluster = Some(dialer),
                 "etcd" => egress.etcd = Some(dialer),
@@ -157,8 +159,9 @@ fn tls(config: &TlsConfig, host: &str) -> Result<(TlsConnector, ServerName<'stat
         .map_err(|error| format!("failed to read key pair {certificate} & {key}, got {error}"))?;
     let bundle = match config.ca_bundle.as_str() {
         "" => Vec::new(),
-        path => std::fs::read(path)
-            .map_err(|error| format!("failed to read cert file {path}, got open {path}: {}", go_error(&error)))?,
+        path => std::fs::read(path).map_err(|error| {
+            format!("failed to read cert file {path}, got open {path}: {}", go_error(&error))
+        })?,
     };
     let mut client = Trust::Bundle(bundle).client(Some(&identity))?;
     // The proxy is spoken to before HTTP is.
@@ -205,7 +208,8 @@ mod tests {
             "unable to read egress selector configuration from \"/no/such/file\" [open /no/such/file: no such file \
              or directory]"
         );
-        let head = "apiVersion: apiserver.k8s.io/v1beta1\nkind: EgressSelectorConfiguration\negressSelections:\n";
+        let head =
+            "apiVersion: apiserver.k8s.io/v1beta1\nkind: EgressSelectorConfiguration\negressSelections:\n";
         for (selection, expected) in [
             (
                 "- {name: x, connection: {proxyProtocol: Direct}}",

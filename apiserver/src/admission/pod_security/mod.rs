@@ -76,9 +76,7 @@ impl PodSecurity {
         let name = text(&object["metadata"], "name");
         let exempt = self.settings.namespaces.contains(name);
         let exempt_warning = || policy::exempt_warning(name, &new, given.as_ref(), &defaults);
-        let invalid = |errors: &[api::field::Error]| {
-            Err(ApiError::invalid(attributes.kind, name, errors))
-        };
+        let invalid = |errors: &[api::field::Error]| Err(ApiError::invalid(attributes.kind, name, errors));
         let Some(old) = old else {
             if !errors.is_empty() {
                 return invalid(&errors);
@@ -154,7 +152,10 @@ impl PodSecurity {
     ) -> Result<(), ApiError> {
         let namespace = self.namespace(attributes.namespace).await?;
         let (policy, errors) = policy::read(namespace.metadata.labels.as_ref(), self.settings.defaults);
-        if errors.is_empty() && policy.warn.level == Level::Privileged && policy.audit.level == Level::Privileged {
+        if errors.is_empty()
+            && policy.warn.level == Level::Privileged
+            && policy.audit.level == Level::Privileged
+        {
             return Ok(());
         }
         let template: PodTemplateSpec = decode(template)?;
