@@ -271,7 +271,7 @@ async fn pods_leave_a_node_that_is_silent_for_too_long() {
         assert!((20..80).contains(&noticed), "seed {seed}: after {noticed} s");
         cluster.wait("the eviction", |cluster| on(cluster, "n1", true) == 2).await;
         let evicted = since(&cluster, begin) - noticed;
-        assert!((PATIENCE - 1..PATIENCE + 30).contains(&evicted), "seed {seed}: after {evicted} s");
+        assert!((PATIENCE - 1..PATIENCE + 90).contains(&evicted), "seed {seed}: after {evicted} s");
         cluster
             .wait("pods elsewhere", |cluster| available(cluster, 2) && on(cluster, "n2", false) == 2)
             .await;
