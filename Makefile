@@ -33,7 +33,7 @@ unit:
 
 e2e:
 	$(CARGO) build --workspace --bins --tests
-	$(CARGO) test --workspace --test house --test command_line --test end_to_end
+	$(CARGO) test --workspace --test house --test command_line --test simulation --test scheduling --test end_to_end
 
 bench: packages
 	$(CARGO) build --release --bins

@@ -161,7 +161,7 @@ impl Listener {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let trusted = !chain.is_empty() && self.client_ca.as_ref().is_some_and(|ca| ca.verify(chain));
         let certificates = chain.iter().map(|c| c.clone().into_owned()).collect();
-        let peer = Peer { address: Some(address), certificates: Arc::new(certificates), trusted };
+        let peer = Peer { address: Some(canonical(address)), certificates: Arc::new(certificates), trusted };
         serve_http(TokioIo::new(stream), server, peer, token).await;
     }
 }
@@ -227,6 +227,11 @@ where
     }
 }
 
+/// A socket of both families shows IPv4 clients as IPv6 addresses that stand for theirs.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
@@ -254,6 +259,22 @@ impl Known {
         self.asked.store(true, Ordering::Relaxed);
         if chance > 0.0 && request.version() == Version::HTTP_2 && rand::random::<f64>() < chance {
             self.goaway.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_known_by_the_addresses_they_have() {
+        for (seen, meant) in [
+            ("[::ffff:192.0.2.1]:80", "192.0.2.1:80"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ] {
+            assert_eq!(canonical(seen.parse().expect("an address")).to_string(), meant);
         }
     }
 }
