@@ -9,6 +9,8 @@ use deploy::components::Component;
 use deploy::layout::Layout;
 use deploy::settings::Settings;
 use deploy::{kubeconfig, pki, server};
+use simulation::node::{Names, Shape};
+use simulation::pod::Durations;
 use tempfile::TempDir;
 
 use crate::wait;
@@ -106,4 +108,26 @@ fn settings(secure_port: u16) -> Settings {
         verbosity: 0,
         joined: false,
     }
+}
+
+/// So many small nodes named `simulated-…` in three zones, whose pods start at once and run for a second; until the tasks
+/// are cancelled. With `keep` they stay in the API after that.
+#[must_use]
+pub fn simulate(client: &Client, count: u32, keep: bool) -> Tasks {
+    let shape = Shape {
+        cpu: 8,
+        memory: 16 << 30,
+        ephemeral_storage: 100 << 30,
+        max_pods: 110,
+        resources: [].into(),
+        labels: [].into(),
+        zones: 3,
+        taints: vec![],
+    };
+    let durations = Durations { start: Duration::ZERO, run: Duration::from_secs(1), stop: Duration::ZERO };
+    let names = Names { prefix: "simulated".into(), count };
+    let config = simulation::Config { names, shape, durations, concurrency: 8, keep };
+    let (tasks, client) = (Tasks::new(), client.clone());
+    tasks.spawn_critical("simulation", |token| simulation::run(config, client, token));
+    tasks
 }

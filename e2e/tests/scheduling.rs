@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use client::{Api, Client, Tasks};
-use e2e::control_plane::ControlPlane;
+use e2e::control_plane::{ControlPlane, simulate};
 use e2e::wait;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -20,32 +20,11 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use simulation::node::{Names, Shape};
-use simulation::pod::Durations;
 use tokio::net::TcpListener;
 
 const NODES: u32 = 3;
 /// Pods that ask for some of this are the extender's business.
 const THING: &str = "example.com/thing";
-
-fn simulate(client: &Client) -> Tasks {
-    let shape = Shape {
-        cpu: 8,
-        memory: 16 << 30,
-        ephemeral_storage: 100 << 30,
-        max_pods: 110,
-        resources: [].into(),
-        labels: [].into(),
-        zones: 3,
-        taints: vec![],
-    };
-    let durations = Durations { start: Duration::ZERO, run: Duration::from_secs(1), stop: Duration::ZERO };
-    let names = Names { prefix: "simulated".into(), count: NODES };
-    let config = simulation::Config { names, shape, durations, concurrency: 8, keep: false };
-    let (tasks, client) = (Tasks::new(), client.clone());
-    tasks.spawn_critical("simulation", |token| simulation::run(config, client, token));
-    tasks
-}
 
 fn object<T: DeserializeOwned>(value: Value) -> Result<T> {
     Ok(serde_json::from_value(value)?)
@@ -207,7 +186,7 @@ async fn extenders_have_their_say() {
     std::fs::write(&file, extender.configuration().to_string()).expect("written");
     let plane = ControlPlane::start_with(&[&format!("--config={}", file.display())]).await.expect("a plane");
     *extender.client.lock().expect("nobody panicked") = Some(plane.client.clone());
-    let simulation = simulate(&plane.client);
+    let simulation = simulate(&plane.client, NODES, false);
     let outcome = with_extender(&plane.client, &extender).await;
     simulation.shut_down().await.expect("it ends");
     plane.stop().await.expect("it stops");
@@ -256,7 +235,7 @@ async fn with_extender(client: &Client, extender: &Extender) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_and_devices_are_claimed_for_pods() {
     let plane = ControlPlane::start().await.expect("a plane");
-    let simulation = simulate(&plane.client);
+    let simulation = simulate(&plane.client, NODES, false);
     let outcome = async {
         nodes_are_ready(&plane.client).await?;
         volumes_that_are_there(&plane.client).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use client::{Api, Client, Tasks};
-use e2e::control_plane::ControlPlane;
+use e2e::control_plane::{ControlPlane, simulate};
 use e2e::{cluster, wait};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::batch::v1::Job;
@@ -13,32 +13,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use simulation::node::{Names, Shape};
-use simulation::pod::Durations;
 
 const NODES: u32 = 3;
-
-fn config(keep: bool) -> simulation::Config {
-    let shape = Shape {
-        cpu: 8,
-        memory: 16 << 30,
-        ephemeral_storage: 100 << 30,
-        max_pods: 110,
-        resources: [].into(),
-        labels: [].into(),
-        zones: 3,
-        taints: vec![],
-    };
-    let durations = Durations { start: Duration::ZERO, run: Duration::from_secs(1), stop: Duration::ZERO };
-    let names = Names { prefix: "simulated".into(), count: NODES };
-    simulation::Config { names, shape, durations, concurrency: 8, keep }
-}
-
-fn simulate(client: &Client, keep: bool) -> Tasks {
-    let (tasks, client) = (Tasks::new(), client.clone());
-    tasks.spawn_critical("simulation", |token| simulation::run(config(keep), client, token));
-    tasks
-}
 
 fn template(labels: &Value, annotations: &Value, policy: &str) -> Value {
     json!({"metadata": {"labels": labels, "annotations": annotations},
@@ -133,7 +109,7 @@ async fn simulated_nodes_run_what_controllers_make() {
 }
 
 async fn scenario(client: &Client) -> Result<()> {
-    let simulation = simulate(client, true);
+    let simulation = simulate(client, NODES, true);
     let nodes = nodes_are_ready(client).await?;
     create_deployment(client, 10).await?;
     is_available(client, 10).await?;
@@ -143,7 +119,7 @@ async fn scenario(client: &Client) -> Result<()> {
     simulation.shut_down().await?;
 
     // Another process goes on where this one stopped.
-    let simulation = simulate(client, false);
+    let simulation = simulate(client, NODES, false);
     let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
     let more = Patch::Merge(json!({"spec": {"replicas": 20}}));
     deployments.patch("web", &PatchParams::default(), &more).await?;

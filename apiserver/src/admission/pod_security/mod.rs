@@ -11,6 +11,7 @@ use api::status::ApiError;
 use client::informer::Informer;
 use client::{Client, ObjectKey};
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::Value;
@@ -113,6 +114,23 @@ impl PodSecurity {
         spec.runtime_class_name.as_ref().is_some_and(|class| self.settings.runtime_classes.contains(class))
     }
 
+    /// As [`judge`], by a policy that was read with these errors; pods of some runtime classes are not judged.
+    fn judged(
+        &self,
+        annotations: &Annotations,
+        (policy, errors): (&Policy, &[api::field::Error]),
+        (meta, spec): (Option<&ObjectMeta>, &PodSpec),
+        enforce: bool,
+    ) -> Result<Option<String>, String> {
+        if self.is_exempt_class(spec) {
+            note(annotations, "exempt", "runtimeClass");
+            return Ok(None);
+        }
+        note_errors(annotations, errors);
+        let pod = checks::Pod::new(meta.and_then(|meta| meta.annotations.as_ref()), spec);
+        judge(policy, pod, enforce, annotations)
+    }
+
     async fn check_pod(
         &self,
         attributes: &Attributes<'_>,
@@ -132,13 +150,8 @@ impl PodSecurity {
         }
         let pod: Pod = decode(object)?;
         let spec = pod.spec.unwrap_or_default();
-        if self.is_exempt_class(&spec) {
-            note(attributes.annotations, "exempt", "runtimeClass");
-            return Ok(());
-        }
-        note_errors(attributes.annotations, &errors);
-        let pod = checks::Pod::new(pod.metadata.annotations.as_ref(), &spec);
-        let judged = judge(&policy, pod, true, attributes.annotations);
+        let whole = (Some(&pod.metadata), &spec);
+        let judged = self.judged(attributes.annotations, (&policy, &errors), whole, true);
         warnings.extend(judged.map_err(|why| attributes.forbidden(object, &why))?);
         Ok(())
     }
@@ -160,14 +173,8 @@ impl PodSecurity {
         }
         let template: PodTemplateSpec = decode(template)?;
         let spec = template.spec.unwrap_or_default();
-        if self.is_exempt_class(&spec) {
-            note(attributes.annotations, "exempt", "runtimeClass");
-            return Ok(());
-        }
-        note_errors(attributes.annotations, &errors);
-        let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
-        let pod = checks::Pod::new(annotations, &spec);
-        if let Ok(Some(warning)) = judge(&policy, pod, false, attributes.annotations) {
+        let whole = (template.metadata.as_ref(), &spec);
+        if let Ok(Some(warning)) = self.judged(attributes.annotations, (&policy, &errors), whole, false) {
             warnings.push(warning);
         }
         Ok(())
