@@ -13,7 +13,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -79,7 +79,7 @@ where
         let (respond, token) = (respond.clone(), token.clone());
         tracker.spawn(async move {
             let service = service_fn(move |request| {
-                let answer = respond(&request);
+                let answer = for_method(request.method(), respond(&request), Full::default());
                 async move { Ok::<_, Infallible>(answer) }
             });
             let builder = auto::Builder::new(TokioExecutor::new());
@@ -91,6 +91,20 @@ where
     tracker.close();
     tracker.wait().await;
     Ok(())
+}
+
+/// An answer as the method wants it: of HEAD it is the headers alone, those of the whole answer. (What is left of a body
+/// there breaks HTTP/2 connections.)
+#[must_use]
+pub fn for_method<B: Body>(method: &Method, mut answer: Response<B>, empty: B) -> Response<B> {
+    if method != Method::HEAD {
+        return answer;
+    }
+    if let Some(length) = answer.body().size_hint().exact() {
+        answer.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    *answer.body_mut() = empty;
+    answer
 }
 
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -126,4 +140,42 @@ fn metrics(health: &Health, method: &Method, which: Option<&str>) -> Option<(Sta
         Some(_) => return None,
     };
     Some((StatusCode::OK, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Empty};
+    use hyper::client::conn;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_to_head_are_headers_in_both_protocols() {
+        let listener = listen((std::net::Ipv4Addr::LOCALHOST, 0).into()).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let token = CancellationToken::new();
+        let respond = |_: &Request<Incoming>| Response::new(Full::new(Bytes::from_static(b"all is well")));
+        let server = tokio::spawn(serve_with(listener, respond, token.clone()));
+        let io = || async { TokioIo::new(TcpStream::connect(address).await.expect("it listens")) };
+        let (mut second, connection) =
+            conn::http2::handshake(TokioExecutor::new(), io().await).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let (mut first, connection) = conn::http1::handshake(io().await).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        for (method, length) in [(Method::HEAD, 0), (Method::GET, 11)] {
+            let ask = || {
+                let request = Request::builder().method(method.clone()).uri(format!("http://{address}/"));
+                request.body(Empty::<Bytes>::new()).expect("a request")
+            };
+            let answers = [second.send_request(ask()).await, first.send_request(ask()).await];
+            for answer in answers.map(|answer| answer.expect("an answer")) {
+                assert_eq!(answer.headers()[header::CONTENT_LENGTH], "11", "{method}");
+                let body = answer.into_body().collect().await.expect("the whole answer");
+                assert_eq!(body.to_bytes().len(), length, "{method}");
+            }
+        }
+        token.cancel();
+        server.await.expect("it does not panic").expect("it ends well");
+    }
 }

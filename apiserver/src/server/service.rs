@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::status::ApiError;
+use client::serving::for_method;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -49,11 +50,13 @@ pub async fn serve(server: Arc<Server>, mut request: Request<Body>) -> Response<
         request.extensions_mut().insert(AuditId(audit_id.clone()));
     }
     let (method, headers) = (request.method().clone(), request.headers().clone());
+    let asked = method.clone();
     let info = match RequestInfo::parse(&method, &path, &query) {
         Ok(info) => info,
         Err(error) => {
             let error = ApiError::internal(format!("failed to create RequestInfo: {error}"));
-            return response::error(&error, &headers, &query);
+            let refusal = response::error(&error, &headers, &query);
+            return for_method(&asked, refusal, crate::body::empty());
         }
     };
     let record = server.metrics.begin(&info, &method);
@@ -79,7 +82,7 @@ pub async fn serve(server: Arc<Server>, mut request: Request<Body>) -> Response<
     }
     own.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     record.end(response.status(), started.elapsed());
-    response
+    for_method(&asked, response, crate::body::empty())
 }
 
 fn audit_id(headers: &HeaderMap) -> HeaderValue {

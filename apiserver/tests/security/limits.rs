@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -135,6 +135,29 @@ async fn is_sent_away(chance: f64) -> bool {
     drop(sender);
     cluster.stop().await;
     ended
+}
+
+#[tokio::test]
+async fn answers_to_head_are_headers_in_http2_too() {
+    let cluster = Cluster::start().await;
+    let io = TokioIo::new(connect(&cluster, "h2").await);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    // Who may get health may not ask for its headers: that is another verb.
+    for (method, path, status, empty) in
+        [("HEAD", "/livez", 403, true), ("GET", "/livez", 200, false), ("GET", "/api", 403, false)]
+    {
+        let uri = format!("https://{}{path}", cluster.running.address());
+        let request = Request::builder().method(method).uri(uri).body(Empty::<bytes::Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{method} {path}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.is_empty(), empty, "{method} {path}");
+    }
+    drop(sender);
+    connection.await.unwrap().unwrap();
+    cluster.stop().await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use client::serving::for_method;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
@@ -9,7 +10,7 @@ use tracing::debug;
 
 use super::auth::Refusal;
 use super::query::{Query, decode};
-use super::respond::{Body, text};
+use super::respond::{Body, full, text};
 use super::target::Target;
 use super::{Server, checkpoint, inspect, log_handler, metrics, streaming};
 
@@ -27,7 +28,7 @@ pub async fn handle(
         Err(Refusal::Failed(message)) => text(StatusCode::INTERNAL_SERVER_ERROR, message),
     };
     debug!(%method, path, status = response.status().as_u16(), "request");
-    response
+    for_method(&method, response, full(""))
 }
 
 async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
