@@ -18,6 +18,10 @@ pub(crate) fn pod(pod: &mut Object) {
             ["containers", "initContainers"].iter().for_each(|key| host_ports(spec, key));
         }
         pod_spec(spec);
+        // As upstream's conversion has it, of pods though not of templates.
+        if spec.int("terminationGracePeriodSeconds") < 0 {
+            spec.insert("terminationGracePeriodSeconds".to_owned(), 1.into());
+        }
     }
     drop_init_container_annotations(pod);
     status(pod);
@@ -193,4 +197,22 @@ fn probe(probe: &mut Object) {
 fn http_get(action: &mut Object) {
     action.or_zero("path", "/");
     action.or_zero("scheme", "HTTP");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_have_a_second_at_least_where_less_than_nothing_was_asked_for() {
+        for (asked, given) in
+            [(json!(null), 30), (json!(0), 0), (json!(-1), 1), (json!(-30), 1), (json!(7), 7)]
+        {
+            let Value::Object(mut object) = json!({"spec": {"terminationGracePeriodSeconds": asked}}) else {
+                unreachable!("it is an object")
+            };
+            pod(&mut object);
+            assert_eq!(object["spec"]["terminationGracePeriodSeconds"], given, "{asked}");
+        }
+    }
 }
