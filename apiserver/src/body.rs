@@ -42,21 +42,16 @@ pub fn empty() -> Body {
 pub fn segments(pieces: impl IntoIterator<Item = Bytes>) -> Body {
     let pieces: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
     let remaining = pieces.iter().map(|piece| piece.len() as u64).sum();
-    Segments { pieces, remaining, turn: 0 }.map_err(|never: Infallible| match never {}).boxed_unsync()
+    Segments { pieces, remaining }.map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 struct Segments {
     pieces: VecDeque<Bytes>,
     remaining: u64,
-    /// How much has been taken in this turn.
-    turn: usize,
 }
 
 /// Pieces smaller than this are copied together.
 const GATHER: usize = 16 * 1024;
-/// After so many bytes (about a millisecond) others get their turn: a client that takes fast would keep a thread for a
-/// whole list. Each turn may move the task to another thread, so they are not shorter than they have to be.
-const TURN: usize = 1024 * 1024;
 
 impl http_body::Body for Segments {
     type Data = Bytes;
@@ -64,13 +59,8 @@ impl http_body::Body for Segments {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.turn >= TURN {
-            self.turn = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let Some(first) = self.pieces.pop_front() else { return Poll::Ready(None) };
         let data = if first.len() >= GATHER || self.pieces.is_empty() {
             first
@@ -84,7 +74,6 @@ impl http_body::Body for Segments {
             joined.freeze()
         };
         self.remaining -= data.len() as u64;
-        self.turn += data.len();
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
@@ -224,8 +213,6 @@ pub async fn read(body: Body) -> Result<Bytes, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use http_body::Body as _;
-
     use super::*;
 
     #[tokio::test]
@@ -235,29 +222,6 @@ mod tests {
         let body = segments(pieces);
         assert_eq!(http_body::Body::size_hint(&body).exact(), Some(expected.len() as u64));
         assert_eq!(body.collect().await.expect("infallible").to_bytes(), expected);
-    }
-
-    #[tokio::test]
-    async fn a_large_body_lets_others_have_their_turn() {
-        let large = TURN / 2;
-        let mut body = segments((0..6).map(|_| Bytes::from(vec![b'x'; large])));
-        let mut turns = vec![0];
-        std::future::poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
-            Poll::Ready(Some(frame)) => {
-                let length = frame.expect("infallible").into_data().expect("data").len();
-                *turns.last_mut().expect("a turn") += length;
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Poll::Ready(None) => Poll::Ready(()),
-            // It has asked to be polled again.
-            Poll::Pending => {
-                turns.push(0);
-                Poll::Pending
-            }
-        })
-        .await;
-        assert_eq!(turns, [TURN, TURN, TURN, 0]);
     }
 
     #[tokio::test]

@@ -184,6 +184,15 @@ pub struct Seat {
     ticket: Ticket,
     since: Instant,
     watch: bool,
+    limited: bool,
+}
+
+impl Seat {
+    /// Whether it is of a level that limits its requests.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.limited
+    }
 }
 
 /// A place in a queue.
@@ -213,9 +222,9 @@ pub async fn take_seats(asked: Asked) -> Result<Seat, Rejection> {
     let watch = details.info.verb == "watch";
     let level = Arc::clone(&flow.level);
     let came = Instant::now();
-    let seat = |flow, ticket| Seat { flow, ticket, since: Instant::now(), watch };
     let entered = level.enter(&flow, details, hash, estimate);
     let limited = !matches!(entered, Entered::Seated { exempt: true, .. });
+    let seat = |flow, ticket| Seat { flow, ticket, since: Instant::now(), watch, limited };
     let outcome = match entered {
         Entered::Seated { ticket, .. } => Ok(seat(Arc::clone(&flow), ticket)),
         Entered::Refused(why) => Err(why),
