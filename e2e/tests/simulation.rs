@@ -1,10 +1,9 @@
 //! Simulated nodes on a control plane of ours: what a user sees of them.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use client::{Api, Client, Tasks};
+use client::{Api, Client};
 use e2e::control_plane::{ControlPlane, simulate};
 use e2e::{cluster, wait};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
