@@ -139,7 +139,11 @@ async fn one(
         kill(cluster, kubectl, name, victim).await?;
     }
     ready_pods(kubectl, "app=victim", 1).await?;
-    let counted = kubectl.run(&format!("exec {name} -- cat /data/starts")).await?;
+    let counted = wait::until("the container says how often it was started", || async {
+        // It may be on its way back while its status is still that from before.
+        Ok(Some(kubectl.run(&format!("exec {name} -- cat /data/starts")).await?))
+    })
+    .await?;
     let counted = i32::try_from(counted.lines().count())?;
     ensure!((1..=starts).contains(&counted), "the container was started {counted} times");
     kubectl.run(&format!("delete pod {name} --wait=false")).await?;
