@@ -149,11 +149,12 @@ impl Session {
         if goes_on && let Some(event) = watcher.try_next() {
             return self.take(Some(event)).await;
         }
+        // The time is over even where events never cease.
         let event = tokio::select! {
             biased;
             () = self.token.cancelled() => None,
-            event = watcher.next() => Some(event),
             () = tokio::time::sleep_until(self.deadline) => None,
+            event = watcher.next() => Some(event),
         };
         let Some(event) = event else {
             self.over = true;
