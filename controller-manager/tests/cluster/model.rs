@@ -370,3 +370,12 @@ async fn no_volume_is_given_to_two_claims() {
         cluster.stop().await;
     }
 }
+
+/// The Service in front of the pods of workloads.
+pub fn service() -> Value {
+    json!({
+        "kind": "Service", "metadata": { "name": "web" },
+        "spec": { "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"], "selector": { "app": "web" },
+                  "ports": [{ "port": 80, "protocol": "TCP" }] },
+    })
+}

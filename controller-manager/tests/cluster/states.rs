@@ -4,7 +4,7 @@
 
 use super::faults::Faults;
 use super::harness::{Cluster, key};
-use super::model::{FLAGS, SEEDS, count, image};
+use super::model::{FLAGS, SEEDS, count, image, service};
 use super::store::text;
 use super::{available, daemon_set, deployment, number, stateful_set, template};
 use serde_json::{Value, json};
@@ -329,12 +329,7 @@ async fn addresses_come_to_be_those_of_the_pods() {
     for seed in SEEDS {
         let choices = Faults::new(seed + 14_000);
         let cluster = Cluster::start_with(FLAGS, vec!["n1"], Some(seed));
-        let service = json!({
-            "kind": "Service", "metadata": { "name": "web" },
-            "spec": { "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"], "selector": { "app": "web" },
-                      "ports": [{ "port": 80, "protocol": "TCP" }] },
-        });
-        cluster.create("v1", "services", service);
+        cluster.create("v1", "services", service());
         cluster.create("apps/v1", "deployments", deployment(3));
         const SLICES: (&str, &str) = ("discovery.k8s.io/v1", "endpointslices");
         interfere(&cluster, &choices, |cluster, choices| {

@@ -2,7 +2,7 @@
 
 use super::faults::Faults;
 use super::harness::Cluster;
-use super::model::{FLAGS, Observer, SEEDS, all_are, count, image};
+use super::model::{FLAGS, Observer, SEEDS, all_are, count, image, service};
 use super::store::text;
 use super::{available, deployment, number};
 use serde_json::{Value, json};
@@ -106,12 +106,7 @@ async fn cron_jobs_start_once_for_each_time() {
 async fn addresses_follow_the_pods() {
     for seed in SEEDS {
         let cluster = Cluster::start_with(FLAGS, vec!["n1"], Some(seed));
-        let service = json!({
-            "kind": "Service", "metadata": { "name": "web" },
-            "spec": { "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"], "selector": { "app": "web" },
-                      "ports": [{ "port": 80, "protocol": "TCP" }] },
-        });
-        cluster.create("v1", "services", service);
+        cluster.create("v1", "services", service());
         cluster.create("apps/v1", "deployments", deployment(4));
         cluster.wait("the first rollout", |cluster| available(cluster, 4)).await;
         let before = cluster.writes.lock().len();
