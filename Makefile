@@ -29,11 +29,13 @@ lint:
 # Always the whole workspace, and binaries beside their tests: built otherwise, crates have other features, and all
 # would be compiled once more.
 unit:
-	$(CARGO) test --workspace --exclude e2e
+	$(CARGO) test --workspace
+
+E2E := --test command_line --test simulation --test scheduling --test end_to_end
 
 e2e:
-	$(CARGO) build --workspace --bins --tests
-	$(CARGO) test --workspace --test house --test command_line --test simulation --test scheduling --test end_to_end
+	$(CARGO) build --workspace --bins $(E2E)
+	$(CARGO) test --workspace $(E2E)
 
 bench: packages
 	$(CARGO) build --release --bins

@@ -64,15 +64,15 @@ impl Inventory {
         })
     }
 
-    /// What is in one of the two alone.
+    /// What was not there before. What was and is no more does not count: containers that ended are collected now and
+    /// then.
     #[must_use]
-    pub fn difference(&self, before: &Self) -> String {
+    pub fn beyond(&self, before: &Self) -> Vec<String> {
         let mut lines = vec![];
         for ((what, now), (_, then)) in self.parts().into_iter().zip(before.parts()) {
-            lines.extend(now.difference(then).map(|one| format!("+ {what} {one}")));
-            lines.extend(then.difference(now).map(|one| format!("- {what} {one}")));
+            lines.extend(now.difference(then).map(|one| format!("{what} {one}")));
         }
-        lines.join("; ")
+        lines
     }
 
     fn parts(&self) -> [(&'static str, &BTreeSet<String>); 6] {
@@ -125,4 +125,22 @@ fn groups(root: &str) -> BTreeSet<String> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_came_is_left() {
+        let with = |containers: &[&str], wires: &[&str]| Inventory {
+            containers: containers.iter().map(|&name| name.to_owned()).collect(),
+            wires: wires.iter().map(|&name| name.to_owned()).collect(),
+            ..Inventory::default()
+        };
+        let before = with(&["ended", "runs"], &["veth1"]);
+        assert!(with(&["runs"], &["veth1"]).beyond(&before).is_empty(), "what ended was collected");
+        let later = with(&["runs", "new"], &["veth1", "veth2"]);
+        assert_eq!(later.beyond(&before), ["container new", "wire veth2"]);
+    }
 }

@@ -100,7 +100,8 @@ pub async fn whoever_is_killed_no_pod_is_lost_and_nothing_is_left(env: Arc<Env>)
         one(&mut cluster, &kubectl, &name, (*victim, *point), *starts).await.with_context(|| row.clone())?;
         let left = wait::until("nothing is left", || async {
             let now = Inventory::take(&cluster).await?;
-            ensure!(now == before, "{}", now.difference(&before));
+            let left = now.beyond(&before);
+            ensure!(left.is_empty(), "{}", left.join("; "));
             Ok(Some(now))
         });
         eprintln!("{row}: {}", left.await.with_context(|| row.clone())?);
