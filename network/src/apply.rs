@@ -18,7 +18,7 @@ use crate::overlay::{self, Device};
 use crate::plan::{Plan, Underlay, Ways};
 
 /// Marks the routes made here, so that no others are removed.
-const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(88);
+pub const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(88);
 
 /// Lets the kernel forward packets, and lets packet rules see what crosses a bridge. What cannot be set is
 /// reported and left: some sandboxes do not let it be written but have it right.
@@ -210,7 +210,8 @@ fn read(message: &RouteMessage) -> Option<Route> {
     Some(Route { range, via, tunnel: device.filter(|_| via == base) })
 }
 
-fn address(address: &RouteAddress) -> Option<IpAddr> {
+/// The address of a route's attribute.
+pub(crate) fn address(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some((*ip).into()),
         RouteAddress::Inet6(ip) => Some((*ip).into()),

@@ -1,5 +1,6 @@
 //! The pod network at work: one task follows the Nodes, another the policies.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::address::{Families, Family, Range};
 use crate::apply::{self, Applier};
+use crate::changes::Changes;
 use crate::flags::Config;
 use crate::iptables;
 use crate::overlay::Device;
@@ -25,7 +27,7 @@ use crate::policy::{self, World};
 const RETRY: Duration = Duration::from_secs(2);
 /// Least time between two changes of the rules: what comes meanwhile is gathered.
 const GATHER: Duration = Duration::from_millis(50);
-/// How often it is looked whether somebody has removed the rules.
+/// How often it is looked whether somebody has removed the rules or the routes.
 const CHECK: Duration = Duration::from_secs(30);
 
 /// Runs until `token` is cancelled. What was configured stays, so that pods keep their network.
@@ -61,6 +63,9 @@ struct Nodes {
     nodes: Informer<Node>,
     changed: Arc<Notify>,
     applier: Applier,
+    kernel: Changes,
+    /// How many routes and tunnels it was told of last.
+    told: Option<(usize, usize)>,
 }
 
 impl Nodes {
@@ -77,16 +82,20 @@ impl Nodes {
                 wake.notify_one();
             }
         });
-        Ok(Self { config: config.clone(), client, nodes, changed, applier: Applier::new(config)? })
+        let (applier, kernel) = (Applier::new(config)?, Changes::listen()?);
+        Ok(Self { config: config.clone(), client, nodes, changed, applier, kernel, told: None })
     }
 
-    async fn run(self, token: CancellationToken) {
+    async fn run(mut self, token: CancellationToken) {
         self.changed.notify_one();
         loop {
+            let own = self.own_addresses(&self.facts());
             tokio::select! {
                 biased;
                 () = token.cancelled() => return,
                 () = self.changed.notified() => {}
+                () = self.kernel.next(&own) => {}
+                () = tokio::time::sleep(CHECK) => {}
             }
             if let Err(error) = self.sync().await {
                 warn!(error = %format!("{error:#}"), "pod network could not be configured, will retry");
@@ -96,10 +105,19 @@ impl Nodes {
         }
     }
 
-    async fn sync(&self) -> Result<()> {
-        let facts: Vec<_> = self.nodes.store().list().iter().map(|node| Facts::of(node)).collect();
+    fn facts(&self) -> Vec<Facts> {
+        self.nodes.store().list().iter().map(|node| Facts::of(node)).collect()
+    }
+
+    fn own_addresses(&self, facts: &[Facts]) -> Families<Option<IpAddr>> {
         let own = facts.iter().find(|node| node.name == self.config.node_name);
-        let addresses = Families::from_fn(|family| own.and_then(|node| node.sides.of(family).address));
+        Families::from_fn(|family| own.and_then(|node| node.sides.of(family).address))
+    }
+
+    async fn sync(&mut self) -> Result<()> {
+        let facts = self.facts();
+        let own = facts.iter().find(|node| node.name == self.config.node_name);
+        let addresses = self.own_addresses(&facts);
         let underlays = self.applier.underlays(addresses).await?;
         let plan = plan::plan(&self.config, &underlays, &facts);
         let devices = self.applier.apply(&plan, &underlays).await?;
@@ -109,7 +127,9 @@ impl Nodes {
         if plan.cni.is_some() {
             let count = |of: fn(&Ways) -> usize| of(&plan.ways.v4) + of(&plan.ways.v6);
             let (routes, tunnels) = (count(|w| w.routes.len()), count(|w| w.tunnels.len()));
-            info!(routes, tunnels, "pod network is in step");
+            if self.told.replace((routes, tunnels)) != Some((routes, tunnels)) {
+                info!(routes, tunnels, "pod network is in step");
+            }
         }
         Ok(())
     }
