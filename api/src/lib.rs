@@ -19,6 +19,7 @@ pub mod patch;
 pub mod pod;
 pub mod printers;
 pub mod quantity;
+pub mod quota;
 pub mod regexp;
 pub mod registry;
 pub mod schema;

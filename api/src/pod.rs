@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
+pub use self::resize::as_counted;
 use crate::quantity::Quantity;
+
+mod resize;
 
 /// Amounts by resource name.
 pub type Resources = BTreeMap<String, Quantity>;

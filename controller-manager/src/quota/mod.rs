@@ -10,13 +10,16 @@ use crate::common::{discovery, meta};
 use crate::context::Context;
 use api::pod::Resources;
 use api::quantity::Quantity;
+use api::quota::{Counted, Devices};
 use client::controller::Action;
 use client::informer::PartialObject;
 use client::kube::api::{DynamicObject, ListParams, PostParams};
 use client::kube::core::ApiResource;
 use client::{Api, Client, Event, Informer, Object, ObjectKey, SharedInformerFactory, WorkQueue};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
 use parking_lot::Mutex;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +32,8 @@ struct Controller {
     pods: Informer<Pod>,
     services: Informer<Service>,
     claims: Informer<PersistentVolumeClaim>,
+    device_claims: Informer<ResourceClaim>,
+    device_classes: Informer<DeviceClass>,
     /// Resources whose objects are only counted, by `resource.group`. Caches of them say when one goes.
     counted: Mutex<HashMap<String, ApiResource>>,
     queue: WorkQueue<ObjectKey>,
@@ -50,6 +55,8 @@ pub fn start(cx: &Context) {
     follow(&pods, &quotas, &queue, move |old, new| usage::frees_pod(old, new, clock.now()));
     follow(&services, &quotas, &queue, usage::frees_service);
     follow(&claims, &quotas, &queue, usage::frees_claim);
+    let (device_claims, device_classes) = (cx.informer::<ResourceClaim>(), cx.informer::<DeviceClass>());
+    follow(&device_claims, &quotas, &queue, |_, _| false);
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
         clock: cx.config.clock,
@@ -61,8 +68,12 @@ pub fn start(cx: &Context) {
         pods: pods.clone(),
         services: services.clone(),
         claims: claims.clone(),
+        device_claims: device_claims.clone(),
+        device_classes: device_classes.clone(),
     });
     let synced = async move {
+        device_claims.synced().await;
+        device_classes.synced().await;
         quotas.synced().await;
         pods.synced().await;
         services.synced().await;
@@ -109,11 +120,8 @@ impl Controller {
         let hard = limits(&quota);
         let mut used: BTreeMap<String, Quantity> = BTreeMap::new();
         let namespace = key.namespace.as_str();
-        let pods = self.pods.store().list_namespace(namespace);
-        usage::pods(&quota, &pods, self.clock.now(), &mut used);
+        self.add_up(&quota, &hard, namespace, &mut used);
         if usage::has_no_scopes(&quota) {
-            usage::services(&self.services.store().list_namespace(namespace), &mut used);
-            usage::claims(&self.claims.store().list_namespace(namespace), &mut used);
             for name in hard.keys().filter_map(|name| usage::counted_resource(name)) {
                 if let Some(resource) = self.counted(&name).await? {
                     let count = self.count(&resource, namespace).await?;
@@ -126,6 +134,38 @@ impl Controller {
             hard.keys().map(|name| (name.clone(), used.remove(name).unwrap_or_default())).collect();
         self.write(&key, &quota, &used).await?;
         Ok(Action::RequeueAfter(self.resync))
+    }
+
+    /// Adds up the objects that use more than their own place.
+    fn add_up(
+        &self,
+        quota: &ResourceQuota,
+        hard: &Resources,
+        namespace: &str,
+        used: &mut BTreeMap<String, Quantity>,
+    ) {
+        let now = self.clock.now();
+        let pods = self.pods.store().list_namespace(namespace);
+        usage::sum(quota, hard, pods.iter().map(|pod| Counted::Pod(Cow::Borrowed(&**pod))), now, used);
+        let services = self.services.store().list_namespace(namespace);
+        let counted = services.iter().map(|service| Counted::Service(Cow::Borrowed(&**service)));
+        usage::sum(quota, hard, counted, now, used);
+        let claims = self.claims.store().list_namespace(namespace);
+        usage::sum(
+            quota,
+            hard,
+            claims.iter().map(|claim| Counted::Claim(Cow::Borrowed(&**claim))),
+            now,
+            used,
+        );
+        let claims = self.device_claims.store().list_namespace(namespace);
+        let names = usage::extended_names(&self.device_classes.store().list());
+        let counted = claims.iter().map(|claim| {
+            let pod = |name: &str| self.pods.store().get(&ObjectKey::new(namespace, name));
+            let charged = usage::charged_to_pod(claim, &claims, pod, now);
+            Counted::Devices(Devices::named(claim, names.clone(), charged))
+        });
+        usage::sum(quota, hard, counted, now, used);
     }
 
     /// How many objects there are, said by the server: a cache may be behind the quota, and nothing would tell later

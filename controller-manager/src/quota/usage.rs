@@ -1,11 +1,13 @@
 //! What objects use of a quota.
 
-use crate::common::{meta, pods as pod};
+use crate::common::meta;
+use api::pod::Resources;
 use api::quantity::{Format, Quantity};
+use api::quota::{Counted, attributes_classes, has_ended, is_terminating};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, Pod, ResourceQuota, ScopedResourceSelectorRequirement, Service,
-};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,7 +29,8 @@ pub fn counted_resource(limit: &str) -> Option<String> {
         return Some(limit.to_owned());
     }
     let name = limit.strip_prefix("count/")?;
-    (!["pods", "services", "persistentvolumeclaims"].contains(&name)).then(|| name.to_owned())
+    (!["pods", "services", "persistentvolumeclaims", "resourceclaims.resource.k8s.io"].contains(&name))
+        .then(|| name.to_owned())
 }
 
 /// So many objects of `resource.group`.
@@ -41,87 +44,68 @@ pub fn count(resource: &str, count: usize, used: &mut Used) {
 /// Whether the quota is about all objects.
 pub fn has_no_scopes(quota: &ResourceQuota) -> bool {
     let Some(spec) = &quota.spec else { return true };
-    spec.scopes.as_ref().is_none_or(Vec::is_empty) && requirements(quota).is_empty()
+    let selected = spec.scope_selector.as_ref().and_then(|selector| selector.match_expressions.as_ref());
+    spec.scopes.as_ref().is_none_or(Vec::is_empty) && selected.is_none_or(Vec::is_empty)
 }
 
-fn requirements(quota: &ResourceQuota) -> Vec<ScopedResourceSelectorRequirement> {
-    let selector = quota.spec.as_ref().and_then(|spec| spec.scope_selector.as_ref());
-    selector.and_then(|selector| selector.match_expressions.clone()).unwrap_or_default()
-}
-
-/// Whether the pod is within the quota's scopes.
-fn in_scope(quota: &ResourceQuota, pod: &Pod) -> bool {
-    let scopes = quota.spec.as_ref().and_then(|spec| spec.scopes.clone()).unwrap_or_default();
-    scopes.iter().all(|scope| has_scope(pod, scope))
-        && requirements(quota).iter().all(|requirement| satisfies(pod, requirement))
-}
-
-fn has_scope(pod: &Pod, scope: &str) -> bool {
-    let spec = pod.spec.as_ref();
-    let terminating = spec.and_then(|spec| spec.active_deadline_seconds).is_some_and(|seconds| seconds >= 0);
-    let best_effort = spec.is_some_and(|spec| api::pod::compute_qos_class(spec) == "BestEffort");
-    match scope {
-        "Terminating" => terminating,
-        "NotTerminating" => !terminating,
-        "BestEffort" => best_effort,
-        "NotBestEffort" => !best_effort,
-        "PriorityClass" => spec.and_then(|spec| spec.priority_class_name.as_ref()).is_some(),
-        "CrossNamespacePodAffinity" => crosses_namespaces(pod),
-        _ => false,
-    }
-}
-
-fn satisfies(pod: &Pod, requirement: &ScopedResourceSelectorRequirement) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let class = pod.spec.as_ref().and_then(|spec| spec.priority_class_name.as_deref()).unwrap_or_default();
-    match (requirement.scope_name.as_str(), requirement.operator.as_str()) {
-        ("PriorityClass", "In") => values.iter().any(|value| value == class),
-        ("PriorityClass", "NotIn") => !values.iter().any(|value| value == class),
-        ("PriorityClass", "DoesNotExist") => class.is_empty(),
-        (scope, _) => has_scope(pod, scope),
-    }
-}
-
-fn crosses_namespaces(pod: &Pod) -> bool {
-    let Some(affinity) = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()) else { return false };
-    let value = serde_json::to_value(affinity).unwrap_or_default();
-    let terms = ["/podAffinity", "/podAntiAffinity"].into_iter().flat_map(|kind| {
-        let required = format!("{kind}/requiredDuringSchedulingIgnoredDuringExecution");
-        let preferred = format!("{kind}/preferredDuringSchedulingIgnoredDuringExecution");
-        let list =
-            |path: &str| value.pointer(path).and_then(|list| list.as_array().cloned()).unwrap_or_default();
-        let weighted = list(&preferred).into_iter().filter_map(|term| term.get("podAffinityTerm").cloned());
-        list(&required).into_iter().chain(weighted).collect::<Vec<_>>()
-    });
-    let named = |term: &serde_json::Value| {
-        let names = term.get("namespaces").and_then(|names| names.as_array());
-        names.is_some_and(|names| !names.is_empty()) || term.get("namespaceSelector").is_some()
-    };
-    terms.into_iter().any(|term| named(&term))
-}
-
-/// Adds up pods. Pods that ended, or should have, are counted as objects only.
-pub fn pods(quota: &ResourceQuota, pods: &[Arc<Pod>], now: Timestamp, used: &mut Used) {
-    for held in pods.iter().filter(|held| in_scope(quota, held)) {
-        add(used, "count/pods", &number(1));
-        if !is_charged(held, now) {
+/// Adds up objects, as far as the quota limits what they use.
+pub fn sum<'a>(
+    quota: &ResourceQuota,
+    hard: &Resources,
+    objects: impl Iterator<Item = Counted<'a>>,
+    now: Timestamp,
+    used: &mut Used,
+) {
+    for object in objects {
+        let concerned: Vec<_> = hard.keys().filter(|name| object.concerns(name)).collect();
+        if concerned.is_empty() || !object.in_scopes(quota) {
             continue;
         }
-        add(used, "pods", &number(1));
-        for (name, amount) in api::pod::effective_requests(held) {
-            if is_standard(&name) {
-                add(used, name.clone(), &amount);
+        let usage = object.usage(now);
+        for name in concerned {
+            if let Some(amount) = usage.get(name) {
+                add(used, name.as_str(), amount);
             }
-            add(used, format!("requests.{name}"), &amount);
-        }
-        for (name, amount) in api::pod::effective_limits(held) {
-            add(used, format!("limits.{name}"), &amount);
         }
     }
 }
 
-fn is_charged(held: &Pod, now: Timestamp) -> bool {
-    !pod::is_terminal(held) && !is_overdue(held, now)
+/// The extended resources that classes of devices go by.
+pub fn extended_names(classes: &[Arc<DeviceClass>]) -> BTreeMap<String, String> {
+    let named = |class: &Arc<DeviceClass>| {
+        Some((class.metadata.name.clone()?, class.spec.extended_resource_name.clone()?))
+    };
+    classes.iter().filter_map(named).collect()
+}
+
+/// What the pod that a claim was made for, instead of extended resources, is charged for them already (upstream
+/// `getVerifiedPodUsage`). `claims` are all of the namespace.
+pub fn charged_to_pod(
+    claim: &ResourceClaim,
+    claims: &[Arc<ResourceClaim>],
+    pod: impl Fn(&str) -> Option<Arc<Pod>>,
+    now: Timestamp,
+) -> Resources {
+    let mark = meta::annotation(&claim.metadata, "resource.kubernetes.io/extended-resource-claim");
+    let owner =
+        meta::controller_of(&claim.metadata).filter(|owner| owner.kind == "Pod" && owner.api_version == "v1");
+    let (Some("true"), Some(owner)) = (mark, owner) else { return Resources::new() };
+    let Some(pod) = pod(&owner.name).filter(|pod| meta::uid(&pod.metadata) == owner.uid) else {
+        return Resources::new();
+    };
+    let told = pod.status.as_ref().and_then(|status| status.extended_resource_claim_status.as_ref());
+    let is_its = match told {
+        Some(told) => Some(&told.resource_claim_name) == claim.metadata.name.as_ref(),
+        // The pod does not say which claim is its own: the first is.
+        None => !claims.iter().any(|other| {
+            let age = |claim: &ResourceClaim| {
+                (claim.metadata.creation_timestamp.as_ref().map(|time| time.0), claim.metadata.name.clone())
+            };
+            let owned = meta::controller_of(&other.metadata).is_some_and(|of| of.uid == owner.uid);
+            owned && age(other) < age(claim)
+        }),
+    };
+    if is_its { Counted::Pod(Cow::Borrowed(&*pod)).usage(now) } else { Resources::new() }
 }
 
 /// Whether a changed pod uses less, or counts for other quotas.
@@ -134,8 +118,8 @@ pub fn frees_pod(old: &Pod, new: &Pod, now: Timestamp) -> bool {
     let (before, after) = (resources(old), resources(new));
     let resized = |(name, old): &(String, _)| after.iter().any(|(other, new)| other == name && new != old);
     before.iter().any(resized)
-        || has_scope(old, "Terminating") != has_scope(new, "Terminating")
-        || (is_charged(old, now) && !is_charged(new, now))
+        || is_terminating(old) != is_terminating(new)
+        || (!has_ended(old, now) && has_ended(new, now))
 }
 
 /// Whether a changed Service is of another kind for quotas.
@@ -153,82 +137,13 @@ pub fn frees_claim(old: &PersistentVolumeClaim, new: &PersistentVolumeClaim) -> 
         let status = claim.status.as_ref().and_then(|status| status.allocated_resources.as_ref());
         status.and_then(|resources| resources.get("storage").cloned())
     };
-    let classes = |claim: &PersistentVolumeClaim| {
-        let status = claim.status.as_ref();
-        let modify = status.and_then(|status| status.modify_volume_status.clone());
-        (
-            claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.clone()),
-            status.and_then(|status| status.current_volume_attributes_class_name.clone()),
-            modify.and_then(|modify| modify.target_volume_attributes_class_name),
-        )
-    };
-    allocated(old) != allocated(new) || classes(old) != classes(new)
-}
-
-fn is_standard(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
-}
-
-fn is_overdue(held: &Pod, now: Timestamp) -> bool {
-    // The deletion timestamp already includes the grace time.
-    let deleted = held.metadata.deletion_timestamp.as_ref();
-    let grace = held.metadata.deletion_grace_period_seconds.unwrap_or(0);
-    deleted.is_some_and(|time| time.0.as_second() + grace < now.as_second())
-}
-
-/// Adds up Services.
-pub fn services(services: &[Arc<Service>], used: &mut Used) {
-    for service in services {
-        add(used, "services", &number(1));
-        add(used, "count/services", &number(1));
-        let Some(spec) = &service.spec else { continue };
-        let ports = spec.ports.as_ref().map_or(0, Vec::len);
-        match spec.type_.as_deref() {
-            Some("NodePort") => add(used, "services.nodeports", &number(ports)),
-            Some("LoadBalancer") => {
-                let node_ports = match spec.allocate_load_balancer_node_ports {
-                    Some(false) => {
-                        spec.ports.iter().flatten().filter(|port| port.node_port.unwrap_or(0) != 0).count()
-                    }
-                    _ => ports,
-                };
-                add(used, "services.nodeports", &number(node_ports));
-                add(used, "services.loadbalancers", &number(1));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Adds up claims for storage, in all and by class.
-pub fn claims(claims: &[Arc<PersistentVolumeClaim>], used: &mut Used) {
-    for claim in claims {
-        let class = meta::annotation(&claim.metadata, "volume.beta.kubernetes.io/storage-class");
-        let class = class.or(claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()));
-        let of_class = |name: &str| {
-            class
-                .filter(|class| !class.is_empty())
-                .map(|class| format!("{class}.storageclass.storage.k8s.io/{name}"))
-        };
-        for name in ["persistentvolumeclaims", "count/persistentvolumeclaims"] {
-            add(used, name, &number(1));
-        }
-        if let Some(name) = of_class("persistentvolumeclaims") {
-            add(used, name, &number(1));
-        }
-        let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
-        if let Some(storage) = api::pod::read(requests).get("storage") {
-            add(used, "requests.storage", storage);
-            if let Some(name) = of_class("requests.storage") {
-                add(used, name, storage);
-            }
-        }
-    }
+    allocated(old) != allocated(new) || attributes_classes(old) != attributes_classes(new)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::pods as pod;
     use k8s_openapi::api::core::v1::{
         Container, PersistentVolumeClaimSpec, ResourceQuotaSpec, ResourceRequirements, ServicePort,
         ServiceSpec, VolumeResourceRequirements,
@@ -250,7 +165,14 @@ mod tests {
         Arc::new(held)
     }
 
-    fn text(used: &Used, names: &[&str]) -> Vec<String> {
+    fn summed<'a>(
+        quota: &ResourceQuota,
+        objects: impl Iterator<Item = Counted<'a>>,
+        names: &[&str],
+    ) -> Vec<String> {
+        let hard = names.iter().map(|name| ((*name).to_owned(), Quantity::default())).collect();
+        let mut used = Used::new();
+        sum(quota, &hard, objects, pod::tests::at(1), &mut used);
         names.iter().map(|name| used.get(*name).map_or("-".to_owned(), ToString::to_string)).collect()
     }
 
@@ -295,9 +217,9 @@ mod tests {
             let spec =
                 ResourceQuotaSpec { scopes: scope.map(|scope| vec![scope.to_owned()]), ..Default::default() };
             let quota = ResourceQuota { spec: Some(spec), ..Default::default() };
-            let mut used = Used::new();
-            pods(&quota, &all, pod::tests::at(1), &mut used);
-            assert_eq!(text(&used, &["pods", "count/pods", "cpu", "requests.cpu"]), expected, "{scope:?}");
+            let names = ["pods", "count/pods", "cpu", "requests.cpu"];
+            let all = all.iter().map(|pod| Counted::Pod(Cow::Borrowed(&**pod)));
+            assert_eq!(summed(&quota, all, &names), expected, "{scope:?}");
         }
     }
 
@@ -308,10 +230,10 @@ mod tests {
             let spec = ServiceSpec { type_: Some(kind.into()), ports: Some(ports), ..Default::default() };
             Arc::new(Service { spec: Some(spec), ..Default::default() })
         };
-        let mut used = Used::new();
-        services(&[made("ClusterIP", 1), made("NodePort", 2), made("LoadBalancer", 1)], &mut used);
         let names = ["services", "services.nodeports", "services.loadbalancers"];
-        assert_eq!(text(&used, &names), ["3", "3", "1"]);
+        let all = [made("ClusterIP", 1), made("NodePort", 2), made("LoadBalancer", 1)];
+        let all = all.iter().map(|service| Counted::Service(Cow::Borrowed(&**service)));
+        assert_eq!(summed(&ResourceQuota::default(), all, &names), ["3", "3", "1"]);
     }
 
     #[test]
@@ -326,14 +248,69 @@ mod tests {
             };
             Arc::new(PersistentVolumeClaim { spec: Some(spec), ..Default::default() })
         };
-        let mut used = Used::new();
-        claims(&[made("fast", "1Gi"), made("fast", "2Gi"), made("", "1Gi")], &mut used);
         let names = [
             "persistentvolumeclaims",
             "requests.storage",
             "fast.storageclass.storage.k8s.io/requests.storage",
         ];
-        assert_eq!(text(&used, &names), ["3", "4Gi", "3Gi"]);
+        let mut grown = made("", "1Gi");
+        Arc::make_mut(&mut grown).status =
+            serde_json::from_value(json!({"allocatedResources": {"storage": "2Gi"}})).ok();
+        let all = [made("fast", "1Gi"), made("fast", "2Gi"), made("", "1500m"), grown];
+        let all = || all.iter().map(|claim| Counted::Claim(Cow::Borrowed(&**claim)));
+        assert_eq!(summed(&ResourceQuota::default(), all(), &names), ["4", "5368709122", "3Gi"]);
+        let quota = |scope: &str, values: serde_json::Value| -> ResourceQuota {
+            let term = json!({"scopeName": scope, "operator": "In", "values": values});
+            serde_json::from_value(
+                json!({"metadata": {}, "spec": {"scopeSelector": {"matchExpressions": [term]}}}),
+            )
+            .unwrap()
+        };
+        assert_eq!(summed(&quota("PriorityClass", json!(["gold"])), all(), &names), ["-", "-", "-"]);
+        let mut gold = made("fast", "1Gi");
+        Arc::make_mut(&mut gold).status =
+            serde_json::from_value(json!({"currentVolumeAttributesClassName": "gold"})).ok();
+        let gold = || std::iter::once(Counted::Claim(Cow::Borrowed(&*gold)));
+        assert_eq!(
+            summed(&quota("VolumeAttributesClass", json!(["gold"])), gold(), &names),
+            ["1", "1Gi", "1Gi"]
+        );
+        assert_eq!(summed(&quota("VolumeAttributesClass", json!(["tin"])), gold(), &names), ["-", "-", "-"]);
+    }
+
+    #[test]
+    fn claims_for_extended_resources_are_charged_to_their_pod() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "uid": "1"}, "spec": {"containers":
+            [{"name": "c", "resources": {"requests": {"example.com/gpu": "2"}}}]}}))
+            .unwrap();
+        let pod = Arc::new(pod);
+        let claim = |name: &str, uid: &str, mark: &str| -> Arc<ResourceClaim> {
+            let owner =
+                json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": true});
+            serde_json::from_value(
+                json!({"metadata": {"name": name, "ownerReferences": [owner], "annotations":
+                {"resource.kubernetes.io/extended-resource-claim": mark}}, "spec": {}}),
+            )
+            .map(Arc::new)
+            .unwrap()
+        };
+        let all = [claim("a", "1", "true"), claim("b", "1", "true")];
+        let charged = |claim: &ResourceClaim, pod: &Arc<Pod>| {
+            let usage = charged_to_pod(claim, &all, |_| Some(pod.clone()), Timestamp::UNIX_EPOCH);
+            usage.get("requests.example.com/gpu").map(ToString::to_string)
+        };
+        assert_eq!(charged(&all[0], &pod).as_deref(), Some("2"));
+        assert_eq!(charged(&all[1], &pod), None, "only the first is the pod's");
+        assert_eq!(charged(&claim("a", "2", "true"), &pod), None, "of an earlier pod");
+        assert_eq!(charged(&claim("a", "1", ""), &pod), None, "of a user");
+        let mut told = pod.clone();
+        Arc::make_mut(&mut told).status = serde_json::from_value(
+            json!({"extendedResourceClaimStatus": {"resourceClaimName": "b", "requestMappings": []}}),
+        )
+        .ok();
+        assert_eq!(charged(&all[0], &told), None);
+        assert_eq!(charged(&all[1], &told).as_deref(), Some("2"));
     }
 
     #[test]

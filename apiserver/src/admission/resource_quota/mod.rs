@@ -4,14 +4,14 @@
 //! Usage is kept in the status of the quota and changed by compare-and-swap, so that several servers never let more
 //! in than the quota allows. Within one server the writes of a namespace that has quotas go one after the other.
 
-mod usage;
-
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::pod::{self, Resources};
 use api::quantity::Quantity;
+use api::quota::{self as usage, Counted, Devices};
 use api::status::ApiError;
 use client::informer::Informer;
 use client::{Client, ObjectKey};
@@ -22,7 +22,6 @@ use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use self::usage::Counted;
 use super::{Attributes, Deps, Operation, Plugin, decode};
 
 /// A namespace found without quotas by asking the API is believed to have none for so long.
@@ -177,8 +176,8 @@ fn write(
 
 /// What a write uses, now and before.
 struct Charge {
-    new: Counted,
-    old: Option<Counted>,
+    new: Counted<'static>,
+    old: Option<Counted<'static>>,
     now: Timestamp,
 }
 
@@ -233,12 +232,13 @@ impl Charge {
     }
 }
 
-fn counted(attributes: &Attributes<'_>, object: &Value) -> Result<Counted, ApiError> {
+fn counted(attributes: &Attributes<'_>, object: &Value) -> Result<Counted<'static>, ApiError> {
     let (group, resource) = (attributes.resource.group.as_ref(), attributes.resource.resource.as_ref());
     Ok(match (group, resource) {
-        ("", "pods") => Counted::Pod(decode(object)?),
-        ("", "services") => Counted::Service(decode(object)?),
-        ("", "persistentvolumeclaims") => Counted::Claim(decode(object)?),
+        ("", "pods") => Counted::Pod(Cow::Owned(decode(object)?)),
+        ("", "services") => Counted::Service(Cow::Owned(decode(object)?)),
+        ("", "persistentvolumeclaims") => Counted::Claim(Cow::Owned(decode(object)?)),
+        ("resource.k8s.io", "resourceclaims") => Counted::Devices(Devices::of(Cow::Owned(decode(object)?))),
         _ => Counted::Object {
             count: usage::count_name(group, resource),
             alias: usage::alias(group, resource),

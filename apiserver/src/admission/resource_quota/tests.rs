@@ -9,19 +9,23 @@ fn quota(spec: Value, hard: Value, used: Value) -> ResourceQuota {
     serde_json::from_value(object).expect("quota")
 }
 
-fn pod(spec: Value) -> Counted {
+fn pod(spec: Value) -> Counted<'static> {
     let mut spec = spec;
     if spec.get("containers").is_none() {
         spec["containers"] = json!([{"name": "c"}]);
     }
-    Counted::Pod(serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("pod"))
+    Counted::Pod(Cow::Owned(serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("pod")))
 }
 
 fn with_resources(requests: Value, limits: Value) -> Value {
     json!({"containers": [{"name": "c", "resources": {"requests": requests, "limits": limits}}]})
 }
 
-fn plan(new: Counted, old: Option<Counted>, quota: &ResourceQuota) -> Result<Option<Value>, String> {
+fn plan(
+    new: Counted<'static>,
+    old: Option<Counted<'static>>,
+    quota: &ResourceQuota,
+) -> Result<Option<Value>, String> {
     let charge = Charge { new, old, now: Timestamp::UNIX_EPOCH };
     charge.plan(quota).map(|used| used.map(|used| json!(write(&used))))
 }
@@ -86,7 +90,9 @@ fn a_quota_whose_use_is_unknown_lets_nothing_in() {
 fn claims_are_charged_by_class() {
     let claim = |class: &str, size: &str| {
         let spec = json!({"storageClassName": class, "resources": {"requests": {"storage": size}}});
-        Counted::Claim(serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("claim"))
+        Counted::Claim(Cow::Owned(
+            serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("claim"),
+        ))
     };
     let fast = "fast.storageclass.storage.k8s.io/requests.storage";
     let quota = quota(
@@ -114,7 +120,9 @@ fn claims_are_charged_by_class() {
 fn services_and_other_objects_are_counted() {
     let service = |kind: &str| {
         let spec = json!({"type": kind, "ports": [{"port": 1}, {"port": 2}]});
-        Counted::Service(serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("service"))
+        Counted::Service(Cow::Owned(
+            serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("service"),
+        ))
     };
     let hard = json!({"services": "9", "services.nodeports": "3"});
     let quota_of =

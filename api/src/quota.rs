@@ -1,22 +1,29 @@
-//! What objects use of a quota, and which quotas they are under (upstream `pkg/quota/v1/evaluator/core`).
+//! What objects use of a quota, and which quotas they are under (upstream `pkg/quota/v1/evaluator/core`). Admission
+//! charges by it, the controller adds up by it.
 
+mod devices;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::pod::{self, Resources};
-use api::quantity::{Format, Quantity};
+pub use self::devices::Devices;
+use crate::pod::{self, Resources};
+use crate::quantity::{Format, Quantity};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, PodAffinityTerm, ResourceQuota, ScopedResourceSelectorRequirement, Service,
 };
 
 /// An object, as far as quotas treat it specially.
-pub enum Counted {
+pub enum Counted<'a> {
     /// A pod.
-    Pod(Box<Pod>),
+    Pod(Cow<'a, Pod>),
     /// A service.
-    Service(Box<Service>),
-    /// A claim.
-    Claim(Box<PersistentVolumeClaim>),
+    Service(Cow<'a, Service>),
+    /// A claim for storage.
+    Claim(Cow<'a, PersistentVolumeClaim>),
+    /// A claim for devices.
+    Devices(Devices<'a>),
     /// Anything else is only counted, under its own name and perhaps an old one.
     Object {
         /// `count/deployments.apps`.
@@ -66,7 +73,7 @@ fn number(count: usize) -> Quantity {
     Quantity::new(i64::try_from(count).unwrap_or(i64::MAX), Format::DecimalSi)
 }
 
-impl Counted {
+impl Counted<'_> {
     /// Whether the object could use a resource of this name.
     #[must_use]
     pub fn concerns(&self, name: &str) -> bool {
@@ -88,6 +95,7 @@ impl Counted {
                     || name.ends_with(&format!("{STORAGE_CLASS}persistentvolumeclaims"))
                     || name.ends_with(&format!("{STORAGE_CLASS}requests.storage"))
             }
+            Self::Devices(devices) => devices.concerns(name),
             Self::Object { count, alias } => name == count || alias.is_some_and(|alias| alias == name),
         }
     }
@@ -99,6 +107,7 @@ impl Counted {
             Self::Pod(pod) => pod_usage(pod, now),
             Self::Service(service) => service_usage(service),
             Self::Claim(claim) => claim_usage(claim),
+            Self::Devices(devices) => devices.usage(),
             Self::Object { count, alias } => {
                 let names = std::iter::once(count.clone()).chain(alias.map(str::to_owned));
                 names.map(|name| (name, one())).collect()
@@ -107,7 +116,8 @@ impl Counted {
     }
 
     /// Whether the object is in all scopes of the quota.
-    fn in_scopes(&self, quota: &ResourceQuota) -> bool {
+    #[must_use]
+    pub fn in_scopes(&self, quota: &ResourceQuota) -> bool {
         let Some(spec) = &quota.spec else { return true };
         let plain = spec.scopes.iter().flatten().map(|scope| ScopedResourceSelectorRequirement {
             scope_name: scope.clone(),
@@ -123,9 +133,11 @@ impl Counted {
         match self {
             Self::Pod(pod) => pod_in_scope(pod, scope),
             Self::Claim(claim) if scope.scope_name == "VolumeAttributesClass" => {
-                let spec = claim.spec.as_ref();
-                let class = spec.and_then(|spec| spec.volume_attributes_class_name.as_deref());
-                selects(scope, class.filter(|class| !class.is_empty()))
+                let classes = attributes_classes(claim);
+                match classes.is_empty() {
+                    true => selects(scope, None),
+                    false => classes.iter().any(|class| selects(scope, Some(class))),
+                }
             }
             _ => false,
         }
@@ -180,6 +192,18 @@ fn is_extended(name: &str) -> bool {
         || name.starts_with("deviceclass.resource.kubernetes.io/")
 }
 
+/// The classes of attributes that a claim has, had, or is to have.
+#[must_use]
+pub fn attributes_classes(claim: &PersistentVolumeClaim) -> BTreeSet<&str> {
+    let status = claim.status.as_ref();
+    let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+    let target = status.and_then(|status| {
+        status.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref()
+    });
+    [wanted, current, target].into_iter().flatten().filter(|class| !class.is_empty()).collect()
+}
+
 /// Requests and limits under the names quotas use.
 fn compute_usage(requests: &Resources, limits: &Resources) -> Resources {
     let mut used = Resources::from([("pods".to_owned(), one())]);
@@ -206,13 +230,19 @@ fn compute_usage(requests: &Resources, limits: &Resources) -> Resources {
 fn pod_usage(pod: &Pod, now: Timestamp) -> Resources {
     let mut used = Resources::from([("count/pods".to_owned(), one())]);
     if !has_ended(pod, now) {
-        pod::add(&mut used, &compute_usage(&pod::effective_requests(pod), &pod::effective_limits(pod)));
+        let counted = pod::as_counted(pod);
+        let counted = counted.as_ref().unwrap_or(pod);
+        pod::add(
+            &mut used,
+            &compute_usage(&pod::effective_requests(counted), &pod::effective_limits(counted)),
+        );
     }
     used
 }
 
 /// Pods that are over, or that should be, use nothing but their place in the store.
-fn has_ended(pod: &Pod, now: Timestamp) -> bool {
+#[must_use]
+pub fn has_ended(pod: &Pod, now: Timestamp) -> bool {
     let late = match (&pod.metadata.deletion_timestamp, pod.metadata.deletion_grace_period_seconds) {
         (Some(at), Some(grace)) => now > at.0 + SignedDuration::from_secs(grace),
         _ => false,
