@@ -7,6 +7,7 @@ use crate::context::{Context, states};
 use crate::endpointslice::{self, MANAGED_BY, SERVICE_NAME};
 use crate::replicaset::STALE;
 use client::controller::Action;
+use client::events::{EventRecorder, EventType};
 use client::kube::api::{DeleteParams, PostParams, Preconditions};
 use client::{Api, Client, Informer, ObjectKey, WorkQueue};
 use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints, Service};
@@ -25,6 +26,7 @@ struct Controller {
     endpoints: Informer<Endpoints>,
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
+    recorder: EventRecorder,
     written: Written,
     max: usize,
 }
@@ -53,6 +55,7 @@ pub fn start(cx: &Context) {
     });
     let controller = Arc::new(Controller {
         client: cx.client.clone(),
+        recorder: cx.recorder("endpoint-slice-mirroring-controller"),
         written: Written::new().follow(&slices),
         max: cx.config.flags.mirroring_max_endpoints_per_subset.max(1),
         endpoints: endpoints.clone(),
@@ -92,7 +95,11 @@ impl Controller {
         let service = self.services.store().get(&key).filter(|service| services::selector(service).is_none());
         let endpoints = self.endpoints.store().get(&key).filter(|endpoints| is_mirrored(endpoints));
         let wanted = match (service, &endpoints) {
-            (Some(_), Some(endpoints)) => wanted(endpoints, self.max),
+            (Some(_), Some(endpoints)) => {
+                let wanted = wanted(endpoints, self.max);
+                self.say_skipped(endpoints, &wanted);
+                wanted.slices
+            }
             _ => Vec::new(),
         };
         let (create, update, delete) = plan(wanted, &existing);
@@ -121,6 +128,25 @@ impl Controller {
     }
 }
 
+impl Controller {
+    fn say_skipped(&self, endpoints: &Endpoints, wanted: &Wanted) {
+        let say = |reason: &str, message: String| {
+            self.recorder.object_event(endpoints, EventType::Warning, reason, message);
+        };
+        let (invalid, skipped, max) = (wanted.invalid, wanted.skipped, self.max);
+        if invalid > 0 {
+            let message = format!("Skipped {invalid} invalid IP addresses when mirroring to EndpointSlices");
+            say("InvalidIPAddress", message);
+        }
+        if skipped > invalid {
+            let message = format!(
+                "A max of {max} addresses can be mirrored to EndpointSlices per Endpoints subset. {skipped} addresses were skipped"
+            );
+            say("TooManyAddressesToMirror", message);
+        }
+    }
+}
+
 type Key = (String, Vec<(String, i32, String)>);
 
 fn key(slice: &EndpointSlice) -> Key {
@@ -136,8 +162,18 @@ fn key(slice: &EndpointSlice) -> Key {
     (slice.address_type.clone(), ports)
 }
 
+/// What is mirrored, and how much is not.
+struct Wanted {
+    slices: Vec<EndpointSlice>,
+    /// Addresses that are none.
+    invalid: usize,
+    /// Addresses that are not mirrored, for whatever reason.
+    skipped: usize,
+}
+
 /// One slice for each set of ports and kind of addresses.
-fn wanted(endpoints: &Endpoints, max: usize) -> Vec<EndpointSlice> {
+fn wanted(endpoints: &Endpoints, max: usize) -> Wanted {
+    let (mut invalid, mut skipped) = (0, 0);
     let mut slices: BTreeMap<Key, EndpointSlice> = BTreeMap::new();
     for subset in endpoints.subsets.iter().flatten() {
         let ports: Vec<_> = subset
@@ -153,14 +189,24 @@ fn wanted(endpoints: &Endpoints, max: usize) -> Vec<EndpointSlice> {
             .collect();
         let ready = subset.addresses.iter().flatten().map(|address| (address, true));
         let unready = subset.not_ready_addresses.iter().flatten().map(|address| (address, false));
-        for (address, ready) in ready.chain(unready).take(max) {
-            let Some((address_type, endpoint)) = endpoint(address, ready) else { continue };
+        let (mut added, mut all) = (0, 0);
+        for (address, ready) in ready.chain(unready) {
+            all += 1;
+            if added >= max {
+                continue;
+            }
+            let Some((address_type, endpoint)) = endpoint(address, ready) else {
+                invalid += 1;
+                continue;
+            };
+            added += 1;
             let empty = slice(endpoints, address_type, ports.clone());
             let slice = slices.entry(key(&empty)).or_insert(empty);
             slice.endpoints.get_or_insert_default().push(endpoint);
         }
+        skipped += all - added;
     }
-    slices.into_values().collect()
+    Wanted { slices: slices.into_values().collect(), invalid, skipped }
 }
 
 fn endpoint(address: &EndpointAddress, ready: bool) -> Option<(&'static str, Endpoint)> {
@@ -246,15 +292,29 @@ mod tests {
 
     #[test]
     fn slices_follow_the_endpoints() {
-        let (create, ..) = plan(wanted(&endpoints(&["10.0.0.1", "fd00::1", "nonsense"]), 1000), &[]);
+        let (create, ..) = plan(wanted(&endpoints(&["10.0.0.1", "fd00::1", "nonsense"]), 1000).slices, &[]);
         let kinds: Vec<_> = create.iter().map(|slice| slice.address_type.as_str()).collect();
         assert_eq!(kinds, ["IPv4", "IPv6"]);
         assert_eq!(meta::label(&create[0].metadata, SERVICE_NAME), Some("db"));
         assert_eq!(create[0].metadata.annotations, None);
         let existing: Vec<_> = create.into_iter().map(Arc::new).collect();
-        let (create, update, delete) = plan(wanted(&endpoints(&["10.0.0.2"]), 1000), &existing);
+        let (create, update, delete) = plan(wanted(&endpoints(&["10.0.0.2"]), 1000).slices, &existing);
         assert_eq!((create.len(), update.len(), delete.len()), (0, 1, 1));
-        let again = plan(wanted(&endpoints(&["10.0.0.1", "fd00::1"]), 1000), &existing);
+        let again = plan(wanted(&endpoints(&["10.0.0.1", "fd00::1"]), 1000).slices, &existing);
         assert!(again.0.is_empty() && again.1.is_empty() && again.2.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_mirrored_is_counted() {
+        for (ips, max, mirrored, invalid, skipped) in [
+            (vec!["10.0.0.1", "nonsense", "10.0.0.2"], 2, 2, 1, 1),
+            (vec!["10.0.0.1", "10.0.0.2", "10.0.0.3"], 2, 2, 0, 1),
+            (vec!["10.0.0.1"], 2, 1, 0, 0),
+        ] {
+            let wanted = wanted(&endpoints(&ips), max);
+            let count =
+                wanted.slices.iter().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len)).sum::<usize>();
+            assert_eq!((count, wanted.invalid, wanted.skipped), (mirrored, invalid, skipped), "{ips:?}");
+        }
     }
 }

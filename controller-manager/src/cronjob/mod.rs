@@ -180,8 +180,21 @@ impl Controller {
         let spec = plan::spec(cron);
         let say =
             |kind, reason: &str, message: String| self.recorder.object_event(cron, kind, reason, message);
+        if let Some(zone) = plan::unknown_zone(spec) {
+            let message = format!("invalid timeZone: {zone:?}: unknown time zone {zone}");
+            say(EventType::Warning, "UnknownTimeZone", message);
+            return Ok(());
+        }
         if spec.suspend == Some(true) {
             return Ok(());
+        }
+        if spec.schedule.contains("TZ") {
+            let message = format!(
+                "CRON_TZ or TZ used in schedule {:?} is not officially supported, see \
+                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details",
+                spec.schedule
+            );
+            say(EventType::Warning, "UnsupportedSchedule", message);
         }
         let schedule = match Schedule::parse(&spec.schedule, spec.time_zone.as_deref()) {
             Ok(schedule) => schedule,

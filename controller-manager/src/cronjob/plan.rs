@@ -36,6 +36,12 @@ fn last(cron: &CronJob) -> Timestamp {
     last.or(cron.metadata.creation_timestamp.as_ref()).map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
+/// The time zone, if there is none of that name.
+pub fn unknown_zone(spec: &CronJobSpec) -> Option<&str> {
+    let zone = spec.time_zone.as_deref().filter(|zone| !matches!(*zone, "" | "UTC"))?;
+    TimeZone::get(zone).is_err().then_some(zone)
+}
+
 /// Finds the latest run that should have begun. As upstream's mostRecentScheduleTime.
 pub fn due(cron: &CronJob, schedule: &Schedule, now: Timestamp) -> Due {
     let deadline = spec(cron).starting_deadline_seconds;
@@ -158,6 +164,18 @@ mod tests {
         ] {
             assert_eq!(due(&cron(last, deadline), &hourly, at(now)), expected, "{last} {deadline:?} {now}");
         }
+    }
+
+    #[test]
+    fn time_zones_are_known_or_not() {
+        let unknown = |zone: Option<&str>| {
+            let spec = CronJobSpec { time_zone: zone.map(str::to_owned), ..Default::default() };
+            unknown_zone(&spec).map(str::to_owned)
+        };
+        assert_eq!(unknown(None), None);
+        assert_eq!(unknown(Some("UTC")), None);
+        assert_eq!(unknown(Some("Europe/Berlin")), None);
+        assert_eq!(unknown(Some("Europe/Nowhere")).as_deref(), Some("Europe/Nowhere"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod scale;
 use crate::clock::Clock;
 use crate::common::Selector;
 use crate::common::errors::IgnoreGone;
-use crate::common::{meta, pods};
+use crate::common::meta;
 use crate::context::{Context, enqueue_all, states};
 use client::controller::Action;
 use client::events::{EventRecorder, EventType};
@@ -37,13 +37,16 @@ pub fn start(cx: &Context) {
     let queue = WorkQueue::new("disruption");
     enqueue_all(&budgets, &queue);
     let (all, keys) = (budgets.clone(), queue.clone());
+    let recorder = cx.recorder("controllermanager");
     pods.subscribe(move |event| {
         for pod in states(event) {
-            for budget in all.store().list_namespace(meta::namespace(&pod.metadata)) {
-                if selector(&budget).matches(meta::labels(&pod.metadata)) {
-                    keys.add(meta::key(&budget.metadata));
-                }
+            let mut budgets = all.store().list_namespace(meta::namespace(&pod.metadata));
+            budgets.retain(|budget| selector(budget).matches(meta::labels(&pod.metadata)));
+            if let [first, _, ..] = &budgets[..] {
+                let message = plan::several(pod, first);
+                recorder.object_event(&**pod, EventType::Warning, "MultiplePodDisruptionBudgets", message);
             }
+            budgets.iter().for_each(|budget| keys.add(meta::key(&budget.metadata)));
         }
     });
     start_clearing(cx, &pods);
@@ -106,11 +109,18 @@ impl Controller {
         let Some(budget) = self.budgets.store().get(&key) else { return Ok(Action::Done) };
         let selector = selector(&budget);
         let mut matching = self.pods.store().list_namespace(&key.namespace);
-        matching.retain(|pod| selector.matches(meta::labels(&pod.metadata)) && !pods::is_terminal(pod));
+        matching.retain(|pod| selector.matches(meta::labels(&pod.metadata)));
         if matching.is_empty() {
             self.recorder.object_event(&*budget, EventType::Normal, "NoPods", "No matching pods found");
         }
         let now = self.clock.now();
+        for pod in plan::not_deleted(&budget, &matching, now) {
+            let namespace = &key.namespace;
+            // As upstream's buildDisruptedPodMap: the namespace stands in for the name, too.
+            let message =
+                format!("Pod was expected by PDB {namespace}/{namespace} to be deleted but it wasn't");
+            self.recorder.object_event(&*pod, EventType::Warning, "NotDeleted", message);
+        }
         let expected = if plan::needs_scale(&budget) {
             self.scales.expected(&matching).await
         } else {
@@ -119,10 +129,13 @@ impl Controller {
         let (status, recheck) = match expected {
             Ok(expected) => {
                 if !expected.unmanaged.is_empty() {
-                    let message = "Pods selected by this PodDisruptionBudget were found to be unmanaged. As a result, \
-                                   the status of the PDB cannot be calculated correctly, which may result in \
-                                   undefined behavior. To account for these pods please set \".spec.minAvailable\" \
-                                   field of the PDB to an integer value.";
+                    let shown = plan::selector_as_shown(&budget);
+                    let message = format!(
+                        "Pods selected by this PodDisruptionBudget (selector: {shown}) were found to be unmanaged. \
+                         As a result, the status of the PDB cannot be calculated correctly, which may result in \
+                         undefined behavior. To account for these pods please set \".spec.minAvailable\" field of \
+                         the PDB to an integer value."
+                    );
                     self.recorder.object_event(&*budget, EventType::Warning, "UnmanagedPods", message);
                 }
                 plan::status(&budget, &matching, expected.count, now)

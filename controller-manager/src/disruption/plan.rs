@@ -138,6 +138,45 @@ fn disrupted(
     (left, recheck)
 }
 
+/// Evicted pods that should be gone by now.
+pub fn not_deleted(budget: &PodDisruptionBudget, matching: &[Arc<Pod>], now: Timestamp) -> Vec<Arc<Pod>> {
+    let evicted = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref());
+    let is_late = |pod: &&Arc<Pod>| {
+        let since = evicted.and_then(|evicted| evicted.get(meta::name(&pod.metadata)));
+        !meta::is_deleting(&pod.metadata)
+            && since.is_some_and(|since| since.0.as_second() + DELETION_TIMEOUT < now.as_second())
+    };
+    matching.iter().filter(is_late).cloned().collect()
+}
+
+/// What is said of a pod that several budgets select.
+pub fn several(pod: &Pod, first: &PodDisruptionBudget) -> String {
+    format!(
+        "Pod {:?}/{:?} matches multiple PodDisruptionBudgets.  Chose {:?} arbitrarily.",
+        meta::namespace(&pod.metadata),
+        meta::name(&pod.metadata),
+        meta::name(&first.metadata)
+    )
+}
+
+/// The selector as upstream prints it.
+pub fn selector_as_shown(budget: &PodDisruptionBudget) -> String {
+    let Some(selector) = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref()) else {
+        return "nil".to_owned();
+    };
+    let labels: String =
+        selector.match_labels.iter().flatten().map(|(name, value)| format!("{name}: {value},")).collect();
+    let terms = selector.match_expressions.iter().flatten().map(|term| {
+        let values = term.values.as_deref().unwrap_or_default().join(" ");
+        let (key, operator) = (&term.key, &term.operator);
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    });
+    let terms: String = terms.collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{terms}}},}}"
+    )
+}
+
 /// Since when a pod that stays says that it is being disrupted.
 pub fn disrupted_since(pod: &Pod) -> Option<Timestamp> {
     if meta::is_deleting(&pod.metadata) || pods::is_terminal(pod) {
@@ -215,8 +254,31 @@ mod tests {
         let (first, recheck) = status(&budget, &pods(2, 0), 0, at(110));
         assert_eq!((first.current_healthy, first.disrupted_pods.map(|map| map.len())), (Some(1), Some(1)));
         assert_eq!(recheck, Some(Duration::from_secs(110)));
+        assert!(not_deleted(&budget, &pods(2, 0), at(110)).is_empty());
+        assert_eq!(not_deleted(&budget, &pods(2, 0), at(221)).len(), 1);
         let (later, recheck) = status(&budget, &pods(2, 0), 0, at(221));
         assert_eq!((later.current_healthy, later.disrupted_pods, recheck), (Some(2), None, None));
+    }
+
+    #[test]
+    fn pods_that_ended_are_expected_too() {
+        let mut all = pods(1, 0);
+        all.push(Arc::new(pod("ended", "n", "Succeeded", None)));
+        let (status, _) = status(&budget(Some(IntOrString::Int(1)), None), &all, 0, at(1));
+        assert_eq!((status.expected_pods, status.current_healthy), (Some(2), Some(1)));
+    }
+
+    #[test]
+    fn selectors_are_shown_as_upstream_shows_them() {
+        let mut budget = budget(None, None);
+        let selector = serde_json::json!({"matchLabels": {"a": "b", "c": "d"}, "matchExpressions": [
+            {"key": "k", "operator": "In", "values": ["v", "w"]}]});
+        budget.spec.get_or_insert_default().selector = serde_json::from_value(selector).ok();
+        assert_eq!(
+            selector_as_shown(&budget),
+            "&LabelSelector{MatchLabels:map[string]string{a: b,c: d,},MatchExpressions:[]LabelSelectorRequirement\
+             {LabelSelectorRequirement{Key:k,Operator:In,Values:[v w],},},}"
+        );
     }
 
     #[test]

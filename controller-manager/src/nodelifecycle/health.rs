@@ -55,10 +55,11 @@ impl Health {
         }
     }
 
-    /// A state of the node's Lease was seen.
+    /// A state of the node's Lease was seen. Unlike for upstream's `tryUpdateNodeHealth`, one that is renewed at an
+    /// earlier time is a beat, too: the node's clock was set back, and that is no silence.
     pub fn observe_lease(&mut self, lease: &Lease, now: Timestamp) {
         let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.clone());
-        if renewed > self.renewed {
+        if renewed.is_some() && renewed != self.renewed {
             self.renewed = renewed;
             self.seen = Some(now);
         }
@@ -155,6 +156,20 @@ pub mod tests {
         assert!(matches!(judge(&node, &health, GRACE, at(190)), Verdict::Beats { .. }));
         health.observe_lease(&lease, at(185));
         assert!(matches!(judge(&node, &health, GRACE, at(191)), Verdict::Silent(_)));
+    }
+
+    #[test]
+    fn node_whose_clock_is_set_back_still_beats() {
+        let node = node("n", Some("True"));
+        let mut health = Health::default();
+        health.observe_node(&node, at(10_000));
+        let mut lease = Lease::default();
+        for (renewed, now) in [(10_000, 10_000), (6_400, 10_040), (6_410, 10_080)] {
+            lease.spec.get_or_insert_default().renew_time = Some(MicroTime(at(renewed)));
+            health.observe_lease(&lease, at(now));
+            let verdict = judge(&node, &health, GRACE, at(now + 50));
+            assert!(matches!(verdict, Verdict::Beats { .. }), "renewed at {renewed}");
+        }
     }
 
     #[test]

@@ -68,6 +68,22 @@ pub fn is_stale(claim: &PersistentVolumeClaim, set: &StatefulSet, pod: &Pod) -> 
         && owners.into_iter().any(|owner| refers(owner, pod) && owner.uid != meta::uid(&pod.metadata))
 }
 
+/// Whether somebody else manages the claim, so that the policy does not hold for it.
+pub fn is_managed_by_another(claim: &PersistentVolumeClaim, set: &StatefulSet, pod: &Pod) -> bool {
+    if policy(set) == (Policy { delete_with_set: false, delete_when_scaled: false }) {
+        return false;
+    }
+    claim.metadata.owner_references.iter().flatten().any(|owner| {
+        if refers(owner, set) {
+            return owner.uid != meta::uid(&set.metadata);
+        }
+        if refers(owner, pod) {
+            return owner.uid != meta::uid(&pod.metadata);
+        }
+        owner.controller == Some(true)
+    })
+}
+
 /// The claim with the owners that the policy asks for; `None` when it has them, or when it is not ours to change.
 pub fn with_owners(
     claim: &PersistentVolumeClaim,
@@ -170,6 +186,28 @@ mod tests {
         let claim = for_pod(&set("Retain", "Retain"), &pod("web-3")).remove(0);
         assert_eq!(meta::name(&claim.metadata), "data-web-3");
         assert_eq!(meta::label(&claim.metadata, "app"), Some("web"));
+    }
+
+    #[test]
+    fn a_claim_that_another_manages_is_told() {
+        let owner = |kind: &str, name: &str, uid: &str, controls: bool| {
+            let version = if kind == "Pod" { "v1" } else { "apps/v1" };
+            serde_json::json!({"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": controls})
+        };
+        let is_managed = |set: &StatefulSet, owner: serde_json::Value| {
+            let claim = serde_json::json!({"metadata": {"name": "data-web-0", "ownerReferences": [owner]}});
+            let claim = serde_json::from_value(claim).expect("a claim");
+            is_managed_by_another(&claim, set, &pod("web-0"))
+        };
+        let (deletes, retains) = (set("Delete", "Retain"), set("Retain", "Retain"));
+        let own = pod("web-0").metadata.uid.unwrap_or_default();
+        assert!(is_managed(&deletes, owner("Deployment", "other", "1", true)));
+        assert!(!is_managed(&deletes, owner("Deployment", "other", "1", false)));
+        assert!(!is_managed(&retains, owner("Deployment", "other", "1", true)));
+        assert!(!is_managed(&deletes, owner("StatefulSet", "web", "set", true)));
+        assert!(is_managed(&deletes, owner("StatefulSet", "web", "earlier", true)));
+        assert!(!is_managed(&deletes, owner("Pod", "web-0", &own, true)));
+        assert!(is_managed(&deletes, owner("Pod", "web-0", "earlier", true)));
     }
 
     #[test]

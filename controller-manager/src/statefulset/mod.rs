@@ -241,6 +241,13 @@ impl Controller {
         for claim in claims::for_pod(set, pod) {
             let name = meta::name(&claim.metadata);
             let Some(held) = self.claim(key, name) else { continue };
+            if claims::is_managed_by_another(&held, set, pod) {
+                let message = format!(
+                    "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a manging \
+                     controller, the retention policy is ignored for this claim"
+                );
+                self.recorder.object_event(set, EventType::Warning, "ConflictingController", message);
+            }
             if let Some(owned) = claims::with_owners(&held, set, pod) {
                 let written = api.replace(name, &PostParams::default(), &owned).await?;
                 self.written.wrote(key, &written);

@@ -215,26 +215,41 @@ impl Work<'_> {
         false
     }
 
-    /// The pods to replace now: from the highest ordinal down, no more at once than may be unavailable.
+    /// The pods to replace now, from the highest ordinal down to the partition.
     fn outdated(&self, places: &[(i32, Place)]) -> Vec<Arc<Pod>> {
         let (rolling, parameters) = strategy(self.set);
         if !rolling {
             return Vec::new();
         }
         let partition = parameters.and_then(|parameters| parameters.partition).unwrap_or(0);
-        let bound = parameters.and_then(|parameters| parameters.max_unavailable.as_ref());
-        let may_be = bound.map_or(1, |bound| resolve(Some(bound), replicas(self.set), false)).max(1);
+        let targets =
+            || places.iter().skip(usize::try_from(partition).unwrap_or(0)).rev().map(|(_, place)| place);
+        let is_old = |pod: &Pod| {
+            identity::revision(pod) != self.revisions.update.name && !meta::is_deleting(&pod.metadata)
+        };
+        let Some(bound) = parameters.and_then(|parameters| parameters.max_unavailable.as_ref()) else {
+            // One at a time, once those above are available. Those below do not matter: they may be what the update
+            // mends.
+            for place in targets() {
+                match place {
+                    Place::Held(pod) if is_old(pod) => return vec![pod.clone()],
+                    Place::Held(pod) if !(self.unavailable)(pod) => {}
+                    _ => break,
+                }
+            }
+            return Vec::new();
+        };
+        let may_be = resolve(Some(bound), replicas(self.set), false).max(1);
         let unavailable = places.iter().filter(|(_, place)| match place {
             Place::Held(pod) => (self.unavailable)(pod),
             Place::Empty => true,
         });
         let room = usize::try_from(may_be).unwrap_or(1).saturating_sub(unavailable.count());
-        let minimum = usize::try_from(partition).unwrap_or(0);
-        let old = places.iter().skip(minimum).rev().filter_map(|(_, place)| match place {
-            Place::Held(pod) if identity::revision(pod) != self.revisions.update.name => Some(pod),
+        let old = targets().filter_map(|place| match place {
+            Place::Held(pod) if is_old(pod) => Some(pod),
             _ => None,
         });
-        old.filter(|pod| !meta::is_deleting(&pod.metadata)).take(room).cloned().collect()
+        old.take(room).cloned().collect()
     }
 }
 
@@ -309,7 +324,7 @@ mod tests {
                     type_: Some("RollingUpdate".into()),
                     rolling_update: Some(RollingUpdateStatefulSetStrategy {
                         partition: Some(partition),
-                        max_unavailable: Some(IntOrString::Int(max_unavailable)),
+                        max_unavailable: (max_unavailable > 0).then_some(IntOrString::Int(max_unavailable)),
                     }),
                 }),
                 ..Default::default()
@@ -398,6 +413,26 @@ mod tests {
         ] {
             let set = set(3, "OrderedReady", partition, max_unavailable);
             assert_eq!(steps(&set, have), expected, "partition {partition}: {have}");
+        }
+    }
+
+    /// Without a bound, what is broken below does not keep those above from their update.
+    #[test]
+    fn update_of_parallel_pods_goes_past_broken_ones() {
+        for (max_unavailable, have, expected) in [
+            (0, "0-old 1+old 2+old", "-2"),
+            (0, "0+old 1+old 2-old", "-2"),
+            (0, "0-old 1+old 2-new", ""),
+            (0, "0-old 1+old 2+new", "-1"),
+            (0, "0-old 1told 2+new", ""),
+            (0, "0-old 1+new 2+new", "-0"),
+            (1, "0-old 1+old 2+old", ""),
+            (2, "0-old 1+old 2+old", "-2"),
+            (2, "0+old 1+old 2+old", "-2 -1"),
+            (2, "0+old 1+old 2tnew", "-1"),
+        ] {
+            let set = set(3, "Parallel", 0, max_unavailable);
+            assert_eq!(steps(&set, have), expected, "{max_unavailable}: {have}");
         }
     }
 
