@@ -89,6 +89,10 @@ pub struct NodeEvent {
     pub warning: bool,
 }
 
+/// What the scheduler and admission may count on here, by the names of upstream's feature gates.
+const DECLARED: [&str; 2] =
+    ["InPlacePodLevelResourcesVerticalScaling", "RestartAllContainersOnContainerExits"];
+
 /// Brings `node`'s status to what `facts` say; what others put there stays. Answers events about what changed.
 pub fn set_status(node: &mut Node, facts: &Facts, now: Timestamp) -> Vec<NodeEvent> {
     let name = node.metadata.name.clone().unwrap_or_default();
@@ -101,6 +105,7 @@ pub fn set_status(node: &mut Node, facts: &Facts, now: Timestamp) -> Vec<NodeEve
         Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(facts.port) }) });
     status.images = Some(images(facts));
     status.runtime_handlers = handlers(facts);
+    status.declared_features = Some(DECLARED.map(str::to_owned).into());
     let in_use = &facts.volumes_in_use;
     status.volumes_in_use = (!in_use.is_empty()).then(|| in_use.clone());
     set_conditions(&mut status, facts, &name, now, &mut events);
@@ -369,6 +374,15 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
+    }
+
+    #[test]
+    fn a_node_declares_what_it_can_do() {
+        let mut node = node("{declaredFeatures: [OfAnOlderKubelet]}");
+        set_status(&mut node, &facts(), at(0));
+        let declared = node.status.and_then(|status| status.declared_features).expect("set");
+        assert_eq!(declared, DECLARED);
+        assert!(declared.is_sorted(), "validation wants them in order");
     }
 
     #[test]
