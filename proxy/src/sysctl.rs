@@ -2,6 +2,7 @@
 //! sandboxes do not let them be written but have them right.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tracing::{debug, warn};
@@ -20,6 +21,7 @@ pub fn prepare(config: &Config) {
     if config.mode == Mode::Iptables && config.localhost_node_ports {
         set("net/ipv4/conf/all/route_localnet", 1);
     }
+    load_conntrack();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for (name, value) in conntrack(&config.conntrack, cores) {
         set(&format!("net/netfilter/{name}"), value);
@@ -40,6 +42,14 @@ pub fn protect(config: &Config) {
 #[must_use]
 pub fn is_liberal() -> bool {
     std::fs::read_to_string(path(BE_LIBERAL)).is_ok_and(|now| now.trim() != "0")
+}
+
+/// Right after a boot no rule has needed it yet, and what is not there cannot be set.
+fn load_conntrack() {
+    if !path("net/netfilter/nf_conntrack_max").exists() {
+        // An error shows below, when the settings cannot be made.
+        let _ = Command::new("modprobe").arg("nf_conntrack").stderr(Stdio::null()).status();
+    }
 }
 
 fn path(setting: &str) -> PathBuf {
