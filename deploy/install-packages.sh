@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a node and the tests need, if they are missing. Services that the packages
-# would start by themselves are not started: clusters here run a containerd (and tests an etcd) of their own.
+# Installs the Debian packages that a node and the tests need, and those it is given, if they are missing. Services
+# that the packages would start by themselves are not started: clusters here run a containerd (and tests an etcd) of
+# their own.
 set -euo pipefail
 
-packages=(containerd runc containernetworking-plugins iptables nftables conntrack iproute2 etcd-server etcd-client openssl make gcc libc6-dev binutils ca-certificates)
+packages=(containerd runc containernetworking-plugins iptables nftables conntrack iproute2 etcd-server etcd-client openssl make gcc libc6-dev binutils ca-certificates "$@")
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
