@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 .DELETE_ON_ERROR:
-.PHONY: up down test packages lint unit e2e bench
+.PHONY: up down test packages lint unit e2e programs bench
 
 up: packages
 	@echo "building (a few minutes the first time)"
@@ -36,6 +36,11 @@ E2E := --test command_line --test simulation --test scheduling --test end_to_end
 e2e:
 	$(CARGO) build --workspace --bins $(E2E)
 	$(CARGO) test --workspace $(E2E)
+
+# MariaDB, Redis, RabbitMQ, nginx and a web service on two nodes.
+programs: packages
+	$(CARGO) build --workspace --bins --test programs
+	$(CARGO) test --workspace --test programs
 
 bench: packages
 	$(CARGO) build --release --bins

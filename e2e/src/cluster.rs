@@ -14,6 +14,7 @@ use deploy::{addons, cleanup, containerd, prepare, server, up};
 use k8s_openapi::api::core::v1::Node;
 use rustix::process::Pid;
 
+use crate::disk::Disk;
 use crate::network::{Namespace, Segment};
 use crate::process::Process;
 use crate::wait;
@@ -25,6 +26,17 @@ pub enum Form {
     OneProcess,
     /// The classic manual bring-up: etcd, and each component in a process of its own.
     Separate,
+}
+
+/// What a cluster has beside the usual.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// Folders of images that are made for it.
+    pub images: Vec<PathBuf>,
+    /// The size of a disk of its own for what pods need (containers, volumes, logs), in MiB.
+    pub disk: Option<u64>,
+    /// Keep the state in the embedded store, although each component is in a process of its own.
+    pub embedded: bool,
 }
 
 /// A running cluster. It is gone when this is dropped.
@@ -41,6 +53,7 @@ pub struct Cluster {
     pub ready_after: Duration,
     processes: BTreeMap<&'static str, Process>,
     network: Option<(Namespace, Segment)>,
+    disk: Option<Disk>,
     root: PathBuf,
 }
 
@@ -69,6 +82,14 @@ impl Cluster {
     /// # Errors
     /// It cannot be started, or does not become ready; the error holds the ends of the logs.
     pub async fn start(form: Form, number: u8, both: bool) -> Result<Self> {
+        Self::start_with(form, number, both, &Beside::default()).await
+    }
+
+    /// Starts it with something beside the usual.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn start_with(form: Form, number: u8, both: bool, beside: &Beside) -> Result<Self> {
         let root = std::env::temp_dir().join(format!("coxswain-e2e-{number}"));
         let layout = Layout::new(&root.join("data"), &root.join("run"));
         remove_leftovers(&root).await?;
@@ -81,7 +102,11 @@ impl Cluster {
             cluster_cidr: if both { "10.244.0.0/16,fd00:244::/56" } else { "10.244.0.0/16" }.into(),
             service_cluster_ip_range: if both { "10.96.0.0/16,fd00:96::/112" } else { "10.96.0.0/16" }.into(),
             cluster_domain: "cluster.local".into(),
-            etcd_servers: if form == Form::Separate { "http://127.0.0.1:2379".into() } else { String::new() },
+            etcd_servers: if form == Form::Separate && !beside.embedded {
+                "http://127.0.0.1:2379".into()
+            } else {
+                String::new()
+            },
             bridge: "coxswain0".into(),
             pod_network_backend: deploy::settings::AUTO.into(),
             cgroup_root: format!("/coxswain-e2e-{number}"),
@@ -90,9 +115,11 @@ impl Cluster {
             joined: false,
         };
         prepare::prepare(&layout, &settings)?;
+        let disk = beside.disk.map(|size| Disk::below(&layout, size)).transpose()?;
         let workshop = Workshop { cache: cache(), binaries: binaries()? };
-        let described = repository().join("deploy/images");
-        images::build_all(&described, &layout.images(), &workshop, &|step| eprintln!("{step}"))?;
+        for described in [&repository().join("deploy/images")].into_iter().chain(&beside.images) {
+            images::build_all(described, &layout.images(), &workshop, &|step| eprintln!("{step}"))?;
+        }
         let client = server::admin(&layout).await?;
         let mut cluster = Self {
             form,
@@ -102,6 +129,7 @@ impl Cluster {
             ready_after: Duration::ZERO,
             processes: BTreeMap::new(),
             network: Some((namespace, segment)),
+            disk,
             root,
         };
         match cluster.bring_up().await {
@@ -146,9 +174,11 @@ impl Cluster {
     }
 
     async fn spawn_separate(&mut self) -> Result<()> {
-        let etcd = self.root.join("etcd");
-        let words = format!("etcd --data-dir {} --log-level warn", etcd.display());
-        self.spawn("etcd", words.split(' ').map(str::to_owned).collect())?;
+        if !self.settings.etcd_servers.is_empty() {
+            let etcd = self.root.join("etcd");
+            let words = format!("etcd --data-dir {} --log-level warn", etcd.display());
+            self.spawn("etcd", words.split(' ').map(str::to_owned).collect())?;
+        }
         let words = vec![
             "containerd".into(),
             "--config".into(),
@@ -197,6 +227,14 @@ impl Cluster {
         self.processes.get_mut(name).with_context(|| format!("no process {name}"))?.restart_with(more)
     }
 
+    /// Stops a process and starts it with these variables in its environment.
+    ///
+    /// # Errors
+    /// There is no such process, or it does not start.
+    pub fn restart_in(&mut self, name: &str, environment: &[(&str, String)]) -> Result<()> {
+        self.processes.get_mut(name).with_context(|| format!("no process {name}"))?.restart_in(environment)
+    }
+
     /// The processes, by name.
     pub fn pids(&self) -> impl Iterator<Item = (&'static str, Pid)> {
         self.processes.iter().filter_map(|(name, process)| Some((*name, process.pid()?)))
@@ -236,6 +274,14 @@ impl Cluster {
         self.settings.node_ip.len() > 1
     }
 
+    /// Its own disk.
+    ///
+    /// # Errors
+    /// It was started without one.
+    pub fn disk(&self) -> Result<&Disk> {
+        self.disk.as_ref().context("the cluster has no disk of its own")
+    }
+
     /// The ends of all logs, for failure messages.
     #[must_use]
     pub fn log_tails(&self) -> String {
@@ -256,7 +302,11 @@ impl Cluster {
         }
         self.processes.clear();
         self.network.take();
-        remove_leftovers(&self.root).await
+        // Containers, which may use it, go with the leftovers.
+        let disk = self.disk.take();
+        let removed = remove_leftovers(&self.root).await;
+        drop(disk);
+        removed
     }
 }
 

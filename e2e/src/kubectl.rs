@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// A kubectl and the cluster and namespace it talks to.
@@ -65,6 +66,30 @@ impl Kubectl {
         ensure!(output.status.success(), "kubectl {words}: {}", error.trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// Runs kubectl with an input.
+///
+/// # Errors
+/// It fails; the error says how.
+pub async fn pipe(kubectl: &Kubectl, words: &str, input: &str) -> Result<()> {
+    let mut child =
+        kubectl.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no stdin")?.write_all(input.as_bytes()).await?;
+    let output = child.wait_with_output().await?;
+    ensure!(output.status.success(), "kubectl {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+/// Applies objects in JSON, one after the other: not every kubectl takes more than one.
+///
+/// # Errors
+/// One cannot be applied.
+pub async fn apply_each(kubectl: &Kubectl, objects: &str) -> Result<()> {
+    for object in objects.split("\n---\n") {
+        pipe(kubectl, "apply -f -", object).await?;
+    }
+    Ok(())
 }
 
 /// Unpacks Debian's kubectl into `folder` and returns it.

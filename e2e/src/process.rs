@@ -14,6 +14,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 pub struct Process {
     name: String,
     words: Vec<String>,
+    environment: Vec<(String, String)>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -24,8 +25,8 @@ impl Process {
     /// # Errors
     /// It cannot be started.
     pub fn start(name: &str, words: Vec<String>, logs: &Path) -> Result<Self> {
-        let mut process =
-            Self { name: name.to_owned(), words, log: logs.join(format!("{name}.log")), child: None };
+        let log = logs.join(format!("{name}.log"));
+        let mut process = Self { name: name.to_owned(), words, environment: vec![], log, child: None };
         process.start_again()?;
         Ok(process)
     }
@@ -37,7 +38,12 @@ impl Process {
     pub fn start_again(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.words[0]);
-        command.args(&self.words[1..]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .envs(self.environment.iter().cloned())
+            .args(&self.words[1..])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("start {}", self.name))?);
         Ok(())
     }
@@ -52,6 +58,19 @@ impl Process {
         self.words.extend(more.iter().map(|word| (*word).to_owned()));
         let started = self.start_again();
         self.words = own;
+        started
+    }
+
+    /// Stops it, and starts it once more with these variables beside those of this process.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn restart_in(&mut self, environment: &[(&str, String)]) -> Result<()> {
+        self.stop();
+        self.environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let started = self.start_again();
+        self.environment.clear();
         started
     }
 

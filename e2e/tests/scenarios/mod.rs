@@ -14,10 +14,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use e2e::cluster::Cluster;
 use e2e::kubectl::Kubectl;
-use e2e::wait;
+pub use e2e::pods::{pod_status, ready_pods};
 use tokio::sync::RwLock;
 
 /// What a scenario works with.
@@ -117,39 +117,4 @@ impl Env {
 /// The path of a sample.
 pub fn sample(name: &str) -> String {
     e2e::cluster::repository().join("deploy/samples").join(name).display().to_string()
-}
-
-/// What `get pods -o json` prints: a list of no kind in particular.
-#[derive(serde::Deserialize)]
-struct Pods {
-    items: Vec<k8s_openapi::api::core::v1::Pod>,
-}
-
-/// What the API shows of a pod.
-pub async fn pod_status(kubectl: &Kubectl, name: &str) -> Result<k8s_openapi::api::core::v1::PodStatus> {
-    let pod: k8s_openapi::api::core::v1::Pod =
-        serde_json::from_str(&kubectl.run(&format!("get pod {name} -o json")).await?)?;
-    Ok(pod.status.unwrap_or_default())
-}
-
-/// Waits until a selector matches exactly `count` pods and all are ready; returns their names.
-pub async fn ready_pods(kubectl: &Kubectl, selector: &str, count: usize) -> Result<Vec<String>> {
-    let words = format!("get pods -l {selector} -o json");
-    wait::until(&format!("{count} ready pods of {selector}"), || async {
-        let list: Pods = serde_json::from_str(&kubectl.run(&words).await?)?;
-        let live: Vec<_> = list.items.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
-        let ready = live.iter().filter(|p| e2e::cluster::condition(p, "Ready")).count();
-        let states: Vec<_> = live.iter().map(|p| describe(p)).collect();
-        anyhow::ensure!(live.len() == count && ready == count, "{} pods: {}", live.len(), states.join("; "));
-        Ok(Some(live.iter().filter_map(|p| p.metadata.name.clone()).collect()))
-    })
-    .await
-    .with_context(|| format!("in {}", kubectl.namespace()))
-}
-
-fn describe(pod: &k8s_openapi::api::core::v1::Pod) -> String {
-    let status = pod.status.clone().unwrap_or_default();
-    let waiting = status.container_statuses.into_iter().flatten().filter_map(|c| c.state?.waiting);
-    let reasons: Vec<_> = waiting.map(|w| format!("{:?}: {:?}", w.reason, w.message)).collect();
-    format!("{:?} {:?} {}", pod.metadata.name, status.phase, reasons.join(" "))
 }

@@ -5,29 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use e2e::kubectl::Kubectl;
+pub use e2e::kubectl::{apply_each, pipe};
 use e2e::wait;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Child;
 
 use super::{Env, ready_pods};
-
-/// Runs kubectl with an input.
-pub async fn pipe(kubectl: &Kubectl, words: &str, input: &str) -> Result<()> {
-    let mut child =
-        kubectl.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    child.stdin.take().context("no stdin")?.write_all(input.as_bytes()).await?;
-    let output = child.wait_with_output().await?;
-    ensure!(output.status.success(), "kubectl {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
-}
-
-/// Applies objects in JSON, one after the other: not every kubectl takes more than one.
-pub async fn apply_each(kubectl: &Kubectl, objects: &str) -> Result<()> {
-    for object in objects.split("\n---\n") {
-        pipe(kubectl, "apply -f -", object).await?;
-    }
-    Ok(())
-}
 
 /// A pod that prints a line now and then.
 async fn talker(kubectl: &Kubectl) -> Result<()> {
