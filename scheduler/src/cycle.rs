@@ -12,7 +12,7 @@ use crate::framework::{Code, Diagnosis, Framework, Nominated, Prepared, Rejectio
 use crate::measure;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
-use crate::preemption::{Attempt, Candidate, Nomination};
+use crate::preemption::{self, Attempt, Candidate, Nomination, Write};
 use crate::snapshot::Snapshot;
 
 /// What a cycle looks at besides the pod.
@@ -46,6 +46,8 @@ pub enum Decision {
         nomination: Nomination,
         /// The pods to evict for it.
         evict: Option<Candidate>,
+        /// What else is to be written, so that it may fit later.
+        write: Option<Write>,
     },
     /// Something went wrong.
     Fail(String),
@@ -98,6 +100,7 @@ fn refuse(diagnosis: Diagnosis) -> Decision {
         diagnosis: Box::new(diagnosis),
         nomination: Nomination::Set(String::new()),
         evict: None,
+        write: None,
     }
 }
 
@@ -189,7 +192,7 @@ async fn make_room(
 ) -> Decision {
     let budgets = (cluster.budgets)();
     let mut nomination = Nomination::Set(String::new());
-    let mut evict = None;
+    let (mut evict, mut write) = (None, None);
     let attempt = Attempt {
         framework,
         pod,
@@ -205,13 +208,20 @@ async fn make_room(
     let mut messages = Vec::new();
     for plugin in &framework.post_filter {
         let Some(outcome) = plugin.post_filter(&attempt) else { continue };
-        measure::preemption();
+        if plugin.name() == preemption::NAME {
+            measure::preemption();
+        }
         let started = Instant::now();
         let outcome = outcome.await;
         let status = if outcome.evict.is_some() { "Success" } else { "Unschedulable" };
         measure::extension("PostFilter", &framework.scheduler_name, status, started);
         nomination = outcome.nomination;
         evict = outcome.evict;
+        write = outcome.write.or(write);
+        if outcome.is_final {
+            messages = vec![outcome.message];
+            break;
+        }
         if !outcome.message.is_empty() {
             messages.push(outcome.message);
         }
@@ -221,5 +231,5 @@ async fn make_room(
         }
     }
     diagnosis.after = messages.join(", ");
-    Decision::Refuse { diagnosis: Box::new(diagnosis), nomination, evict }
+    Decision::Refuse { diagnosis: Box::new(diagnosis), nomination, evict, write }
 }

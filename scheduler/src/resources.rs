@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use api::pod::{effective_requests, is_sidecar};
+use api::pod::{as_counted, effective_requests};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-
-type ApiAmounts = BTreeMap<String, ApiQuantity>;
 
 /// What a container counts for in scores if it requests no CPU, in thousandths (upstream's
 /// `DefaultMilliCPURequest`).
@@ -58,7 +56,7 @@ impl Resources {
     /// for, allocated and in effect; of the last two if the node cannot do what is asked for.
     #[must_use]
     pub fn accounted_for(pod: &Pod) -> Self {
-        match during_resize(pod) {
+        match as_counted(pod) {
             Some(resized) => Self::requested_by(&resized),
             None => Self::requested_by(pod),
         }
@@ -100,51 +98,6 @@ pub fn is_extended(name: &str) -> bool {
     name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 
-/// The pod as if it asked for what it counts for; none if that is what it asks for.
-fn during_resize(pod: &Pod) -> Option<Pod> {
-    let status = pod.status.as_ref()?;
-    let statuses = || status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let actual = |name: &str| {
-        let status = statuses().find(|s| s.name == name)?;
-        status.resources.as_ref().map(|r| (r.requests.as_ref(), status.allocated_resources.as_ref()))
-    };
-    let pending = api::pod::condition(pod, "PodResizePending");
-    let infeasible = pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible"));
-    let counted = |container: &Container| {
-        let (actual, allocated) = actual(&container.name)?;
-        let asked = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-        let counted = greatest(asked.filter(|_| !infeasible), actual, allocated);
-        (asked != Some(&counted)).then_some(counted)
-    };
-    let spec = pod.spec.as_ref()?;
-    let resizable =
-        || spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).chain(&spec.containers);
-    if !resizable().any(|container| counted(container).is_some()) {
-        return None;
-    }
-    let mut resized = pod.clone();
-    let spec = resized.spec.as_mut()?;
-    let sidecars = spec.init_containers.iter_mut().flatten().filter(|c| is_sidecar(c));
-    for container in sidecars.chain(&mut spec.containers) {
-        if let Some(counted) = counted(container) {
-            container.resources.get_or_insert_default().requests = Some(counted);
-        }
-    }
-    Some(resized)
-}
-
-/// The greatest amount of each resource.
-fn greatest(one: Option<&ApiAmounts>, two: Option<&ApiAmounts>, three: Option<&ApiAmounts>) -> ApiAmounts {
-    let mut all = ApiAmounts::new();
-    for (name, amount) in [one, two, three].into_iter().flatten().flatten() {
-        let parsed = |amount: &ApiQuantity| Quantity::parse(&amount.0).ok();
-        if all.get(name).is_none_or(|known| parsed(known) < parsed(amount)) {
-            all.insert(name.clone(), amount.clone());
-        }
-    }
-    all
-}
-
 /// CPU and memory that a pod counts for in scores: containers that request none count for a little, so that
 /// many of them do not pile up on one node. `requests` is what the pod counts for otherwise.
 #[must_use]
@@ -163,7 +116,7 @@ pub fn non_zero_request(pod: &Pod, requests: &Resources) -> (i64, i64) {
     if !cpu && !memory {
         return (requests.cpu, requests.memory);
     }
-    let mut filled = during_resize(pod).unwrap_or_else(|| pod.clone());
+    let mut filled = as_counted(pod).unwrap_or_else(|| pod.clone());
     let Some(spec) = filled.spec.as_mut() else { return (0, 0) };
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         let requests = container.resources.get_or_insert_default().requests.get_or_insert_default();
@@ -190,19 +143,6 @@ mod tests {
 
     fn container(requests: Value) -> Value {
         json!({"name": "c", "resources": {"requests": requests}})
-    }
-
-    #[test]
-    fn a_pod_being_resized_counts_for_the_greatest_of_wanted_allocated_and_actual() {
-        for (reason, expected) in [("Deferred", 900), ("Infeasible", 700)] {
-            let resized = pod(json!({
-                "spec": {"containers": [container(json!({"cpu": "900m"}))]},
-                "status": {"conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
-                           "containerStatuses": [{"name": "c", "allocatedResources": {"cpu": "500m"},
-                                                  "image": "", "imageID": "", "ready": true, "restartCount": 0,
-                                                  "resources": {"requests": {"cpu": "700m"}}}]}}));
-            assert_eq!(Resources::accounted_for(&resized).cpu, expected, "{reason}");
-        }
     }
 
     #[test]

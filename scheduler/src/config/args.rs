@@ -1,7 +1,10 @@
 //! The arguments of plugins, as `pluginConfig` gives them.
 
+use std::time::Duration;
+
+use client::leader::parse_duration;
 use k8s_openapi::api::core::v1::{NodeAffinity, TopologySpreadConstraint};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// A resource and how much it counts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -141,4 +144,35 @@ impl Default for VolumeBindingArgs {
     fn default() -> Self {
         Self { bind_timeout_seconds: 600, shape: None }
     }
+}
+
+/// Arguments of `DynamicResources`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct DynamicResourcesArgs {
+    /// How long devices may be looked for on one node; 0: as long as it takes.
+    #[serde(deserialize_with = "filter_timeout")]
+    pub filter_timeout: Duration,
+    /// How long to wait for devices to be made ready.
+    #[serde(deserialize_with = "binding_timeout")]
+    pub binding_timeout: Duration,
+}
+
+impl Default for DynamicResourcesArgs {
+    fn default() -> Self {
+        Self { filter_timeout: Duration::from_secs(10), binding_timeout: Duration::from_secs(600) }
+    }
+}
+
+fn filter_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    Ok(duration(from)?.unwrap_or(DynamicResourcesArgs::default().filter_timeout))
+}
+
+fn binding_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    Ok(duration(from)?.unwrap_or(DynamicResourcesArgs::default().binding_timeout))
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    text.map(|text| parse_duration(&text).map_err(serde::de::Error::custom)).transpose()
 }

@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::args::{
-    BalancedAllocationArgs, DefaultPreemptionArgs, FitArgs, InterPodAffinityArgs, NodeAffinityArgs,
-    PodTopologySpreadArgs, VolumeBindingArgs, default_resources,
+    BalancedAllocationArgs, DefaultPreemptionArgs, DynamicResourcesArgs, FitArgs, InterPodAffinityArgs,
+    NodeAffinityArgs, PodTopologySpreadArgs, VolumeBindingArgs, default_resources,
 };
 
 const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
@@ -245,6 +245,7 @@ pub struct Arguments {
     pub pod_topology_spread: PodTopologySpreadArgs,
     pub node_affinity: NodeAffinityArgs,
     pub default_preemption: DefaultPreemptionArgs,
+    pub dynamic_resources: DynamicResourcesArgs,
     pub volume_binding: VolumeBindingArgs,
 }
 
@@ -345,6 +346,7 @@ impl Arguments {
             "PodTopologySpread" => self.pod_topology_spread = read(config)?,
             "NodeAffinity" => self.node_affinity = read(config)?,
             "DefaultPreemption" => self.default_preemption = read(config)?,
+            "DynamicResources" => self.dynamic_resources = read(config)?,
             "VolumeBinding" => self.volume_binding = read(config)?,
             _ => {}
         }

@@ -10,7 +10,7 @@ use crate::plugins::registry::{self, Parts};
 type Points = &'static [&'static str];
 
 /// The default plugins in upstream's order, the weights of their scores, and their extension points.
-const DEFAULTS: [(&str, i32, Points); 19] = [
+const DEFAULTS: [(&str, i32, Points); 20] = [
     ("SchedulingGates", 0, &["preEnqueue"]),
     ("PrioritySort", 0, &["queueSort"]),
     ("NodeUnschedulable", 0, &["preFilter", "filter"]),
@@ -25,11 +25,16 @@ const DEFAULTS: [(&str, i32, Points); 19] = [
     ("VolumeZone", 0, &["preFilter", "filter"]),
     ("PodTopologySpread", 2, &["preFilter", "filter", "preScore", "score"]),
     ("InterPodAffinity", 2, &["preFilter", "filter", "preScore", "score"]),
-    ("DynamicResources", 0, &["preEnqueue", "preFilter", "filter", "reserve", "preBind"]),
+    (
+        "DynamicResources",
+        2,
+        &["preEnqueue", "preFilter", "filter", "postFilter", "preScore", "score", "reserve", "preBind"],
+    ),
     ("DefaultPreemption", 0, &["preEnqueue", "postFilter"]),
     ("NodeResourcesBalancedAllocation", 1, &["preScore", "score"]),
     ("ImageLocality", 1, &["score"]),
     ("DefaultBinder", 0, &["bind"]),
+    ("NodeDeclaredFeatures", 0, &["preFilter", "filter"]),
 ];
 
 impl Plugins {

@@ -28,9 +28,9 @@ fn without_changes_the_plugins_are_upstreams() {
     assert_eq!(
         scores(&framework),
         "TaintToleration=3 NodeAffinity=2 NodeResourcesFit=1 VolumeBinding=1 PodTopologySpread=2 \
-         InterPodAffinity=2 NodeResourcesBalancedAllocation=1 ImageLocality=1"
+         InterPodAffinity=2 DynamicResources=2 NodeResourcesBalancedAllocation=1 ImageLocality=1"
     );
-    assert_eq!(filters(&framework).len(), 13);
+    assert_eq!(filters(&framework).len(), 14);
     assert_eq!(framework.bind.len(), 1);
 }
 
@@ -43,7 +43,7 @@ fn profiles_change_what_is_called_where() {
         ),
         (
             "plugins: {score: {disabled: [{name: NodeResourcesFit}, {name: VolumeBinding}, {name: ImageLocality}]}}",
-            "TaintToleration=3 NodeAffinity=2 PodTopologySpread=2 InterPodAffinity=2 NodeResourcesBalancedAllocation=1",
+            "TaintToleration=3 NodeAffinity=2 PodTopologySpread=2 InterPodAffinity=2 DynamicResources=2 NodeResourcesBalancedAllocation=1",
         ),
         (
             "plugins: {multiPoint: {disabled: [{name: '*'}], enabled: [{name: PrioritySort}, {name: DefaultBinder}, {name: NodeAffinity, weight: 7}]}}",
@@ -51,13 +51,13 @@ fn profiles_change_what_is_called_where() {
         ),
         (
             "plugins: {score: {enabled: [{name: ImageLocality, weight: 9}], disabled: [{name: TaintToleration}, {name: VolumeBinding}]}}",
-            "ImageLocality=9 NodeAffinity=2 NodeResourcesFit=1 PodTopologySpread=2 InterPodAffinity=2 NodeResourcesBalancedAllocation=1",
+            "ImageLocality=9 NodeAffinity=2 NodeResourcesFit=1 PodTopologySpread=2 InterPodAffinity=2 DynamicResources=2 NodeResourcesBalancedAllocation=1",
         ),
     ] {
         assert_eq!(scores(&framework(profile).expect("a profile")), expected, "{profile}");
     }
     let bare = framework(
-        "plugins: {filter: {disabled: [{name: '*'}]}, postFilter: {disabled: [{name: DefaultPreemption}]}}",
+        "plugins: {filter: {disabled: [{name: '*'}]}, postFilter: {disabled: [{name: DynamicResources}, {name: DefaultPreemption}]}}",
     );
     let bare = bare.expect("a profile");
     assert!(filters(&bare).is_empty());

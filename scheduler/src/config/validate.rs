@@ -1,14 +1,15 @@
 //! Checks a configuration as a whole, with upstream's messages (`apis/config/validation`).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use api::field::{Error, Path};
 use api::format;
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 
 use super::args::{
-    BalancedAllocationArgs, DefaultPreemptionArgs, FitArgs, InterPodAffinityArgs, PodTopologySpreadArgs,
-    ResourceSpec, ShapePoint, VolumeBindingArgs,
+    BalancedAllocationArgs, DefaultPreemptionArgs, DynamicResourcesArgs, FitArgs, InterPodAffinityArgs,
+    PodTopologySpreadArgs, ResourceSpec, ShapePoint, VolumeBindingArgs,
 };
 use super::{Arguments, ExtenderConfiguration, KubeSchedulerConfiguration, PluginSet, Profile};
 use crate::resources::is_extended;
@@ -176,6 +177,9 @@ fn validate_arguments(arguments: &Arguments, of: impl Fn(&str) -> Option<Path>, 
     if let Some(path) = of("DefaultPreemption") {
         default_preemption(&arguments.default_preemption, &path, errors);
     }
+    if let Some(path) = of("DynamicResources") {
+        dynamic_resources(arguments.dynamic_resources, &path, errors);
+    }
     if let Some(path) = of("InterPodAffinity") {
         inter_pod_affinity(&arguments.inter_pod_affinity, &path, errors);
     }
@@ -190,6 +194,14 @@ fn validate_arguments(arguments: &Arguments, of: impl Fn(&str) -> Option<Path>, 
     }
     if let Some(path) = of("VolumeBinding") {
         volume_binding(&arguments.volume_binding, &path, errors);
+    }
+}
+
+fn dynamic_resources(args: DynamicResourcesArgs, path: &Path, errors: &mut Errors) {
+    if args.binding_timeout < Duration::from_secs(1) {
+        let path = path.child("bindingTimeout");
+        let value = format!("{}ms", args.binding_timeout.as_millis());
+        errors.push(Error::invalid(&path, value, "must be at least 1 second"));
     }
 }
 

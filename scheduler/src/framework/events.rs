@@ -101,12 +101,14 @@ impl Action {
     pub const POD_GATES_GONE: Self = Self(1 << 10);
     /// The claims made for the pod changed.
     pub const POD_CLAIMS: Self = Self(1 << 11);
+    /// The features that the node declares changed.
+    pub const NODE_FEATURES: Self = Self(1 << 12);
     /// Another change.
-    pub const OTHER: Self = Self(1 << 12);
+    pub const OTHER: Self = Self(1 << 13);
     /// Any change.
-    pub const UPDATE: Self = Self((1 << 13) - 4);
+    pub const UPDATE: Self = Self((1 << 14) - 4);
     /// Anything.
-    pub const ALL: Self = Self((1 << 13) - 1);
+    pub const ALL: Self = Self((1 << 14) - 1);
 
     /// Either.
     #[must_use]
@@ -131,6 +133,7 @@ impl Action {
             Self::NODE_TAINT => "UpdateNodeTaint",
             Self::NODE_CONDITION => "UpdateNodeCondition",
             Self::NODE_ANNOTATION => "UpdateNodeAnnotation",
+            Self::NODE_FEATURES => "UpdateNodeDeclaredFeature",
             Self::POD_LABEL => "UpdatePodLabel",
             Self::POD_SCALE_DOWN => "UpdatePodScaleDown",
             Self::POD_TOLERATION => "UpdatePodToleration",
@@ -227,6 +230,8 @@ accessor! {
     attachments: Attachment(VolumeAttachment),
     /// Old and new claim for devices.
     resource_claims: ResourceClaim(ResourceClaim),
+    /// Old and new class of devices.
+    device_classes: DeviceClass(DeviceClass),
 }
 
 impl ClusterEvent {
@@ -321,12 +326,14 @@ fn claims(pod: &Pod) -> (&[PodResourceClaimStatus], Option<&PodExtendedResourceC
     (named, status.and_then(|s| s.extended_resource_claim_status.as_ref()))
 }
 
-/// What the status says of the resources of containers.
+/// What the status says of the resources of containers, and of the pod as a whole.
 fn resizes(pod: &Pod) -> Vec<Option<&ResourceRequirements>> {
     let status = pod.status.as_ref();
+    let whole = status.and_then(|status| status.resources.as_ref());
     let containers =
         status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses));
-    containers.flatten().map(|container| container.resources.as_ref()).collect()
+    let containers = containers.flatten().map(|container| container.resources.as_ref());
+    containers.chain([whole]).collect()
 }
 
 fn needs_less(old: &Pod, new: &Pod) -> bool {
@@ -362,6 +369,10 @@ pub fn node_changes(old: &Node, new: &Node) -> Vec<Action> {
     }
     if old.metadata.annotations != new.metadata.annotations {
         actions.push(Action::NODE_ANNOTATION);
+    }
+    let features = |node: &Node| node.status.as_ref().and_then(|s| s.declared_features.clone());
+    if features(old) != features(new) {
+        actions.push(Action::NODE_FEATURES);
     }
     actions
 }

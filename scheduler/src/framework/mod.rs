@@ -181,12 +181,22 @@ pub trait Plugin: Send + Sync + 'static {
     ///
     /// # Errors
     /// It cannot be had; the pod does not get the node.
-    fn reserve(&self, _pod: &PodInfo, _node: &NodeInfo) -> Result<(), Rejection> {
+    fn reserve(&self, _pod: &Arc<PodInfo>, _node: &NodeInfo) -> Result<(), Rejection> {
         Ok(())
     }
 
     /// The pod does not get the node after all. Must be safe to be called without `reserve`, and again.
     fn unreserve(&self, _pod: &PodInfo, _node: &str) {}
+
+    /// Whether [`Plugin::undo`] has something to do for the pod.
+    fn has_undo(&self, _pod: &PodInfo) -> bool {
+        false
+    }
+
+    /// After `unreserve`: takes back what was written for the pod.
+    fn undo<'a>(&'a self, _client: &'a Client, _pod: &'a PodInfo) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
 
     /// Whether the pod may be bound now.
     ///
@@ -199,6 +209,11 @@ pub trait Plugin: Send + Sync + 'static {
     /// Whether [`Plugin::pre_bind`] has something to do for the pod on that node.
     fn has_pre_bind(&self, _pod: &PodInfo, _node: &str) -> bool {
         false
+    }
+
+    /// What [`Plugin::pre_bind`] waits for, if it may take long: the reason and the message of an event.
+    fn waits_for(&self, _pod: &PodInfo, _node: &str) -> Option<(&'static str, String)> {
+        None
     }
 
     /// Writes what must be written before the pod is bound, and waits until it is in effect.

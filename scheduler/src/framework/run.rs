@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use client::Client;
+
 use super::known::Memo;
 use super::{Code, Diagnosis, Filter, Plugin, PreFilter, Rejection};
 use crate::node_info::NodeInfo;
@@ -226,7 +228,7 @@ impl Framework {
     ///
     /// # Errors
     /// A plugin could not; nothing is taken.
-    pub fn run_reserve(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
+    pub fn run_reserve(&self, pod: &Arc<PodInfo>, node: &NodeInfo) -> Result<(), Rejection> {
         let taken = self.reserve.iter().try_for_each(|plugin| plugin.reserve(pod, node));
         if taken.is_err() {
             self.run_unreserve(pod, node.name());
@@ -237,5 +239,12 @@ impl Framework {
     /// Gives back what went with the node, in reverse order.
     pub fn run_unreserve(&self, pod: &PodInfo, node: &str) {
         self.reserve.iter().rev().for_each(|plugin| plugin.unreserve(pod, node));
+    }
+
+    /// Takes back what was written, in reverse order.
+    pub async fn run_undo(&self, client: &Client, pod: &PodInfo) {
+        for plugin in self.reserve.iter().rev().filter(|plugin| plugin.has_undo(pod)) {
+            plugin.undo(client, pod).await;
+        }
     }
 }

@@ -104,11 +104,14 @@ impl Filter for Check {
         if limits.is_empty() {
             return Ok(());
         }
-        let mut there = self.attached_to(node.name());
+        let mut used_by_pods = Attached::new();
         for pod in &node.pods {
-            there.append(&mut attachable(&self.volumes, &pod.pod, false)?);
+            used_by_pods.append(&mut attachable(&self.volumes, &pod.pod, false)?);
         }
-        let new = || self.wanted.iter().filter(|(handle, _)| !there.contains_key(*handle));
+        let mut there = self.attached_to(node.name());
+        there.extend(used_by_pods.clone());
+        // A volume that is attached for nobody is on its way out, and comes anew.
+        let new = || self.wanted.iter().filter(|(handle, _)| !used_by_pods.contains_key(*handle));
         for (driver, limit) in limits {
             let wanted = new().filter(|(_, d)| *d == driver).count();
             let used = there.values().filter(|d| *d == driver).count();

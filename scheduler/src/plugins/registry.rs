@@ -7,6 +7,7 @@ use super::dynamic_resources::{Devices, DynamicResources};
 use super::image_locality::ImageLocality;
 use super::inter_pod_affinity::InterPodAffinity;
 use super::node_affinity::NodeAffinity;
+use super::node_declared_features::NodeDeclaredFeatures;
 use super::node_name::NodeName;
 use super::node_ports::NodePorts;
 use super::node_resources::{BalancedAllocation, Fit};
@@ -61,7 +62,7 @@ pub fn plugin(name: &str, arguments: &Arguments, parts: &Parts) -> Option<Arc<dy
         "TaintToleration" => Arc::new(TaintToleration),
         "NodeAffinity" => Arc::new(NodeAffinity::new(&arguments.node_affinity)),
         "NodePorts" => Arc::new(NodePorts),
-        "NodeResourcesFit" => Arc::new(Fit::new(&arguments.fit)),
+        "NodeResourcesFit" => Arc::new(Fit::new(&arguments.fit, &parts.devices.classes)),
         "VolumeRestrictions" => Arc::new(VolumeRestrictions::new(&parts.volumes)),
         "NodeVolumeLimits" => Arc::new(NodeVolumeLimits::new(&parts.volumes)),
         "VolumeBinding" => Arc::new(VolumeBinding::new(&arguments.volume_binding, &parts.volumes)),
@@ -70,7 +71,7 @@ pub fn plugin(name: &str, arguments: &Arguments, parts: &Parts) -> Option<Arc<dy
             Arc::new(PodTopologySpread::new(&arguments.pod_topology_spread, &parts.listers))
         }
         "InterPodAffinity" => Arc::new(InterPodAffinity::new(&arguments.inter_pod_affinity)),
-        "DynamicResources" => Arc::new(DynamicResources::new(&parts.devices)),
+        "DynamicResources" => Arc::new(DynamicResources::new(arguments.dynamic_resources, &parts.devices)),
         "DefaultPreemption" => {
             Arc::new(DefaultPreemption::new(arguments.default_preemption, parts.preempting.clone()))
         }
@@ -78,6 +79,7 @@ pub fn plugin(name: &str, arguments: &Arguments, parts: &Parts) -> Option<Arc<dy
             Arc::new(BalancedAllocation::new(&arguments.balanced_allocation))
         }
         "ImageLocality" => Arc::new(ImageLocality),
+        "NodeDeclaredFeatures" => Arc::new(NodeDeclaredFeatures),
         "DefaultBinder" => Arc::new(DefaultBinder),
         _ => return None,
     })

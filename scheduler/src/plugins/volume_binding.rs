@@ -154,7 +154,7 @@ impl Plugin for VolumeBinding {
         Ok(PreFilter::with(Check { volumes: self.volumes.clone(), claims: Arc::new(claims) }))
     }
 
-    fn reserve(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
+    fn reserve(&self, pod: &Arc<PodInfo>, node: &NodeInfo) -> Result<(), Rejection> {
         let claims = self.claims(pod).map_err(|reason| Rejection::unresolvable(NAME, reason))?;
         let Some(claims) = claims.and_then(|claims| Claims::sort(&self.volumes, claims)) else {
             return Ok(());

@@ -14,6 +14,7 @@ pub mod victims;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use client::Client;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -31,7 +32,8 @@ use crate::parallel;
 use crate::pod_info::PodInfo;
 use crate::snapshot::Snapshot;
 
-const NAME: &str = "DefaultPreemption";
+/// Upstream's name.
+pub const NAME: &str = "DefaultPreemption";
 /// So many nodes a thread looks at before it asks whether that is enough.
 const BLOCK: usize = 32;
 
@@ -77,11 +79,61 @@ pub struct PostFilter {
     pub nomination: Nomination,
     /// The pods to evict; none: no room was made.
     pub evict: Option<Candidate>,
+    /// What is to be written so that the pod may fit later.
+    pub write: Option<Write>,
+    /// Whether that is all there is to say: no other plugin is asked, and only this is told.
+    pub is_final: bool,
 }
 
 impl PostFilter {
     fn refused(nomination: Nomination, message: &str) -> Self {
-        Self { message: format!("preemption: {message}"), nomination, evict: None }
+        Self { nomination, ..Self::saying(&format!("preemption: {message}")) }
+    }
+
+    /// No room was made.
+    #[must_use]
+    pub fn saying(message: &str) -> Self {
+        let nomination = Nomination::Keep;
+        Self { message: message.to_owned(), nomination, evict: None, write: None, is_final: false }
+    }
+
+    /// The plugin failed.
+    #[must_use]
+    pub fn failed(message: &str) -> Self {
+        Self { is_final: true, ..Self::saying(message) }
+    }
+
+    /// With something to be written.
+    #[must_use]
+    pub fn and(self, write: Write) -> Self {
+        Self { write: Some(write), ..self }
+    }
+}
+
+/// Something to be written once a decision is made.
+pub struct Write(Box<dyn FnOnce(Client) -> BoxFuture<'static, client::kube::Result<()>> + Send>);
+
+impl Write {
+    /// Writes so.
+    pub fn new<F>(write: impl FnOnce(Client) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = client::kube::Result<()>> + Send + 'static,
+    {
+        Self(Box::new(move |client| Box::pin(write(client))))
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub async fn run(self, client: Client) -> client::kube::Result<()> {
+        (self.0)(client).await
+    }
+}
+
+impl std::fmt::Debug for Write {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Write")
     }
 }
 
@@ -150,9 +202,9 @@ pub async fn preempt(attempt: &Attempt<'_>, args: DefaultPreemptionArgs) -> Post
     };
     match pick(candidates, attempt.now) {
         Some(best) => PostFilter {
-            message: String::new(),
             nomination: Nomination::Set(best.node.clone()),
             evict: Some(best),
+            ..PostFilter::saying("")
         },
         None => PostFilter::refused(Nomination::Keep, "no candidate node for preemption"),
     }

@@ -42,7 +42,10 @@ fn outcome(pod: &Arc<PodInfo>, nodes: Vec<NodeInfo>, budgets: &[Arc<PodDisruptio
             let names: Vec<_> = candidate.victims.iter().map(|pod| pod.name()).collect();
             format!("{}: {}", candidate.node, names.join(" "))
         }
-        Decision::Refuse { diagnosis, .. } => diagnosis.after,
+        Decision::Refuse { diagnosis, .. } => {
+            let after = diagnosis.after.strip_prefix("no new claims to deallocate, ");
+            after.expect("the plugin for devices says something first").to_owned()
+        }
         Decision::Place { node, .. } => format!("fits on {}", node.name()),
         Decision::Fail(error) => error,
     }

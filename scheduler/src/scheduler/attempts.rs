@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::refuse::Room;
 use super::{Shared, pod_name};
 use crate::cycle::{Cluster, Decision, decide};
 use crate::framework::{Framework, Nominated, Search};
@@ -87,8 +88,9 @@ async fn attempt(
         Decision::Place { node, .. } => {
             super::bind::place(shared, tasks, &framework, waiting, &node, started)
         }
-        Decision::Refuse { diagnosis, nomination, evict } => {
-            super::refuse::refuse(shared, tasks, waiting, *diagnosis, nomination, evict, started);
+        Decision::Refuse { diagnosis, nomination, evict, write } => {
+            let room = Room { nomination, evict, write };
+            super::refuse::refuse(shared, tasks, waiting, *diagnosis, room, started);
         }
         Decision::Fail(error) => {
             warn!(pod = pod_name(&waiting.pod.pod), error, "could not schedule, will retry");

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::refuse::Room;
 use super::{Shared, pod_name};
 use crate::framework::{ClusterEvent, Diagnosis, Framework, Permit, Rejection};
 use crate::measure;
@@ -126,8 +127,7 @@ fn refused_there(
     }
     let mut diagnosis = Diagnosis::new(1);
     diagnosis.refuse(0, rejection);
-    let nomination = Nomination::Set(String::new());
-    super::refuse::refuse(shared, tasks, waiting, diagnosis, nomination, None, started);
+    super::refuse::refuse(shared, tasks, waiting, diagnosis, Room::none(), started);
 }
 
 /// One pod on its way to its node.
@@ -177,7 +177,7 @@ impl Job {
             shared.binding.lock().remove(&uid);
             match outcome {
                 Ok(()) => self.bound(&shared),
-                Err(failure) => self.failed(&shared, &after, failure),
+                Err(failure) => self.failed(&shared, &after, failure).await,
             }
         });
     }
@@ -246,6 +246,12 @@ impl Job {
             if !plugin.has_pre_bind(&self.waiting.pod, &self.node) {
                 continue;
             }
+            let pod = &self.waiting.pod.pod;
+            if let Some((reason, message)) = plugin.waits_for(&self.waiting.pod, &self.node)
+                && let Some(recorder) = shared.recorder(pod)
+            {
+                recorder.object_event(&**pod, EventType::Normal, reason, message);
+            }
             plugin.pre_bind(&shared.client, &self.waiting.pod, &self.node).await.map_err(|rejection| {
                 Failure::Error(format!("running PreBind plugin {:?}: {}", plugin.name(), rejection.message()))
             })?;
@@ -290,9 +296,10 @@ impl Job {
     }
 
     /// Gives back what was taken, and the pod to the queue.
-    fn failed(self, shared: &Arc<Shared>, tasks: &Tasks, failure: Failure) {
+    async fn failed(self, shared: &Arc<Shared>, tasks: &Tasks, failure: Failure) {
         let pod = self.waiting.pod.clone();
         self.framework.run_unreserve(&pod, &self.node);
+        self.framework.run_undo(&shared.client, &pod).await;
         {
             let state = &mut *shared.state.lock();
             if state.cache.is_assumed(pod.uid()) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use client::k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use client::k8s_openapi::api::resource::v1::ResourceClaim;
 use client::{Event, SharedInformerFactory};
 use tokio::time::Instant;
 
@@ -40,7 +41,11 @@ fn watch_storage(factory: &SharedInformerFactory, shared: &Arc<Shared>) {
     tell(factory, shared, Resource::CsiDriver, Object::CsiDriver);
     tell(factory, shared, Resource::CsiStorageCapacity, Object::CsiCapacity);
     tell(factory, shared, Resource::VolumeAttachment, Object::Attachment);
-    tell(factory, shared, Resource::ResourceClaim, Object::ResourceClaim);
+    let to = shared.clone();
+    factory.informer::<ResourceClaim>().subscribe(move |event| {
+        to.devices.changed();
+        to.object_changed(event, Resource::ResourceClaim, Object::ResourceClaim);
+    });
     tell(factory, shared, Resource::ResourceSlice, Object::ResourceSlice);
     tell(factory, shared, Resource::DeviceClass, Object::DeviceClass);
 }

@@ -103,6 +103,7 @@ struct Shared {
     pods: Informer<Pod>,
     budgets: Informer<PodDisruptionBudget>,
     volumes: Volumes,
+    devices: Devices,
     extenders: Vec<Arc<dyn Extender>>,
     preempting: Arc<Preempting>,
     /// Pods between the choice of their node and their binding, by UID.
@@ -121,11 +122,11 @@ impl Shared {
         let pods: Informer<Pod> = factory.informer();
         let seen = pods.clone();
         let preempting = Arc::new(Preempting::new(move |key| seen.store().get(key)));
-        let volumes = Volumes::new(factory);
+        let (volumes, devices) = (Volumes::new(factory), Devices::new(factory));
         let parts = Parts {
             listers: Listers::new(factory),
             volumes: volumes.clone(),
-            devices: Devices::new(factory),
+            devices: devices.clone(),
             preempting: preempting.clone(),
             ignored_resources: configuration.ignored_resources(),
         };
@@ -156,6 +157,7 @@ impl Shared {
             pods,
             budgets: factory.informer(),
             volumes,
+            devices,
             extenders,
             preempting,
             binding: Mutex::default(),

@@ -11,12 +11,29 @@ use super::{Shared, pod_name};
 use crate::framework::Diagnosis;
 use crate::measure;
 use crate::pod_info::{PodInfo, node_name};
-use crate::preemption::{Candidate, Nomination};
+use crate::preemption::{Candidate, Nomination, Write};
 use crate::profiles::wanted;
 use crate::queue::Waiting;
 
 /// Events hold no more than this.
 const LONGEST_NOTE: usize = 1024;
+
+/// What is to be done for a pod that fits nowhere.
+pub(super) struct Room {
+    /// What becomes of its nominated node.
+    pub(super) nomination: Nomination,
+    /// The pods to evict.
+    pub(super) evict: Option<Candidate>,
+    /// What else is to be written.
+    pub(super) write: Option<Write>,
+}
+
+impl Room {
+    /// Nothing.
+    pub(super) fn none() -> Self {
+        Self { nomination: Nomination::Set(String::new()), evict: None, write: None }
+    }
+}
 
 /// The pod fits nowhere.
 pub(super) fn refuse(
@@ -24,10 +41,10 @@ pub(super) fn refuse(
     tasks: &Tasks,
     waiting: Waiting,
     diagnosis: Diagnosis,
-    nomination: Nomination,
-    evict: Option<Candidate>,
+    room: Room,
     started: std::time::Instant,
 ) {
+    let Room { nomination, evict, write } = room;
     measure::attempt(wanted(&waiting.pod.pod), "unschedulable", started);
     let message = diagnosis.to_string();
     debug!(pod = pod_name(&waiting.pod.pod), message, "fits nowhere");
@@ -36,10 +53,24 @@ pub(super) fn refuse(
     // The pod must be known to wait for the evictions before it can be tried again.
     let eviction = evict.and_then(|candidate| super::evict::begin(shared, &pod, candidate));
     give_back(shared, waiting, Some(&diagnosis), &nomination);
+    if let Some(write) = write {
+        carry_out(shared, tasks, write);
+    }
     if let Some(eviction) = eviction {
         eviction.start(shared, tasks);
     }
     say(shared, tasks, &pod, "Unschedulable", message, nomination);
+}
+
+/// Writes what makes room; events tell when it is in effect.
+fn carry_out(shared: &Arc<Shared>, tasks: &Tasks, write: Write) {
+    let shared = shared.clone();
+    tasks.spawn("make room", |_| async move {
+        let Ok(_slot) = shared.writes.acquire().await else { return };
+        if let Err(error) = write.run(shared.client.clone()).await {
+            debug!(error = %client::chain(&error), "could not make room");
+        }
+    });
 }
 
 /// Something went wrong.

@@ -1,5 +1,7 @@
 //! The whole scheduler against an API server made of a map.
 
+mod devices;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -110,7 +112,7 @@ impl Api {
         let query = parts.uri.query().unwrap_or_default();
         let mut objects = self.objects.lock();
         if parts.method == Method::GET {
-            return read(&mut objects, &collection, query);
+            return read(&mut objects, &collection, &name, query);
         }
         objects.writes.push(format!("{} {collection} {name} {subresource}", parts.method));
         let answer = write(&mut objects, &parts.method, (&collection, &name, &subresource), &body);
@@ -134,7 +136,11 @@ impl Api {
     }
 }
 
-fn read(objects: &mut Objects, collection: &str, query: &str) -> (u16, Body) {
+fn read(objects: &mut Objects, collection: &str, name: &str, query: &str) -> (u16, Body) {
+    if !name.is_empty() {
+        let found = objects.objects.get(&(collection.to_owned(), name.to_owned()));
+        return found.map_or_else(|| status(404, "NotFound"), |object| (200, text(object)));
+    }
     if query.contains("watch=true") {
         let from = query.split('&').find_map(|q| q.strip_prefix("resourceVersion=")).unwrap_or("0");
         let from: u64 = from.parse().unwrap_or(0);
@@ -163,6 +169,9 @@ fn write(objects: &mut Objects, method: &Method, at: (&str, &str, &str), body: &
     if collection.ends_with("/events") {
         return (201, text(body));
     }
+    if let ("POST", "") = (method.as_str(), name) {
+        return create(objects, collection, body);
+    }
     let known = objects.objects.get(&(collection.to_owned(), name.to_owned())).cloned();
     let Some(mut object) = known else { return status(404, "NotFound") };
     match (method.as_str(), subresource) {
@@ -187,6 +196,13 @@ fn write(objects: &mut Objects, method: &Method, at: (&str, &str, &str), body: &
             if let Some(node) = status.get("nominatedNodeName") {
                 object["status"]["nominatedNodeName"] = node.clone();
             }
+            for (field, value) in status.as_object().into_iter().flatten() {
+                match field.as_str() {
+                    "conditions" | "nominatedNodeName" => {}
+                    "reservedFor" => without_users(&mut object["status"], value),
+                    _ => object["status"][field] = value.clone(),
+                }
+            }
             for condition in status["conditions"].as_array().into_iter().flatten() {
                 let mut all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
                 all.retain(|known| known["type"] != condition["type"]);
@@ -195,7 +211,32 @@ fn write(objects: &mut Objects, method: &Method, at: (&str, &str, &str), body: &
             }
             (200, text(&objects.put(collection, name, object)))
         }
+        ("PUT", "" | "status") => {
+            if object["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] {
+                return status(409, "Conflict");
+            }
+            (200, text(&objects.put(collection, name, body.clone())))
+        }
         _ => status(405, "MethodNotAllowed"),
+    }
+}
+
+fn create(objects: &mut Objects, collection: &str, body: &Value) -> (u16, Body) {
+    let mut new = body.clone();
+    let number = objects.version;
+    let prefix = new["metadata"]["generateName"].as_str().unwrap_or_default();
+    let name = format!("{prefix}{number}");
+    let namespace = new["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+    new["metadata"]["name"] = json!(name);
+    new["metadata"]["uid"] = json!(name);
+    (201, text(&objects.put(collection, &format!("{namespace}/{name}"), new)))
+}
+
+/// Takes users of a claim away, as a patch says.
+fn without_users(status: &mut Value, patch: &Value) {
+    let gone: Vec<_> = patch.as_array().into_iter().flatten().map(|user| user["uid"].clone()).collect();
+    if let Some(users) = status["reservedFor"].as_array_mut() {
+        users.retain(|user| !gone.contains(&user["uid"]));
     }
 }
 

@@ -1,149 +1,170 @@
 //! Finds devices for claims on one node: one request after the other, going back where it leads nowhere
-//! (upstream `dynamic-resource-allocation/structured`).
+//! (upstream `dynamic-resource-allocation/structured`, the variant with all features that are on by default).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::resource::v1::{
-    AllocationResult, Counter, Device, DeviceAllocationConfiguration, DeviceAllocationResult,
-    DeviceAttribute, DeviceClaim, DeviceClass, DeviceConstraint, DeviceRequest,
-    DeviceRequestAllocationResult, DeviceSelector, DeviceTaint, DeviceToleration, ResourceClaim,
+    AllocationResult, DeviceAttribute, DeviceConstraint, DeviceTaint, DeviceToleration, ResourceClaim,
 };
 
-use super::Devices;
-use super::inventory::{DeviceId, Inventory, Item};
-use crate::volumes::global;
+use super::capacity::{self, Amounts, amount};
+use super::inventory::{DeviceId, Inventory, Item, View};
+use super::requests::{self, Wanted, Way};
+use super::{Devices, key_of, result};
 
 /// A claim gets at most so many devices.
 const MOST_DEVICES: usize = 32;
 
-/// One way to fulfil a request.
-struct Way<'a> {
-    /// `request`, or `request/subrequest`.
-    name: String,
-    parent: &'a str,
-    class: Arc<DeviceClass>,
-    selectors: &'a [DeviceSelector],
-    tolerations: &'a [DeviceToleration],
-    admin: bool,
-    /// How many devices; none: all there are.
-    count: Option<usize>,
+/// Why nothing can be said of claims on a node, or not on any.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The node cannot be used.
+    Node(String),
+    /// Something is wrong with a claim or a class.
+    Claim(String),
+    /// It took too long.
+    Late,
 }
 
-/// A request with the ways to fulfil it, the best first.
-struct Wanted<'a> {
-    claim: usize,
-    ways: Vec<Way<'a>>,
-}
-
-/// The devices classes that a claim asks for, by request.
-pub(super) fn classes(claim: &ResourceClaim) -> Vec<(String, &str)> {
-    let mut classes = Vec::new();
-    for request in requests(claim) {
-        let exactly = request.exactly.iter().map(|e| (request.name.clone(), e.device_class_name.as_str()));
-        classes.extend(exactly);
-        let first = request.first_available.iter().flatten();
-        classes.extend(first.map(|s| (format!("{}/{}", request.name, s.name), s.device_class_name.as_str())));
+impl From<String> for Failure {
+    fn from(error: String) -> Self {
+        Self::Claim(error)
     }
-    classes
 }
 
-fn requests(claim: &ResourceClaim) -> &[DeviceRequest] {
-    devices(claim).and_then(|devices| devices.requests.as_deref()).unwrap_or_default()
-}
-
-fn devices(claim: &ResourceClaim) -> Option<&DeviceClaim> {
-    claim.spec.devices.as_ref()
+/// A device that a request got.
+pub(super) struct Got<'a> {
+    pub(super) claim: usize,
+    pub(super) way: &'a Way<'a>,
+    pub(super) item: Item<'a>,
+    pub(super) id: DeviceId,
+    /// How much of it, if others may have some too.
+    pub(super) share: Option<Amounts>,
 }
 
 /// What the claims get, each; none if there is not enough for all of them.
+///
+/// # Errors
+/// Nothing can be said.
 pub(super) fn allocate(
     devices: &Devices,
     inventory: &Inventory,
     node: &Node,
     claims: &[Arc<ResourceClaim>],
-) -> Result<Option<Vec<AllocationResult>>, String> {
-    let mut wanted = Vec::new();
-    for (at, claim) in claims.iter().enumerate() {
-        for request in requests(claim) {
-            wanted.push(Wanted { claim: at, ways: ways(devices, request)? });
-        }
-    }
-    let mut search =
-        Search { devices, inventory, node, claims, wanted: &wanted, got: Vec::new(), chosen: Vec::new() };
+    deadline: Option<Instant>,
+) -> Result<Option<Vec<AllocationResult>>, Failure> {
+    let wanted = requests::wanted(devices, claims)?;
+    let views = inventory.views(node);
+    let usable = views.iter().filter(|view| view.is_usable()).flat_map(|view| view.items.iter().copied());
+    let mut search = Search {
+        devices,
+        inventory,
+        claims,
+        wanted: &wanted,
+        items: usable.collect(),
+        got: Vec::new(),
+        chosen: Vec::new(),
+        deadline,
+    };
+    search.check_size(&views)?;
     if !search.request(0)? {
-        return Ok(None);
+        return match views.iter().all(|view| !view.pool.is_complete || view.is_valid) {
+            true => Ok(None),
+            false => Err(Failure::Node("invalid resource pools were encountered".to_owned())),
+        };
     }
-    let results = (0..claims.len()).map(|at| search.result(at)).collect();
-    Ok(Some(results))
-}
-
-fn ways<'a>(devices: &Devices, request: &'a DeviceRequest) -> Result<Vec<Way<'a>>, String> {
-    let class = |name: &str| {
-        devices
-            .classes
-            .get(&global(name))
-            .ok_or_else(|| format!("request {}: could not retrieve device class {name}", request.name))
-    };
-    let count = |mode: Option<&str>, count: Option<i64>| match mode {
-        Some("All") => None,
-        _ => Some(usize::try_from(count.unwrap_or(1)).unwrap_or(1)),
-    };
-    let mut ways = Vec::new();
-    if let Some(exactly) = &request.exactly {
-        ways.push(Way {
-            name: request.name.clone(),
-            parent: &request.name,
-            class: class(&exactly.device_class_name)?,
-            selectors: exactly.selectors.as_deref().unwrap_or_default(),
-            tolerations: exactly.tolerations.as_deref().unwrap_or_default(),
-            admin: exactly.admin_access == Some(true),
-            count: count(exactly.allocation_mode.as_deref(), exactly.count),
-        });
-    }
-    for sub in request.first_available.iter().flatten() {
-        ways.push(Way {
-            name: format!("{}/{}", request.name, sub.name),
-            parent: &request.name,
-            class: class(&sub.device_class_name)?,
-            selectors: sub.selectors.as_deref().unwrap_or_default(),
-            tolerations: sub.tolerations.as_deref().unwrap_or_default(),
-            admin: false,
-            count: count(sub.allocation_mode.as_deref(), sub.count),
-        });
-    }
-    Ok(ways)
-}
-
-/// A device that a request got.
-struct Got<'a> {
-    claim: usize,
-    way: &'a Way<'a>,
-    item: Item<'a>,
-    id: DeviceId,
+    let results = claims.iter().enumerate().map(|(at, claim)| {
+        let chosen = search.wanted.iter().zip(&search.chosen).filter(|(wanted, _)| wanted.claim == at);
+        let chosen: Vec<_> = chosen.map(|(_, way)| *way).collect();
+        let got: Vec<_> = search.got.iter().filter(|got| got.claim == at).collect();
+        result::of(claim, &chosen, &got, node)
+    });
+    Ok(Some(results.collect()))
 }
 
 struct Search<'a> {
     devices: &'a Devices,
     inventory: &'a Inventory,
-    node: &'a Node,
     claims: &'a [Arc<ResourceClaim>],
     wanted: &'a [Wanted<'a>],
+    /// The devices that may be taken.
+    items: Vec<Item<'a>>,
     got: Vec<Got<'a>>,
     /// The way taken for each request so far.
     chosen: Vec<&'a Way<'a>>,
+    deadline: Option<Instant>,
 }
 
 impl<'a> Search<'a> {
+    /// Nobody can ask for more than a claim can hold, nor for all devices of a pool that is not all there.
+    fn check_size(&self, views: &[View<'a>]) -> Result<(), Failure> {
+        for (at, claim) in self.claims.iter().enumerate() {
+            let mut least = 0;
+            for wanted in self.wanted.iter().filter(|wanted| wanted.claim == at) {
+                let mut fewest = usize::MAX;
+                for way in &wanted.ways {
+                    fewest = fewest.min(match way.count {
+                        Some(count) => count,
+                        None => self.all_of(at, way, views)?,
+                    });
+                }
+                least += if fewest == usize::MAX { 0 } else { fewest };
+            }
+            if least > MOST_DEVICES {
+                return Err(Failure::Claim(format!(
+                    "claim {}: number of requested devices {least} exceeds the claim limit of {MOST_DEVICES}",
+                    key_of(claim)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many devices are meant by all.
+    fn all_of(&self, claim: usize, way: &Way<'a>, views: &[View<'a>]) -> Result<usize, Failure> {
+        let mut count = 0;
+        for view in views {
+            let state = match (view.pool.is_complete, view.is_valid) {
+                (false, _) => "being updated",
+                (true, false) => "invalid",
+                (true, true) => {
+                    for item in &view.items {
+                        count += usize::from(self.is_meant(claim, way, *item)?);
+                    }
+                    continue;
+                }
+            };
+            return Err(Failure::Claim(format!(
+                "claim {}, request {}: asks for all devices, but resource pool {}/{} is currently {state}",
+                key_of(&self.claims[claim]),
+                way.name,
+                view.pool.driver,
+                view.pool.name
+            )));
+        }
+        Ok(count)
+    }
+
+    /// Whether the device is one of all that the request means.
+    fn is_meant(&self, claim: usize, way: &Way<'_>, item: Item<'a>) -> Result<bool, Failure> {
+        let fits = || {
+            let shared = self.inventory.taken.shared(&item.id());
+            capacity::fits(way.capacity, item.device, |name| shared?.get(name).cloned())
+        };
+        Ok(self.selects(claim, way, item)? && fits())
+    }
+
     /// Fulfils the request and all after it.
-    fn request(&mut self, at: usize) -> Result<bool, String> {
+    fn request(&mut self, at: usize) -> Result<bool, Failure> {
         let Some(wanted) = self.wanted.get(at) else { return Ok(true) };
         for way in &wanted.ways {
             self.chosen.push(way);
             let done = match way.count {
-                Some(count) => self.some(at, way, count)?,
+                Some(count) => self.some(at, way, count, 0)?,
                 None => self.all(at, way)?,
             };
             if done {
@@ -154,7 +175,8 @@ impl<'a> Search<'a> {
         Ok(false)
     }
 
-    fn some(&mut self, at: usize, way: &'a Way<'a>, left: usize) -> Result<bool, String> {
+    /// So many devices more, from those at `start` on: it does not matter in which order a request gets them.
+    fn some(&mut self, at: usize, way: &'a Way<'a>, left: usize, start: usize) -> Result<bool, Failure> {
         if left == 0 {
             return self.request(at + 1);
         }
@@ -162,40 +184,36 @@ impl<'a> Search<'a> {
         if self.count(claim) + left > MOST_DEVICES {
             return Ok(false);
         }
-        let inventory = self.inventory;
-        for pool in inventory.pools.iter().filter(|pool| pool.is_complete) {
-            for item in pool.items_for(self.node) {
-                if !self.selects(way, item)? || !self.take(claim, way, item) {
-                    continue;
-                }
-                if self.some(at, way, left - 1)? {
-                    return Ok(true);
-                }
-                self.got.pop();
+        if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            return Err(Failure::Late);
+        }
+        for place in start..self.items.len() {
+            let item = self.items[place];
+            if self.is_in_use(claim, way, &item.id())
+                || !self.selects(claim, way, item)?
+                || !self.take(claim, way, item, false)?
+            {
+                continue;
             }
+            if self.some(at, way, left - 1, place + 1)? {
+                return Ok(true);
+            }
+            self.got.pop();
         }
         Ok(false)
     }
 
     /// All devices that are selected, or none will do.
-    fn all(&mut self, at: usize, way: &'a Way<'a>) -> Result<bool, String> {
+    fn all(&mut self, at: usize, way: &'a Way<'a>) -> Result<bool, Failure> {
         let claim = self.wanted[at].claim;
         let before = self.got.len();
-        let inventory = self.inventory;
-        for pool in &inventory.pools {
-            if !pool.is_complete && pool.items_for(self.node).next().is_some() {
-                return Err(format!(
-                    "request {}: asks for all devices, but resource pool {}/{} is currently being updated",
-                    way.name, pool.driver, pool.name
-                ));
-            }
-            for item in pool.items_for(self.node) {
-                if self.selects(way, item)?
-                    && (self.count(claim) >= MOST_DEVICES || !self.take(claim, way, item))
-                {
-                    self.got.truncate(before);
-                    return Ok(false);
-                }
+        for place in 0..self.items.len() {
+            let item = self.items[place];
+            if self.is_meant(claim, way, item)?
+                && (self.count(claim) >= MOST_DEVICES || !self.take(claim, way, item, true)?)
+            {
+                self.got.truncate(before);
+                return Ok(false);
             }
         }
         if self.got.len() > before && self.request(at + 1)? {
@@ -209,43 +227,79 @@ impl<'a> Search<'a> {
         self.got.iter().filter(|got| got.claim == claim).count()
     }
 
-    fn selects(&self, way: &Way<'_>, item: Item<'_>) -> Result<bool, String> {
-        // Such devices need more than this can do.
-        let beyond = item.device.allow_multiple_allocations == Some(true)
-            || item.device.binding_conditions.as_ref().is_some_and(|all| !all.is_empty());
-        if beyond {
-            return Ok(false);
-        }
-        let of_class = way.class.spec.selectors.as_deref().unwrap_or_default();
-        for selector in of_class.iter().chain(way.selectors) {
+    fn selects(&self, claim: usize, way: &Way<'_>, item: Item<'_>) -> Result<bool, Failure> {
+        let class = way.class.metadata.name.as_deref().unwrap_or_default();
+        let of_class = way.class.spec.selectors.iter().flatten().enumerate().map(|s| (true, s));
+        let own = way.selectors.iter().enumerate().map(|s| (false, s));
+        for (is_class, (at, selector)) in of_class.chain(own) {
             let Some(cel) = &selector.cel else { return Ok(false) };
-            let matches = self.devices.selectors.matches(&cel.expression, item);
-            if !matches.map_err(|error| format!("request {}: {error}", way.name))? {
+            let matches = self.devices.selectors.matches(&cel.expression, item).map_err(|error| {
+                let whose = match is_class {
+                    true => format!("class {class}"),
+                    false => format!("claim {}", key_of(&self.claims[claim])),
+                };
+                Failure::Claim(format!("{whose}: selector #{at}: {error}"))
+            })?;
+            if !matches {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Takes the device if it is free, and fits what was taken before.
-    fn take(&mut self, claim: usize, way: &'a Way<'a>, item: Item<'a>) -> bool {
+    /// Whether nothing of the device is left for the request.
+    fn is_in_use(&self, claim: usize, way: &Way<'_>, id: &DeviceId) -> bool {
+        let whole = |got: &&Got<'_>| got.share.is_none() && got.id == *id;
+        match way.admin {
+            true => self.got.iter().filter(whole).any(|got| got.claim == claim),
+            false => self.got.iter().any(|got| whole(&got)) || self.inventory.taken.whole(id),
+        }
+    }
+
+    /// Takes the device if it is free, and fits what was taken before. `must` says that no other will do.
+    fn take(&mut self, claim: usize, way: &'a Way<'a>, item: Item<'a>, must: bool) -> Result<bool, Failure> {
         let id = item.id();
-        let used_here = self.got.iter().any(|got| got.id == id && (!way.admin || got.claim == claim));
-        let used = used_here || (!way.admin && self.inventory.taken.contains(&id));
         let tainted = item.device.taints.iter().flatten().any(|taint| {
             matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
                 && !way.tolerations.iter().any(|toleration| tolerates(toleration, taint))
         });
-        if used || tainted || !self.counters_allow(item, &id) {
-            return false;
+        if self.is_in_use(claim, way, &id) || tainted || !self.has_room(way, item, &id) {
+            return Ok(false);
         }
-        self.got.push(Got { claim, way, item, id });
-        let constraints = devices(&self.claims[claim]).and_then(|d| d.constraints.as_ref());
-        let fits = constraints.into_iter().flatten().all(|constraint| self.holds(claim, constraint));
-        if !fits {
-            self.got.pop();
+        let is_shared = item.device.allow_multiple_allocations == Some(true);
+        if !(is_shared && self.is_shared_already(&id)) && !self.counters_allow(item, &id) {
+            return Ok(false);
         }
-        fits
+        let share = is_shared.then(|| capacity::consumed(way.capacity, item.device));
+        self.got.push(Got { claim, way, item, id, share });
+        let constraints = requests::devices(&self.claims[claim]).and_then(|d| d.constraints.as_ref());
+        if constraints.into_iter().flatten().all(|constraint| self.holds(claim, constraint)) {
+            return Ok(true);
+        }
+        let got = self.got.pop();
+        match got.filter(|_| must) {
+            None => Ok(false),
+            Some(Got { id: (driver, pool, device), .. }) => Err(Failure::Claim(format!(
+                "claim {}, request {}: cannot add device {driver}/{pool}/{device} because a claim constraint would not be satisfied",
+                key_of(&self.claims[claim]),
+                way.name
+            ))),
+        }
+    }
+
+    fn has_room(&self, way: &Way<'_>, item: Item<'_>, id: &DeviceId) -> bool {
+        capacity::fits(way.capacity, item.device, |name| {
+            let taken = self.inventory.taken.shared(id).and_then(|all| all.get(name));
+            let here =
+                self.got.iter().filter(|got| got.id == *id).filter_map(|got| got.share.as_ref()?.get(name));
+            let mut sum: Option<Quantity> = None;
+            taken.into_iter().chain(here).for_each(|part| sum.get_or_insert_default().add(part));
+            sum
+        })
+    }
+
+    fn is_shared_already(&self, id: &DeviceId) -> bool {
+        self.inventory.taken.shared(id).is_some() || self.got.iter().any(|got| got.id == *id)
     }
 
     fn holds(&self, claim: usize, constraint: &DeviceConstraint) -> bool {
@@ -253,7 +307,9 @@ impl<'a> Search<'a> {
         let is_about = |got: &&Got<'_>| {
             let named = |name: &str| named.iter().any(|n| n == name);
             got.claim == claim
-                && (constraint.requests.is_none() || named(&got.way.name) || named(got.way.parent))
+                && (constraint.requests.as_ref().is_none_or(Vec::is_empty)
+                    || named(&got.way.name)
+                    || named(got.way.parent))
         };
         let values = |attribute: &str| -> Option<Vec<&DeviceAttribute>> {
             let about = self.got.iter().filter(is_about);
@@ -280,94 +336,29 @@ impl<'a> Search<'a> {
         let sets = item.pool.slices.iter().flat_map(|slice| slice.spec.shared_counters.iter().flatten());
         for set in sets {
             for (name, counter) in &set.counters {
-                left.insert((&set.name, name), value(counter));
+                left.insert((&set.name, name), amount(&counter.value));
             }
         }
         for other in item.pool.items() {
             let other_id = other.id();
             let counts = other_id == *id
-                || self.inventory.taken.contains(&other_id)
+                || self.inventory.taken.any(&other_id)
                 || self.got.iter().any(|got| got.id == other_id);
             for consumed in other.device.consumes_counters.iter().flatten().filter(|_| counts) {
                 for (name, counter) in &consumed.counters {
                     if let Some(left) = left.get_mut(&(consumed.counter_set.as_str(), name.as_str())) {
-                        left.sub(&value(counter));
+                        left.sub(&amount(&counter.value));
                     }
                 }
             }
         }
         left.values().all(|left| left.sign() >= 0)
     }
-
-    /// What a claim gets.
-    fn result(&self, claim: usize) -> AllocationResult {
-        let got = || self.got.iter().filter(move |got| got.claim == claim);
-        let results = got().map(|got| DeviceRequestAllocationResult {
-            request: got.way.name.clone(),
-            driver: got.id.0.clone(),
-            pool: got.id.1.clone(),
-            device: got.id.2.clone(),
-            admin_access: got.way.admin.then_some(true),
-            tolerations: (!got.way.tolerations.is_empty()).then(|| got.way.tolerations.to_vec()),
-            ..DeviceRequestAllocationResult::default()
-        });
-        let config = self.config(claim);
-        AllocationResult {
-            allocation_timestamp: None,
-            devices: Some(DeviceAllocationResult {
-                results: Some(results.collect()),
-                config: (!config.is_empty()).then_some(config),
-            }),
-            node_selector: node_selector(got().map(|got| got.item)),
-        }
-    }
-
-    /// First what classes say of their devices, once each, then what the claim says.
-    fn config(&self, claim: usize) -> Vec<DeviceAllocationConfiguration> {
-        let mut all: Vec<DeviceAllocationConfiguration> = Vec::new();
-        let mut seen: Vec<(Option<String>, usize, usize)> = Vec::new();
-        let chosen = self.wanted.iter().zip(&self.chosen).filter(|(wanted, _)| wanted.claim == claim);
-        let chosen: Vec<_> = chosen.map(|(_, way)| *way).collect();
-        for way in &chosen {
-            let name = way.class.metadata.name.clone();
-            if let Some((_, start, end)) = seen.iter().find(|(class, ..)| *class == name) {
-                for config in &mut all[*start..*end] {
-                    config.requests.get_or_insert_default().push(way.name.clone());
-                }
-                continue;
-            }
-            let start = all.len();
-            all.extend(way.class.spec.config.iter().flatten().map(|config| DeviceAllocationConfiguration {
-                source: "FromClass".to_owned(),
-                requests: Some(vec![way.name.clone()]),
-                opaque: config.opaque.clone(),
-            }));
-            seen.push((name, start, all.len()));
-        }
-        let own = devices(&self.claims[claim]).and_then(|devices| devices.config.as_ref());
-        for config in own.into_iter().flatten() {
-            let named = config.requests.as_deref().unwrap_or_default();
-            let is_about = |way: &&&Way<'_>| named.iter().any(|n| *n == way.name || n == way.parent);
-            if named.is_empty() || chosen.iter().any(|way| is_about(&way)) {
-                all.push(DeviceAllocationConfiguration {
-                    source: "FromClaim".to_owned(),
-                    requests: config.requests.clone(),
-                    opaque: config.opaque.clone(),
-                });
-            }
-        }
-        all
-    }
-}
-
-fn value(counter: &Counter) -> Quantity {
-    Quantity::parse(&counter.value.0).unwrap_or_default()
 }
 
 /// An attribute by its full name; the driver's own may be there without its domain.
 fn attribute_of<'a>(name: &str, item: &Item<'a>) -> Option<&'a DeviceAttribute> {
-    let device: &Device = item.device;
-    let attributes = device.attributes.as_ref()?;
+    let attributes = item.device.attributes.as_ref()?;
     let (domain, id) = name.split_once('/')?;
     attributes.get(name).or_else(|| attributes.get(id).filter(|_| domain == item.pool.driver))
 }
@@ -379,41 +370,9 @@ fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
     }
     match toleration.operator.as_deref() {
         Some("Exists") => true,
-        _ => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
+        None | Some("" | "Equal") => {
+            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+        }
+        Some(_) => false,
     }
-}
-
-/// Where all of the devices can be used.
-fn node_selector<'a>(items: impl Iterator<Item = Item<'a>>) -> Option<NodeSelector> {
-    let mut term = NodeSelectorTerm::default();
-    let add = |from: &Option<Vec<NodeSelectorRequirement>>,
-               into: &mut Option<Vec<NodeSelectorRequirement>>| {
-        for requirement in from.iter().flatten() {
-            let all = into.get_or_insert_default();
-            if !all.contains(requirement) {
-                all.push(requirement.clone());
-            }
-        }
-    };
-    for item in items {
-        let (spec, device) = (&item.slice.spec, item.device);
-        let per_device = spec.per_device_node_selection == Some(true);
-        let name = if per_device { &device.node_name } else { &spec.node_name };
-        let selector = if per_device { &device.node_selector } else { &spec.node_selector };
-        if let Some(name) = name {
-            let only = NodeSelectorRequirement {
-                key: "metadata.name".to_owned(),
-                operator: "In".to_owned(),
-                values: Some(vec![name.clone()]),
-            };
-            let term = NodeSelectorTerm { match_fields: Some(vec![only]), match_expressions: None };
-            return Some(NodeSelector { node_selector_terms: vec![term] });
-        }
-        if let Some(first) = selector.as_ref().and_then(|s| s.node_selector_terms.first()) {
-            add(&first.match_fields, &mut term.match_fields);
-            add(&first.match_expressions, &mut term.match_expressions);
-        }
-    }
-    let says_something = term.match_fields.is_some() || term.match_expressions.is_some();
-    says_something.then(|| NodeSelector { node_selector_terms: vec![term] })
 }

@@ -1,48 +1,67 @@
 //! Devices for pods (KEP-4381): claims get devices that fulfil their requests, on the node that the pod gets.
 //!
-//! Filtering tries the allocation on each node; the choice is made again when the node is reserved, kept in memory
-//! until it is written before the pod is bound, and counted as taken meanwhile. Not there: devices that several
-//! claims share, extended resources backed by devices, conditions of devices to wait for, and taking unused
-//! allocations back.
+//! Filtering tries the allocation on each node ([`check`]); the choice is made again when the node is reserved, kept
+//! in memory until it is written before the pod is bound ([`promise`]), and counted as taken meanwhile. Devices may be
+//! shared ([`capacity`]), may have to be made ready first ([`binding`]), and may go by the name of an extended
+//! resource ([`extended`]).
 
 mod allocate;
+#[cfg(test)]
+mod allocate_tests;
+mod binding;
+mod capacity;
+mod check;
+pub(crate) mod extended;
 mod inventory;
+mod promise;
+mod requests;
+mod result;
 mod select;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use client::kube::api::PostParams;
-use client::{Api, Client, ObjectKey, SharedInformerFactory};
+use client::{Client, ObjectKey, SharedInformerFactory};
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceClass, ResourceClaim, ResourceClaimConsumerReference, ResourceSlice,
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use self::inventory::Inventory;
+use self::check::{Check, Favour, UNAVAILABLE};
+use self::promise::Promise;
 use self::select::Selectors;
-use super::selector::selector_matches;
-use crate::framework::{Action, ClusterEvent, Filter, Interest, Plugin, PreFilter, Rejection, Resource};
+use crate::config::args::DynamicResourcesArgs;
+use crate::framework::{Action, ClusterEvent, Code, Interest, Plugin, PreFilter, Rejection, Resource, Score};
 use crate::listers::Lister;
 use crate::node_info::NodeInfo;
 use crate::pod_info::{PodInfo, uid};
+use crate::preemption::{Attempt, PostFilter, Write};
 use crate::snapshot::Snapshot;
-use crate::volumes::global;
 
 const NAME: &str = "DynamicResources";
-/// Keeps a claim until its devices are free again.
-const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// So many pods can use a claim.
 const MOST_USERS: usize = 256;
-/// How often a claim is written again if somebody else wrote it.
-const TRIES: usize = 5;
+/// So long an allocation counts of a claim that was just made, if the claim is never seen.
+const UNSEEN: Duration = Duration::from_secs(120);
+
+/// An allocation that is not yet written, or not yet seen written.
+#[derive(Clone)]
+struct Pending {
+    claim: ObjectKey,
+    allocation: AllocationResult,
+    /// Counts until then although no such claim is seen.
+    unseen_until: Option<Instant>,
+}
 
 /// All that scheduling knows of devices.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Devices {
     /// Claims.
     pub claims: Lister<ResourceClaim>,
@@ -50,9 +69,24 @@ pub struct Devices {
     pub slices: Lister<ResourceSlice>,
     /// Classes of devices.
     pub classes: Lister<DeviceClass>,
-    /// Allocations that are not yet written, or not yet seen written, by the UID of their claim.
-    pending: Arc<Mutex<HashMap<String, (ObjectKey, AllocationResult)>>>,
+    /// Counts changes of claims.
+    pub changes: Arc<watch::Sender<u64>>,
+    /// By the UID of their claim.
+    pending: Arc<Mutex<HashMap<String, Pending>>>,
     selectors: Arc<Selectors>,
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self {
+            claims: Lister::default(),
+            slices: Lister::default(),
+            classes: Lister::default(),
+            changes: Arc::new(watch::Sender::new(0)),
+            pending: Arc::default(),
+            selectors: Arc::default(),
+        }
+    }
 }
 
 impl Devices {
@@ -67,12 +101,22 @@ impl Devices {
         }
     }
 
+    /// A claim changed.
+    pub fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
     /// Allocations that count although no claim shows them. Those that one shows by now are forgotten.
-    fn pending(&self) -> HashMap<String, (ObjectKey, AllocationResult)> {
+    fn pending(&self) -> HashMap<String, Pending> {
         let mut pending = self.pending.lock();
-        pending.retain(|uid, (key, _)| {
-            let seen = self.claims.get(key);
-            seen.is_some_and(|claim| claim.metadata.uid.as_ref() == Some(uid) && allocation(&claim).is_none())
+        let now = Instant::now();
+        pending.retain(|uid, pending| {
+            let seen =
+                self.claims.get(&pending.claim).filter(|claim| claim.metadata.uid.as_ref() == Some(uid));
+            match seen {
+                Some(claim) => allocation(&claim).is_none(),
+                None => pending.unseen_until.is_some_and(|until| now < until),
+            }
         });
         pending.clone()
     }
@@ -94,21 +138,21 @@ fn key_of(claim: &ResourceClaim) -> ObjectKey {
     ObjectKey::of(claim)
 }
 
-/// A claim, and what it is to get if it has nothing yet.
-type Promise = Vec<(ObjectKey, Option<AllocationResult>)>;
-
 /// The plugin.
 pub struct DynamicResources {
     devices: Devices,
+    args: DynamicResourcesArgs,
     /// What was promised to pods on their way to their nodes, by UID.
     promised: Mutex<HashMap<String, Promise>>,
+    /// What was written for pods that did not get their nodes after all.
+    broken: Mutex<HashMap<String, Promise>>,
 }
 
 impl DynamicResources {
     /// Over what is known of devices.
     #[must_use]
-    pub fn new(devices: &Devices) -> Self {
-        Self { devices: devices.clone(), promised: Mutex::default() }
+    pub fn new(args: DynamicResourcesArgs, devices: &Devices) -> Self {
+        Self { devices: devices.clone(), args, promised: Mutex::default(), broken: Mutex::default() }
     }
 
     /// The pod's claims; all must exist and be in order.
@@ -133,39 +177,44 @@ impl DynamicResources {
         Ok(claims)
     }
 
-    fn check(&self, pod: &PodInfo) -> Result<Option<Check>, Rejection> {
-        let refuse = |reason: String| Rejection::unresolvable(NAME, reason);
-        let claims = self.claims(pod).map_err(refuse)?;
-        if claims.is_empty() {
-            return Ok(None);
+    fn check(&self, pod: &Arc<PodInfo>) -> Result<Option<Check>, Rejection> {
+        let claims = self.claims(pod).map_err(|reason| Rejection::unresolvable(NAME, reason))?;
+        Check::of(&self.devices, self.args, pod, claims)
+    }
+
+    /// Whether a change of a claim matters to a pod that was refused.
+    fn is_about(
+        &self,
+        pod: &PodInfo,
+        old: Option<&Arc<ResourceClaim>>,
+        new: Option<&Arc<ResourceClaim>>,
+    ) -> bool {
+        let Ok(claims) = self.claims(pod) else { return false };
+        let had = old.is_some_and(|old| allocation(old).is_some());
+        if had && new.is_none_or(|new| allocation(new).is_none()) {
+            return true;
         }
-        let pending = self.devices.pending();
-        for claim in &claims {
-            if allocation(claim).is_some() && !is_used_by(claim, pod) && users(claim).len() >= MOST_USERS {
-                return Err(refuse("resourceclaim in use".into()));
-            }
-            if claim.metadata.uid.as_ref().is_some_and(|uid| pending.contains_key(uid)) {
-                let key = key_of(claim);
-                return Err(refuse(format!("resource claim {key} is in the process of being allocated")));
-            }
+        let Some(new) = new else { return false };
+        let is_own = claims.iter().any(|claim| claim.metadata.uid == new.metadata.uid);
+        is_own && old.is_none_or(|old| old.status != new.status)
+    }
+
+    /// A claim that the pod has, and that is in the way of its placement.
+    fn in_the_way(&self, attempt: &Attempt<'_>) -> Option<(Arc<ResourceClaim>, bool)> {
+        let check = self.check(attempt.pod).ok()??;
+        if let Some(stale) = check.stale() {
+            return Some((stale, true));
         }
-        let (allocated, new): (Vec<_>, Vec<_>) =
-            claims.into_iter().partition(|claim| allocation(claim).is_some());
-        for claim in &new {
-            for (request, class) in allocate::classes(claim) {
-                if self.devices.classes.get(&global(class)).is_none() {
-                    return Err(refuse(format!("request {request}: device class {class} does not exist")));
-                }
-            }
-        }
-        let inventory = Inventory::new(&self.devices, pending.values().map(|(_, allocation)| allocation));
-        let devices = self.devices.clone();
-        Ok(Some(Check {
-            devices,
-            allocated: Arc::new(allocated),
-            new: Arc::new(new),
-            inventory: Arc::new(inventory),
-        }))
+        let refused = |said: &Rejection| said.plugin == NAME && said.message() == UNAVAILABLE;
+        let nodes = attempt.diagnosis.nodes_with(refused);
+        let nodes = nodes.iter().map(|at| &attempt.snapshot.nodes[*at]);
+        let unavailable = nodes.flat_map(|node| check.unavailable(node));
+        let free = |claim: &&Arc<ResourceClaim>| match users(claim) {
+            [] => true,
+            [only] => only.uid == attempt.pod.uid(),
+            _ => false,
+        };
+        unavailable.filter(free).next().map(|claim| (claim.clone(), false))
     }
 }
 
@@ -189,45 +238,12 @@ fn names(pod: &Pod) -> Result<Vec<(String, bool)>, String> {
     Ok(names)
 }
 
-#[derive(Clone)]
-struct Check {
-    devices: Devices,
-    /// Claims that have their devices.
-    allocated: Arc<Vec<Arc<ResourceClaim>>>,
-    /// Claims that need some.
-    new: Arc<Vec<Arc<ResourceClaim>>>,
-    inventory: Arc<Inventory>,
-}
-
-impl Check {
-    /// What the new claims get on the node.
-    fn allocate(&self, node: &Node) -> Result<Vec<AllocationResult>, Rejection> {
-        if self.new.is_empty() {
-            return Ok(Vec::new());
-        }
-        match allocate::allocate(&self.devices, &self.inventory, node, &self.new) {
-            Ok(Some(results)) => Ok(results),
-            Ok(None) => Err(Rejection::unresolvable(NAME, "cannot allocate all claims")),
-            Err(error) => Err(Rejection::error(NAME, error)),
-        }
-    }
-}
-
-impl Filter for Check {
-    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
-        let elsewhere = |claim: &Arc<ResourceClaim>| {
-            let selector = allocation(claim).and_then(|a| a.node_selector.as_ref());
-            selector.is_some_and(|selector| !selector_matches(selector, &node.node))
-        };
-        if self.allocated.iter().any(elsewhere) {
-            return Err(Rejection::unresolvable(NAME, "resourceclaim not available on the node"));
-        }
-        self.allocate(&node.node).map(drop)
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Filter> {
-        Box::new(self.clone())
-    }
+/// Whether another plugin refused the pod before this one was asked (upstream has no state of it then).
+fn was_not_asked(attempt: &Attempt<'_>) -> bool {
+    let plugins = &attempt.framework.pre_filter;
+    let place = |name: &str| plugins.iter().position(|plugin| plugin.name() == name);
+    let before = attempt.diagnosis.before.as_ref().filter(|before| before.code == Code::Unresolvable);
+    before.is_some_and(|before| place(before.plugin) < place(NAME))
 }
 
 impl Plugin for DynamicResources {
@@ -240,7 +256,7 @@ impl Plugin for DynamicResources {
         vec![
             Interest::of(Resource::ResourceClaim, changes.or(Action::DELETE)),
             Interest::pods(Action::POD_CLAIMS),
-            Interest::of(Resource::Node, Action::ADD.or(Action::NODE_LABEL)),
+            Interest::of(Resource::Node, Action::ADD.or(Action::NODE_LABEL).or(Action::NODE_ALLOCATABLE)),
             Interest::of(Resource::DeviceClass, changes),
             Interest::of(Resource::ResourceSlice, changes),
         ]
@@ -248,20 +264,11 @@ impl Plugin for DynamicResources {
 
     fn is_worth_retrying(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
         if let (_, Some(changed)) = event.pods() {
-            return uid(changed) == pod.uid();
+            return uid(changed) == pod.uid() && self.claims(&PodInfo::new(changed.clone())).is_ok();
         }
         match event.resource_claims() {
             (None, None) => true,
-            (old, new) => {
-                let frees = old.is_some_and(|old| allocation(old).is_some())
-                    && new.is_none_or(|new| allocation(new).is_none());
-                let own = new.is_some_and(|new| {
-                    let names = names(&pod.pod).unwrap_or_default();
-                    new.metadata.namespace.as_deref() == Some(pod.namespace())
-                        && names.iter().any(|(name, _)| Some(name) == new.metadata.name.as_ref())
-                });
-                frees || own
-            }
+            (old, new) => self.is_about(pod, old, new),
         }
     }
 
@@ -273,18 +280,31 @@ impl Plugin for DynamicResources {
         Ok(self.check(pod)?.map_or_else(PreFilter::skip, PreFilter::with))
     }
 
-    fn reserve(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
+    fn post_filter<'a>(&'a self, attempt: &'a Attempt<'a>) -> Option<BoxFuture<'a, PostFilter>> {
+        Some(Box::pin(async move {
+            if was_not_asked(attempt) {
+                return PostFilter::failed("not found");
+            }
+            let is_about_claims = matches!(self.check(attempt.pod), Ok(Some(_)));
+            match self.in_the_way(attempt) {
+                Some((claim, true)) => PostFilter::saying("deletion of ResourceClaim completed")
+                    .and(Write::new(move |client| async move { write::delete(&client, &claim).await })),
+                Some((claim, false)) => PostFilter::saying("deallocation of ResourceClaim completed")
+                    .and(Write::new(move |client| async move { write::deallocate(&client, &claim).await })),
+                None if is_about_claims => PostFilter::saying("still not schedulable"),
+                None => PostFilter::saying("no new claims to deallocate"),
+            }
+        }))
+    }
+
+    fn pre_score(&self, pod: &Arc<PodInfo>, nodes: &[Arc<NodeInfo>], _: &Snapshot) -> Option<Box<dyn Score>> {
+        let check = self.check(pod).ok()??;
+        Some(Box::new(Favour::of(&check, nodes)?))
+    }
+
+    fn reserve(&self, pod: &Arc<PodInfo>, node: &NodeInfo) -> Result<(), Rejection> {
         let Some(check) = self.check(pod)? else { return Ok(()) };
-        let results = check.allocate(&node.node)?;
-        let mut pending = self.devices.pending.lock();
-        let mut promise: Promise = Vec::new();
-        for (claim, result) in check.new.iter().zip(results) {
-            let uid = claim.metadata.uid.clone().unwrap_or_default();
-            pending.insert(uid, (key_of(claim), result.clone()));
-            promise.push((key_of(claim), Some(result)));
-        }
-        let unused = check.allocated.iter().filter(|claim| !is_used_by(claim, pod));
-        promise.extend(unused.map(|claim| (key_of(claim), None)));
+        let promise = Promise::make(&self.devices, &check, node)?;
         if !promise.is_empty() {
             self.promised.lock().insert(pod.uid().to_owned(), promise);
         }
@@ -293,12 +313,33 @@ impl Plugin for DynamicResources {
 
     fn unreserve(&self, pod: &PodInfo, _node: &str) {
         let Some(promise) = self.promised.lock().remove(pod.uid()) else { return };
-        let mut pending = self.devices.pending.lock();
-        pending.retain(|_, (key, _)| !promise.iter().any(|(k, result)| k == key && result.is_some()));
+        promise.forget(&self.devices);
+        if promise.has_written() {
+            self.broken.lock().insert(pod.uid().to_owned(), promise);
+        }
+    }
+
+    fn has_undo(&self, pod: &PodInfo) -> bool {
+        self.broken.lock().contains_key(pod.uid())
+    }
+
+    fn undo<'a>(&'a self, client: &'a Client, pod: &'a PodInfo) -> BoxFuture<'a, ()> {
+        let broken = self.broken.lock().remove(pod.uid());
+        Box::pin(async move {
+            if let Some(promise) = broken {
+                promise.take_back(client, pod).await;
+            }
+        })
     }
 
     fn has_pre_bind(&self, pod: &PodInfo, _node: &str) -> bool {
         self.promised.lock().contains_key(pod.uid())
+    }
+
+    fn waits_for(&self, pod: &PodInfo, node: &str) -> Option<(&'static str, String)> {
+        let waits = self.promised.lock().get(pod.uid()).is_some_and(Promise::has_conditions);
+        let message = || format!("waiting for binding conditions for device on node {node}");
+        waits.then(|| ("BindingConditionsPending", message()))
     }
 
     fn pre_bind<'a>(
@@ -307,72 +348,22 @@ impl Plugin for DynamicResources {
         pod: &'a PodInfo,
         _node: &'a str,
     ) -> BoxFuture<'a, Result<(), Rejection>> {
-        let promise = self.promised.lock().get(pod.uid()).cloned().unwrap_or_default();
         Box::pin(async move {
-            for (key, result) in promise {
-                let written = write(client, pod, &key, result.as_ref()).await;
-                written.map_err(|error| Rejection::error(NAME, error))?;
-            }
-            Ok(())
+            let promise = self.promised.lock().get(pod.uid()).cloned();
+            let Some(mut promise) = promise else { return Ok(()) };
+            let note = |promise: &Promise| {
+                if let Some(known) = self.promised.lock().get_mut(pod.uid()) {
+                    known.clone_from(promise);
+                }
+            };
+            let kept = promise.keep(client, &self.devices, pod, note).await;
+            kept.map_err(|error| Rejection::error(NAME, error))?;
+            let ready = promise.wait(&self.devices, self.args.binding_timeout).await;
+            ready.map_err(|error| Rejection::error(NAME, error))
         })
     }
 
     fn post_bind(&self, pod: &PodInfo, _node: &str) {
         self.promised.lock().remove(pod.uid());
     }
-}
-
-/// Writes what a claim gets, and who uses it.
-async fn write(
-    client: &Client,
-    pod: &PodInfo,
-    key: &ObjectKey,
-    result: Option<&AllocationResult>,
-) -> Result<(), String> {
-    let api: Api<ResourceClaim> = Api::namespaced(client.clone(), &key.namespace);
-    let mut failed = String::new();
-    for _ in 0..TRIES {
-        let claim = api.get(&key.name).await.map_err(|error| client::chain(&error))?;
-        match write_once(&api, pod, claim, result).await {
-            Err(error) if client::is_conflict(&error) => failed = client::chain(&error),
-            Err(error) => return Err(format!("add reservation to claim {key}: {}", client::chain(&error))),
-            Ok(outcome) => return outcome.map_err(|reason| format!("claim {key} {reason}")),
-        }
-    }
-    Err(format!("add reservation to claim {key}: {failed}"))
-}
-
-async fn write_once(
-    api: &Api<ResourceClaim>,
-    pod: &PodInfo,
-    mut claim: ResourceClaim,
-    result: Option<&AllocationResult>,
-) -> client::kube::Result<Result<(), &'static str>> {
-    if claim.metadata.deletion_timestamp.is_some() {
-        return Ok(Err("got deleted in the meantime"));
-    }
-    let name = claim.metadata.name.clone().unwrap_or_default();
-    match (result, allocation(&claim)) {
-        (Some(_), Some(_)) => return Ok(Err("got allocated elsewhere in the meantime")),
-        (None, None) => return Ok(Err("got deallocated elsewhere in the meantime")),
-        _ => {}
-    }
-    if let Some(result) = result {
-        let finalizers = claim.metadata.finalizers.get_or_insert_default();
-        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
-            finalizers.push(FINALIZER.to_owned());
-            claim = api.replace(&name, &PostParams::default(), &claim).await?;
-        }
-        claim.status.get_or_insert_default().allocation = Some(result.clone());
-    }
-    if !is_used_by(&claim, pod) {
-        let user = ResourceClaimConsumerReference {
-            api_group: None,
-            resource: "pods".to_owned(),
-            name: pod.name().to_owned(),
-            uid: pod.uid().to_owned(),
-        };
-        claim.status.get_or_insert_default().reserved_for.get_or_insert_default().push(user);
-    }
-    api.replace_status(&name, &PostParams::default(), &claim).await.map(|_| Ok(()))
 }
