@@ -128,6 +128,22 @@ impl Shape {
         status_patch(&node.status.unwrap_or_default())
     }
 
+    /// The patch of the status of a node whose resources somebody else changed: it offers what it has, as a kubelet
+    /// does.
+    #[must_use]
+    pub fn offer(&self, names: &Names, number: u32, mut node: Node, now: Timestamp) -> Value {
+        let before = node.status.as_ref().and_then(|status| status.allocatable.clone()).unwrap_or_default();
+        set_status(&mut node, &self.facts(names, number), now);
+        let mut patch = status_patch(&node.status.unwrap_or_default());
+        let offered = &mut patch["status"]["allocatable"];
+        for name in before.keys() {
+            if offered.get(name).is_none() {
+                offered[name] = Value::Null;
+            }
+        }
+        patch
+    }
+
     /// The patch of a node's status that says that the node is well. What else the status holds does not change.
     #[must_use]
     pub fn heartbeat(&self, names: &Names, number: u32, before: &[NodeCondition], now: Timestamp) -> Value {
@@ -225,6 +241,25 @@ mod tests {
         assert!(is_well(&status.conditions.expect("conditions")));
         let addresses: Vec<_> = status.addresses.into_iter().flatten().map(|a| a.address).collect();
         assert_eq!(addresses, ["198.18.0.6", "sim-5"]);
+    }
+
+    #[test]
+    fn a_node_offers_what_others_say_that_it_has() {
+        let now = time("2026-01-01T00:00:00Z");
+        let mut node = shape().node(&names(), 0, now);
+        let status = node.status.get_or_insert_default();
+        status
+            .capacity
+            .get_or_insert_default()
+            .insert("example.com/fake".to_owned(), Quantity("10".to_owned()));
+        status
+            .allocatable
+            .get_or_insert_default()
+            .insert("example.com/gone".to_owned(), Quantity("1".to_owned()));
+        let offered = shape().offer(&names(), 0, node, now)["status"]["allocatable"].clone();
+        assert_eq!(offered["example.com/fake"], "10");
+        assert_eq!(offered["example.com/gone"], Value::Null);
+        assert_eq!(offered["example.com/gpu"], "2");
     }
 
     #[test]

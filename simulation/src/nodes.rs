@@ -136,7 +136,8 @@ impl Nodes {
                 }
             }
             Event::Added(_) | Event::Updated { .. } => {
-                if !is_well(&record.conditions) {
+                let was = matches!(event, Event::Updated { old, .. } if old.is_out_of_step);
+                if !is_well(&record.conditions) || (record.is_out_of_step && !was) {
                     self.inner.reports.add(key);
                 }
             }
@@ -191,9 +192,14 @@ impl Nodes {
 
     async fn beat(&self, number: u32) -> Result<()> {
         let record = self.inner.records.store().get(&self.key(number));
-        let before = record.map(|record| record.conditions.clone()).unwrap_or_default();
-        let (names, shape) = (&self.inner.names, &self.inner.shape);
-        let beat = shape.heartbeat(names, number, &before, Timestamp::now());
+        let (names, shape, now) = (&self.inner.names, &self.inner.shape, Timestamp::now());
+        let beat = if record.as_ref().is_some_and(|record| record.is_out_of_step) {
+            let Some(node) = self.api().get_opt(&names.name(number)).await? else { return Ok(()) };
+            shape.offer(names, number, node, now)
+        } else {
+            let before = record.map(|record| record.conditions.clone()).unwrap_or_default();
+            shape.heartbeat(names, number, &before, now)
+        };
         let written = self
             .api()
             .patch_status(&names.name(number), &PatchParams::default(), &Patch::Strategic(beat))

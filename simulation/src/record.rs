@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use client::kube;
-use k8s_openapi::api::core::v1::{ContainerStatus, Node, NodeCondition, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Node, NodeCondition, NodeStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kubelet::types;
 use serde::Deserialize;
@@ -119,6 +119,8 @@ pub struct NodeRecord {
     pub ranges: Box<[crate::addresses::Range]>,
     /// What is said of its state.
     pub conditions: Vec<NodeCondition>,
+    /// Whether it has resources that it does not offer, or the other way round: somebody else changed them.
+    pub is_out_of_step: bool,
 }
 
 impl NodeRecord {
@@ -136,9 +138,15 @@ impl From<Node> for NodeRecord {
         Self {
             metadata: names(&node.metadata),
             ranges: ranges.iter().filter_map(|text| crate::addresses::Range::parse(text)).collect(),
+            is_out_of_step: node.status.as_ref().is_some_and(is_out_of_step),
             conditions: node.status.and_then(|status| status.conditions).unwrap_or_default(),
         }
     }
+}
+
+fn is_out_of_step(status: &NodeStatus) -> bool {
+    let (has, offers) = (status.capacity.iter().flatten(), status.allocatable.iter().flatten());
+    !has.map(|(name, _)| name).eq(offers.map(|(name, _)| name))
 }
 
 impl kube::Resource for NodeRecord {
@@ -234,6 +242,14 @@ mod tests {
                 serde_saphyr::from_str(&format!("metadata: {{name: n}}\nspec: {spec}")).expect("a node");
             NodeRecord::from(node).ranges.len()
         };
+        let in_step = |status: &str| {
+            let node: Node =
+                serde_saphyr::from_str(&format!("metadata: {{name: n}}\nstatus: {status}")).expect("a node");
+            !NodeRecord::from(node).is_out_of_step
+        };
+        assert!(in_step("{capacity: {cpu: '2'}, allocatable: {cpu: '1'}}"));
+        assert!(!in_step("{capacity: {cpu: '2', example.com/x: '1'}, allocatable: {cpu: '1'}}"));
+        assert!(!in_step("{capacity: {cpu: '2'}, allocatable: {cpu: '1', example.com/x: '1'}}"));
         assert_eq!(ranges("{}"), 0);
         assert_eq!(ranges("{podCIDR: 10.0.0.0/24}"), 1);
         assert_eq!(ranges("{podCIDR: 10.0.0.0/24, podCIDRs: [10.0.0.0/24, 'fd00::/64']}"), 2);
