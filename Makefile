@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 .DELETE_ON_ERROR:
-.PHONY: up down test packages lint unit e2e programs bench
+.PHONY: up down test packages lint unit e2e programs faults bench
 
 up: packages
 	@echo "building (a few minutes the first time)"
@@ -41,6 +41,11 @@ e2e:
 programs: packages
 	$(CARGO) build --workspace --bins --test programs
 	$(CARGO) test --workspace --test programs
+
+# Full and slow disks, and clocks that jump.
+faults: packages
+	$(CARGO) build --workspace --bins --test faults
+	$(CARGO) test --workspace --test faults
 
 bench: packages
 	$(CARGO) build --release --bins

@@ -32,6 +32,8 @@ impl Disk {
         run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&file))?;
         let mut disk = Self { at: at.clone(), binds: vec![] };
         run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(&at))?;
+        // Another may have had the same device, and was slow when it was left.
+        disk.limit(0)?;
         let logs = layout.data.join("log/pods");
         for folder in [layout.kubelet(), layout.containerd_root(), layout.local_volumes(), logs] {
             let name = folder.file_name().context("a folder has a name")?;
@@ -44,31 +46,39 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Takes all room there is but for so many MiB.
+    /// Takes all room there is but for so many MiB; done again, it takes what has become free meanwhile.
     ///
     /// # Errors
-    /// There is less than that.
+    /// The disk refuses.
     pub fn fill(&self, leave: u64) -> Result<()> {
-        let room = rustix::fs::statvfs(&self.at)?;
-        let free = room.f_bavail * room.f_frsize;
-        let take = free.checked_sub(leave * MIB).context("there is not as much room")?;
         let file = File::options().create(true).append(true).open(self.filler())?;
-        let begin = file.metadata()?.len();
-        // The map of a file takes room, too: as much as can be had.
-        let steps = [take, take.saturating_sub(MIB / 4), take.saturating_sub(MIB)];
-        let flags = rustix::fs::FallocateFlags::empty();
-        let filled =
-            steps.iter().any(|step| rustix::fs::fallocate(&file, flags, begin, (*step).max(1)).is_ok());
-        ensure!(filled, "the disk cannot be filled");
-        Ok(())
+        loop {
+            let room = rustix::fs::statvfs(&self.at)?;
+            let mut take = (room.f_bavail * room.f_frsize).saturating_sub(leave * MIB);
+            // What tells where the file lies takes room, too: as much as can be had.
+            loop {
+                if take < room.f_frsize {
+                    return Ok(());
+                }
+                let (flags, begin) = (rustix::fs::FallocateFlags::empty(), file.metadata()?.len());
+                match rustix::fs::fallocate(&file, flags, begin, take) {
+                    Ok(()) => break,
+                    Err(rustix::io::Errno::NOSPC) => take /= 2,
+                    Err(error) => return Err(error).context("fill the disk"),
+                }
+            }
+        }
     }
 
-    /// Gives back the room that [`Disk::fill`] took.
+    /// Gives back the room that [`Disk::fill`] took, if it did.
     ///
     /// # Errors
-    /// It was not filled.
+    /// The disk refuses.
     pub fn free(&self) -> Result<()> {
-        Ok(fs::remove_file(self.filler())?)
+        match fs::remove_file(self.filler()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("free the disk"),
+            _ => Ok(()),
+        }
     }
 
     /// Lets so many requests a second through, reading and writing each; 0 is no limit. False if this machine cannot do
