@@ -36,24 +36,57 @@ pub fn empty() -> Body {
     full(Bytes::new())
 }
 
-/// A body of shared pieces, sent one after the other without being joined. Small pieces are gathered so that a
+/// A part of a body of many.
+pub trait Piece: Send + Unpin + 'static {
+    /// Its length in bytes.
+    fn len(&self) -> usize;
+
+    /// Appends it.
+    fn write(&self, out: &mut Vec<u8>);
+
+    /// It as it is, where that costs nothing.
+    fn whole(&self) -> Option<Bytes> {
+        None
+    }
+
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Piece for Bytes {
+    fn len(&self) -> usize {
+        Bytes::len(self)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+
+    fn whole(&self) -> Option<Bytes> {
+        Some(self.clone())
+    }
+}
+
+/// A body of shared pieces, sent one after the other without all being joined. Small pieces are gathered so that a
 /// frame is worth its header.
 #[must_use]
-pub fn segments(pieces: impl IntoIterator<Item = Bytes>) -> Body {
-    let pieces: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+pub fn segments<P: Piece>(pieces: impl IntoIterator<Item = P>) -> Body {
+    let pieces: VecDeque<P> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
     let remaining = pieces.iter().map(|piece| piece.len() as u64).sum();
     Segments { pieces, remaining }.map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-struct Segments {
-    pieces: VecDeque<Bytes>,
+struct Segments<P> {
+    pieces: VecDeque<P>,
     remaining: u64,
 }
 
 /// Pieces smaller than this are copied together.
 const GATHER: usize = 16 * 1024;
 
-impl http_body::Body for Segments {
+impl<P: Piece> http_body::Body for Segments<P> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -62,16 +95,18 @@ impl http_body::Body for Segments {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let Some(first) = self.pieces.pop_front() else { return Poll::Ready(None) };
-        let data = if first.len() >= GATHER || self.pieces.is_empty() {
-            first
-        } else {
-            let mut joined = BytesMut::with_capacity(2 * GATHER);
-            joined.extend_from_slice(&first);
-            while joined.len() < GATHER {
-                let Some(next) = self.pieces.pop_front() else { break };
-                joined.extend_from_slice(&next);
+        let alone = first.len() >= GATHER || self.pieces.is_empty();
+        let data = match first.whole().filter(|_| alone) {
+            Some(whole) => whole,
+            None => {
+                let mut joined = Vec::with_capacity(first.len().max(2 * GATHER));
+                first.write(&mut joined);
+                while joined.len() < GATHER {
+                    let Some(next) = self.pieces.pop_front() else { break };
+                    next.write(&mut joined);
+                }
+                joined.into()
             }
-            joined.freeze()
         };
         self.remaining -= data.len() as u64;
         Poll::Ready(Some(Ok(Frame::data(data))))
@@ -88,18 +123,20 @@ impl http_body::Body for Segments {
 
 /// As [`segments`], compressed on the way: a frame is made when the client takes it.
 #[must_use]
-pub fn gzip(pieces: impl IntoIterator<Item = Bytes>) -> Body {
+pub fn gzip<P: Piece>(pieces: impl IntoIterator<Item = P>) -> Body {
     let pieces = pieces.into_iter().collect();
     let encoder = Some(GzEncoder::new(Vec::with_capacity(GATHER), Compression::fast()));
-    Gzip { pieces, encoder }.boxed_unsync()
+    Gzip { pieces, plain: Vec::new(), encoder }.boxed_unsync()
 }
 
-struct Gzip {
-    pieces: VecDeque<Bytes>,
+struct Gzip<P> {
+    pieces: VecDeque<P>,
+    /// Where a piece is written before it is compressed.
+    plain: Vec<u8>,
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
-impl http_body::Body for Gzip {
+impl<P: Piece> http_body::Body for Gzip<P> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -113,7 +150,9 @@ impl http_body::Body for Gzip {
                 let last = encoder.finish().map(|bytes| Frame::data(Bytes::from(bytes)));
                 return Poll::Ready(Some(last.map_err(Into::into)));
             };
-            if let Err(error) = encoder.write_all(&piece) {
+            self.plain.clear();
+            piece.write(&mut self.plain);
+            if let Err(error) = encoder.write_all(&self.plain) {
                 return Poll::Ready(Some(Err(error.into())));
             }
         }

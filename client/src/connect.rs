@@ -126,5 +126,5 @@ async fn load(options: &ConnectOptions) -> Result<kube::Config, Error> {
 /// Makes aws-lc-rs the process's TLS provider; further calls change nothing.
 pub fn install_crypto_provider() {
     // An error only says that a provider is installed already, which is what is wanted.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _ = rustls::crypto::CryptoProvider::clone(&crate::tls::provider()).install_default();
 }

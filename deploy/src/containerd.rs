@@ -2,6 +2,7 @@
 //! on the same machine is neither used nor touched.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use kubelet::runtime::Runtime;
 use rustix::process::Signal;
+use rustix::thread::{disable_transparent_huge_pages, transparent_huge_pages_are_disabled};
 use tokio::process::{Child, Command};
 
 use crate::layout::Layout;
@@ -92,7 +94,7 @@ pub async fn start(layout: &Layout) -> Result<Child> {
     command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
     // Signals meant for us (an interrupt from the terminal) must not reach it.
     command.process_group(0);
-    let mut child = command.spawn().context("start containerd (is the package containerd installed?)")?;
+    let mut child = spawn(command).context("start containerd (is the package containerd installed?)")?;
     let socket = layout.containerd_socket();
     let answered = tokio::time::timeout(START_PATIENCE, async {
         loop {
@@ -111,6 +113,16 @@ pub async fn start(layout: &Layout) -> Result<Child> {
         Err(_) => bail!("containerd does not answer after {START_PATIENCE:?}; see {}", log.display()),
     }
     Ok(child)
+}
+
+/// Starts containerd with huge pages as the machine has them. Our own processes do without (`mimalloc`), and what is
+/// started by one inherits that, down to the processes of pods.
+fn spawn(mut command: Command) -> io::Result<Child> {
+    let disabled = transparent_huge_pages_are_disabled()?;
+    disable_transparent_huge_pages(false)?;
+    let child = command.spawn();
+    disable_transparent_huge_pages(disabled)?;
+    child
 }
 
 fn ctr(layout: &Layout) -> Command {

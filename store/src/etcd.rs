@@ -198,7 +198,8 @@ fn key_value(kv: mvccpb::KeyValue) -> Result<KeyValue, Error> {
     })?;
     Ok(KeyValue {
         key,
-        value: kv.value,
+        // Not a slice of the answer: that would be kept as long as one of its values.
+        value: Bytes::copy_from_slice(&kv.value),
         created: revision(kv.create_revision),
         modified: revision(kv.mod_revision),
     })

@@ -46,14 +46,17 @@ pub fn kinds() -> &'static [Kind] {
 /// The type of a built-in kind.
 #[must_use]
 pub fn type_for(gvk: &GroupVersionKind) -> Option<TypeRef<'static>> {
-    let find = |group: &str, version: &str| {
-        KINDS
-            .binary_search_by(|k| (k.group, k.version, k.kind).cmp(&(group, version, gvk.kind.as_ref())))
-            .ok()
-            .map(|at| BUILTIN.ty(KINDS[at].ty))
-    };
+    // Every request asks several times.
+    static BY_KIND: LazyLock<HashMap<&str, Vec<&Kind>, foldhash::fast::RandomState>> = LazyLock::new(|| {
+        let mut by_kind = HashMap::<_, Vec<_>, _>::default();
+        KINDS.iter().for_each(|kind| by_kind.entry(kind.kind).or_default().push(kind));
+        by_kind
+    });
+    let all = BY_KIND.get(gvk.kind.as_ref())?;
+    let find = |group: &str, version: &str| all.iter().find(|k| k.group == group && k.version == version);
     find(&gvk.group, &gvk.version)
         .or_else(|| if EVERYWHERE.contains(&gvk.kind.as_ref()) { find("", "v1") } else { None })
+        .map(|kind| BUILTIN.ty(kind.ty))
 }
 
 /// A type of which at most one field counts.

@@ -337,7 +337,7 @@ mod tests {
                 })
                 .collect();
             let address = Some(format!("{peer}:1").parse().expect("an address"));
-            let peer = Peer { address, certificates: Arc::default(), trusted: false };
+            let peer = Peer { address, chain: Arc::default(), trusted: false };
             let facts =
                 Facts { uri: &Uri::from_static("/"), headers: &headers, peer: Some(&peer), audit_id: "" };
             assert_eq!(source_ips(&facts), expected);

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use api::status::ApiError;
 
 pub use union::Union;
+pub use x509::Chain;
 
 /// Everybody who has shown who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -140,8 +141,8 @@ pub(crate) fn is_subdomain(text: &str) -> bool {
 /// The credentials that came with a request.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// Client certificate chain (DER), leaf first. Its holder has the key; who signed it is for `trusted` to say.
-    pub certificates: Arc<Vec<rustls::pki_types::CertificateDer<'static>>>,
+    /// The certificates of the client; who signed them is for `trusted` to say.
+    pub chain: Arc<Chain>,
     /// Whether the chain was verified against the client CA. Others may be a front proxy's.
     pub trusted: bool,
     /// The token of an `Authorization: Bearer` header (or of a WebSocket subprotocol
@@ -158,7 +159,7 @@ impl Credentials {
     /// `keep_headers`: a front proxy is configured.
     #[must_use]
     pub fn of(
-        certificates: Arc<Vec<rustls::pki_types::CertificateDer<'static>>>,
+        chain: Arc<Chain>,
         trusted: bool,
         uri: &http::Uri,
         headers: &http::HeaderMap,
@@ -166,7 +167,7 @@ impl Credentials {
     ) -> Self {
         let bearer_token = bearer_token(headers).or_else(|| websocket_token(headers));
         let headers = if keep_headers { headers.clone() } else { http::HeaderMap::new() };
-        Self { certificates, trusted, bearer_token, uri: uri.clone(), headers }
+        Self { chain, trusted, bearer_token, uri: uri.clone(), headers }
     }
 }
 

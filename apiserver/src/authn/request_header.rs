@@ -71,7 +71,7 @@ fn first(headers: &HeaderMap, names: &[String]) -> Option<String> {
 impl Authenticator for RequestHeaders {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<User>, ApiError> {
         let named = first(&credentials.headers, &self.config.username_headers).is_some();
-        if !named || !self.trusts(&credentials.certificates) {
+        if !named || !self.trusts(credentials.chain.certificates()) {
             return Ok(None);
         }
         Ok(self.user(&credentials.headers))
@@ -125,8 +125,8 @@ mod tests {
         headers.append("x-remote-group", "ops".parse().expect("header"));
         headers.insert("x-remote-extra-a%2fb", "1".parse().expect("header"));
         let ask = async |certificate: CertificateDer<'static>, headers: HeaderMap| {
-            let certificates = Arc::new(vec![certificate]);
-            let credentials = Credentials { certificates, headers, ..Credentials::default() };
+            let chain = Arc::new(vec![certificate].into());
+            let credentials = Credentials { chain, headers, ..Credentials::default() };
             authenticator.authenticate(&credentials).await.expect("no error")
         };
         let user = ask(leaf(&ours, "proxy"), headers.clone()).await.expect("believed");

@@ -4,7 +4,10 @@
 //! Only chains that were verified against the client CA (with their validity period) count; what is left is the
 //! intended use and the names.
 
+use std::sync::OnceLock;
+
 use api::status::ApiError;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Authenticator, Credentials, User};
@@ -12,6 +15,34 @@ use super::{Authenticator, Credentials, User};
 /// Reads users from verified client certificates.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientCertificates;
+
+/// What a client showed in the handshake: a chain of certificates, leaf first, whose leaf it has the key of.
+#[derive(Debug, Default)]
+pub struct Chain {
+    certificates: Vec<CertificateDer<'static>>,
+    /// Whom the leaf names, once somebody has asked: a connection has many requests.
+    user: OnceLock<Result<Option<User>, String>>,
+}
+
+impl Chain {
+    /// The certificates.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+
+    /// The user that the leaf names; `None` if there is no leaf, or it has no common name.
+    fn user(&self) -> Result<Option<User>, String> {
+        let Some(leaf) = self.certificates.first() else { return Ok(None) };
+        self.user.get_or_init(|| ClientCertificates::user(leaf)).clone()
+    }
+}
+
+impl From<Vec<CertificateDer<'static>>> for Chain {
+    fn from(certificates: Vec<CertificateDer<'static>>) -> Self {
+        Self { certificates, user: OnceLock::new() }
+    }
+}
 
 /// The OID in a certificate's subject under which a UID may be given (upstream `kubernetes.io` arc).
 const UID_OID: &str = "1.3.6.1.4.1.57683.2";
@@ -47,12 +78,14 @@ impl ClientCertificates {
 #[async_trait::async_trait]
 impl Authenticator for ClientCertificates {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<User>, ApiError> {
-        let Some(leaf) = credentials.certificates.first() else { return Ok(None) };
+        if credentials.chain.certificates().is_empty() {
+            return Ok(None);
+        }
         // Nobody here has signed it. (A front proxy's certificate has been looked at before.)
         if !credentials.trusted {
             return Err(ApiError::unauthorized());
         }
-        Self::user(leaf).map_err(|error| {
+        credentials.chain.user().map_err(|error| {
             tracing::debug!(%error, "client certificate refused");
             ApiError::unauthorized()
         })
@@ -89,9 +122,8 @@ mod tests {
     #[tokio::test]
     async fn certificates_of_others_are_refused() {
         let leaf = certificate("jane", Some(ExtendedKeyUsagePurpose::ClientAuth)).into();
-        let certificates = std::sync::Arc::new(vec![leaf]);
-        let shown =
-            |trusted| Credentials { certificates: certificates.clone(), trusted, ..Credentials::default() };
+        let chain = std::sync::Arc::new(Chain::from(vec![leaf]));
+        let shown = |trusted| Credentials { chain: chain.clone(), trusted, ..Credentials::default() };
         let user = ClientCertificates.authenticate(&shown(true)).await.expect("our own certificate");
         assert_eq!(user.expect("a user").name, "jane");
         let refused =

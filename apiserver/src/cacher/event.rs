@@ -92,7 +92,7 @@ impl Event {
 
     /// Bytes of the new state, for the bounds of the history.
     pub(super) fn bytes(&self) -> usize {
-        self.current.as_ref().map_or(0, |object| object.json.len())
+        self.current.as_ref().map_or(0, |object| object.json_len())
     }
 }
 

@@ -167,7 +167,7 @@ impl Fixture {
                     "{} {} {}@{}",
                     event.kind().expect("kind").as_str(),
                     object.name(),
-                    object.uid,
+                    object.uid(),
                     event.revision()
                 )
             }

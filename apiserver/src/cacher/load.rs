@@ -177,7 +177,7 @@ fn close_gap(state: &mut State, listed: Listed) -> Vec<Arc<Event>> {
     changed.sort_by_key(|object| object.revision);
     let mut events = Vec::new();
     for object in changed {
-        let replaced = state.objects.get(object.key()).filter(|known| known.uid != object.uid);
+        let replaced = state.objects.get(object.key()).filter(|known| known.uid() != object.uid());
         if let Some(key) = replaced.map(|known| known.key().to_owned()) {
             events.extend(state.advance(Incoming::Delete { key, revision: object.revision }));
         }

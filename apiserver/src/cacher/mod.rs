@@ -22,6 +22,7 @@ mod load;
 mod object;
 mod ordered;
 mod resource;
+mod text;
 mod watch;
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
 //! One cached object: its encoded bytes, and what can be asked of it without decoding them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 use store::{KeyValue, Revision};
 
+use super::text::{Text, glance, glance_known};
 use super::{Error, ResourceSpec};
 
 /// An encoding of an object (or of a watch event); the numbers are the caller's.
@@ -26,51 +24,85 @@ type Versions = Vec<(u32, Arc<CachedObject>)>;
 pub struct CachedObject {
     /// The revision that last wrote it: its `metadata.resourceVersion`.
     pub revision: Revision,
-    /// The JSON bytes, `metadata.resourceVersion` included.
-    pub json: Bytes,
-    /// `metadata.uid`; empty if it has none.
-    pub uid: Box<str>,
-    key: Box<str>,
-    /// Length of the namespace at the head of `key`; 0 for none.
-    namespace: usize,
-    /// Where in `json` the digits of the resourceVersion begin.
-    version_at: usize,
-    labels: Arc<[(Box<str>, Box<str>)]>,
-    fields: Arc<[(Arc<str>, Box<str>)]>,
+    facts: Arc<Facts>,
     forms: Renderings,
     /// The object in other versions, by the caller's numbers, where conversion is costly.
     versions: OnceLock<Box<Mutex<Versions>>>,
 }
 
+/// What does not depend on the revision.
+struct Facts {
+    text: Text,
+    uid: Box<str>,
+    key: Box<str>,
+    /// Length of the namespace at the head of `key`; 0 for none.
+    namespace: usize,
+    labels: Vec<(Box<str>, Box<str>)>,
+    fields: Vec<(Arc<str>, Box<str>)>,
+}
+
 impl CachedObject {
+    /// `metadata.uid`; empty if it has none.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        &self.facts.uid
+    }
+
     /// The key below the resource's prefix: `namespace/name`, or `name`.
     #[must_use]
     pub fn key(&self) -> &str {
-        &self.key
+        &self.facts.key
     }
 
     /// The namespace; empty for none.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.key[..self.namespace]
+        &self.facts.key[..self.facts.namespace]
     }
 
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {
-        if self.namespace == 0 { &self.key } else { &self.key[self.namespace + 1..] }
+        let Facts { key, namespace, .. } = &*self.facts;
+        if *namespace == 0 { key } else { &key[namespace + 1..] }
+    }
+
+    /// The object as JSON, `metadata.resourceVersion` included; put together anew by each call.
+    #[must_use]
+    pub fn json(&self) -> Bytes {
+        let mut json = Vec::with_capacity(self.json_len());
+        self.write_json(0, &mut json);
+        json.into()
+    }
+
+    /// The length of [`CachedObject::json`].
+    #[must_use]
+    pub fn json_len(&self) -> usize {
+        self.facts.text.len(self.revision)
+    }
+
+    /// Writes [`CachedObject::json`] behind its first `skip` bytes, which are such as
+    /// [`CachedObject::json_starts_with`] has found.
+    pub fn write_json(&self, skip: usize, out: &mut Vec<u8>) {
+        self.facts.text.write(self.revision, skip, out);
+    }
+
+    /// Whether [`CachedObject::json`] begins with something that is not as long as to reach the version.
+    #[must_use]
+    pub fn json_starts_with(&self, prefix: &str) -> bool {
+        self.facts.text.starts_with(prefix)
     }
 
     /// The value of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        let found = self.labels.binary_search_by(|(name, _)| (**name).cmp(key)).ok()?;
-        Some(&self.labels[found].1)
+        let found = self.facts.labels.binary_search_by(|(name, _)| (**name).cmp(key)).ok()?;
+        Some(&self.facts.labels[found].1)
     }
 
     /// All labels, ordered by key.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.labels.iter().map(|(key, value)| (&**key, &**value))
+        self.facts.labels.iter().map(|(key, value)| (&**key, &**value))
     }
 
     /// The value of a selectable field.
@@ -79,14 +111,14 @@ impl CachedObject {
         match name {
             "metadata.name" => Some(self.name()),
             "metadata.namespace" => Some(self.namespace()),
-            _ => self.fields.iter().find(|(field, _)| **field == *name).map(|(_, value)| &**value),
+            _ => self.facts.fields.iter().find(|(field, _)| **field == *name).map(|(_, value)| &**value),
         }
     }
 
     /// The decoded object; decoded anew by each call.
     pub fn value(&self) -> Result<Value, Error> {
-        serde_json::from_slice(&self.json)
-            .map_err(|error| Error::Malformed { key: self.key.to_string(), reason: error.to_string() })
+        serde_json::from_slice(&self.json())
+            .map_err(|error| Error::Malformed { key: self.key().to_owned(), reason: error.to_string() })
     }
 
     /// The object in another encoding: made once, then shared.
@@ -124,23 +156,11 @@ impl CachedObject {
     /// The same state under another revision: how a delete shows the object it removed.
     #[must_use]
     pub(crate) fn at(&self, revision: Revision) -> Self {
-        let digits = self.json[self.version_at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let mut json = Vec::with_capacity(self.json.len() + 4);
-        json.extend_from_slice(&self.json[..self.version_at]);
-        json.extend_from_slice(revision.to_string().as_bytes());
-        json.extend_from_slice(&self.json[self.version_at + digits..]);
-        Self {
-            revision,
-            json: json.into(),
-            uid: self.uid.clone(),
-            key: self.key.clone(),
-            namespace: self.namespace,
-            version_at: self.version_at,
-            labels: Arc::clone(&self.labels),
-            fields: Arc::clone(&self.fields),
-            forms: Renderings::default(),
-            versions: OnceLock::new(),
-        }
+        Self::new(revision, Arc::clone(&self.facts))
+    }
+
+    fn new(revision: Revision, facts: Arc<Facts>) -> Self {
+        Self { revision, facts, forms: Renderings::default(), versions: OnceLock::new() }
     }
 }
 
@@ -152,7 +172,7 @@ impl api::selector::Labels for CachedObject {
 
 impl fmt::Debug for CachedObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.key, self.revision)
+        write!(f, "{}@{}", self.key(), self.revision)
     }
 }
 
@@ -182,7 +202,7 @@ fn make(spec: &ResourceSpec, kv: KeyValue, known: Option<&Value>) -> Result<Cach
         Some(decode) => decode(&key, value).map_err(malformed)?,
         None => value,
     };
-    let fields: Arc<[_]> = match &spec.fields {
+    let fields = match &spec.fields {
         Some(fields) => {
             let found = match known {
                 Some(value) => fields(value),
@@ -192,21 +212,22 @@ fn make(spec: &ResourceSpec, kv: KeyValue, known: Option<&Value>) -> Result<Cach
             };
             found.into_iter().map(|(name, value)| (interned(&name), value.into())).collect()
         }
-        None => Arc::new([]),
+        None => Vec::new(),
     };
-    let spliced = splice(&stored, modified).map_err(|error| malformed(error.to_string()))?;
-    Ok(CachedObject {
-        revision: modified,
-        json: spliced.json.into(),
-        uid: spliced.uid.into(),
+    let glance = match known {
+        Some(value) => glance_known(stored, value),
+        None => glance(stored),
+    };
+    let glance = glance.map_err(|error| malformed(error.to_string()))?;
+    let facts = Facts {
+        text: glance.text,
+        uid: glance.uid.into(),
         key: relative.into(),
         namespace,
-        version_at: spliced.version_at,
-        labels: spliced.labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        labels: glance.labels,
         fields,
-        forms: Renderings::default(),
-        versions: OnceLock::new(),
-    })
+    };
+    Ok(CachedObject::new(modified, Arc::new(facts)))
 }
 
 /// One shared copy of each name of a selectable field; there are few of them.
@@ -219,97 +240,6 @@ fn interned(name: &str) -> Arc<str> {
     let name: Arc<str> = name.into();
     names.insert(Arc::clone(&name));
     name
-}
-
-/// What [`splice`] finds and makes.
-struct Spliced {
-    json: Vec<u8>,
-    version_at: usize,
-    uid: String,
-    labels: BTreeMap<String, String>,
-}
-
-/// Writes `metadata.resourceVersion` into an encoded object without decoding the rest of it.
-fn splice(stored: &[u8], revision: Revision) -> Result<Spliced, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow)]
-        metadata: &'a RawValue,
-    }
-    let head: Head<'_> = serde_json::from_slice(stored)?;
-    let metadata: Metadata<'_> = serde_json::from_str(head.metadata.get())?;
-    let offset = |part: &str| part.as_ptr() as usize - stored.as_ptr() as usize;
-    let open = offset(head.metadata.get()) + 1;
-
-    let (cut, resume, before, after) = match (metadata.version, metadata.predecessor) {
-        (Some(old), _) => (offset(old), offset(old) + old.len(), "\"", "\""),
-        (None, Some(value)) => {
-            let end = offset(value) + value.len();
-            (end, end, ",\"resourceVersion\":\"", "\"")
-        }
-        (None, None) if metadata.is_empty => (open, open, "\"resourceVersion\":\"", "\""),
-        (None, None) => (open, open, "\"resourceVersion\":\"", "\","),
-    };
-    let mut json = Vec::with_capacity(stored.len() + 32);
-    json.extend_from_slice(&stored[..cut]);
-    json.extend_from_slice(before.as_bytes());
-    let version_at = json.len();
-    json.extend_from_slice(revision.to_string().as_bytes());
-    json.extend_from_slice(after.as_bytes());
-    json.extend_from_slice(&stored[resume..]);
-
-    let uid: Option<String> = metadata.uid.map(serde_json::from_str).transpose()?.flatten();
-    let labels: Option<BTreeMap<String, String>> =
-        metadata.labels.map(serde_json::from_str).transpose()?.flatten();
-    Ok(Spliced { json, version_at, uid: uid.unwrap_or_default(), labels: labels.unwrap_or_default() })
-}
-
-/// The parts of `metadata` that matter here, as slices of the input.
-#[derive(Default)]
-struct Metadata<'a> {
-    is_empty: bool,
-    /// The value that `resourceVersion` follows: the last one whose key sorts before it, or the uid.
-    predecessor: Option<&'a str>,
-    version: Option<&'a str>,
-    uid: Option<&'a str>,
-    labels: Option<&'a str>,
-}
-
-impl<'de> Deserialize<'de> for Metadata<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Scan;
-        impl<'de> Visitor<'de> for Scan {
-            type Value = Metadata<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object's metadata")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut found = Metadata { is_empty: true, ..Metadata::default() };
-                let mut is_struct = false;
-                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    let value = map.next_value::<&'de RawValue>()?.get();
-                    found.is_empty = false;
-                    if &*key == "creationTimestamp" && found.uid.is_some() {
-                        // The order is upstream's struct's: the version stands behind the uid.
-                        found.predecessor = found.uid;
-                        is_struct = true;
-                    } else if &*key < "resourceVersion" && !is_struct {
-                        found.predecessor = Some(value);
-                    }
-                    match &*key {
-                        "resourceVersion" => found.version = Some(value),
-                        "uid" => found.uid = Some(value),
-                        "labels" => found.labels = Some(value),
-                        _ => {}
-                    }
-                }
-                Ok(found)
-            }
-        }
-        deserializer.deserialize_map(Scan)
-    }
 }
 
 /// One encoding, once it has been made. Its lock is held while it is made, so that it is made once.
@@ -376,53 +306,6 @@ impl Renderings {
 mod tests {
     use super::*;
 
-    fn spliced(stored: &str) -> String {
-        let spliced = splice(stored.as_bytes(), Revision(42)).expect("valid");
-        assert!(spliced.json[spliced.version_at..].starts_with(b"42\""));
-        String::from_utf8(spliced.json).expect("UTF-8")
-    }
-
-    #[test]
-    fn the_resource_version_is_spliced_in_at_its_sorted_place() {
-        for (stored, wanted) in [
-            (r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"42"}}"#),
-            (
-                r#"{"metadata":{"name":"a"},"x":1}"#,
-                r#"{"metadata":{"name":"a","resourceVersion":"42"},"x":1}"#,
-            ),
-            (
-                r#"{"metadata":{"name":"a","uid":"u","creationTimestamp":null,"labels":{}}}"#,
-                r#"{"metadata":{"name":"a","uid":"u","resourceVersion":"42","creationTimestamp":null,"labels":{}}}"#,
-            ),
-            (r#"{"metadata":{"uid":"u"}}"#, r#"{"metadata":{"resourceVersion":"42","uid":"u"}}"#),
-            (
-                r#"{"kind":"K","metadata":{"labels":{"uid":"}"},"name":"a","uid":"u"}}"#,
-                r#"{"kind":"K","metadata":{"labels":{"uid":"}"},"name":"a","resourceVersion":"42","uid":"u"}}"#,
-            ),
-            (
-                r#"{"metadata":{"name":"a","resourceVersion":"7","uid":"u"}}"#,
-                r#"{"metadata":{"name":"a","resourceVersion":"42","uid":"u"}}"#,
-            ),
-            (
-                r#"{"metadata":{"name":"a","resourceVersion":"","uid":"u"}}"#,
-                r#"{"metadata":{"name":"a","resourceVersion":"42","uid":"u"}}"#,
-            ),
-            (
-                r#"{ "metadata" : { "name" : "a" } }"#,
-                r#"{ "metadata" : { "name" : "a","resourceVersion":"42" } }"#,
-            ),
-        ] {
-            assert_eq!(spliced(stored), wanted);
-        }
-    }
-
-    #[test]
-    fn what_is_no_object_is_refused() {
-        for stored in ["", "{}", "[]", r#"{"metadata":1}"#, r#"{"metadata":{"labels":{"a":1}}}"#] {
-            assert!(splice(stored.as_bytes(), Revision(1)).is_err(), "{stored}");
-        }
-    }
-
     fn spec(namespaced: bool) -> ResourceSpec {
         ResourceSpec {
             prefix: "/registry/pods/".into(),
@@ -446,7 +329,7 @@ mod tests {
             r#"{"metadata":{"labels":{"b":"2","a":"1"},"name":"web","uid":"u-1"},"spec":{"nodeName":"n1"}}"#;
         let object = ingest(&spec(true), key_value("/registry/pods/default/web", json)).expect("valid");
         assert_eq!((object.namespace(), object.name(), object.key()), ("default", "web", "default/web"));
-        assert_eq!(&*object.uid, "u-1");
+        assert_eq!(object.uid(), "u-1");
         assert_eq!(object.labels().collect::<Vec<_>>(), [("a", "1"), ("b", "2")]);
         assert_eq!((object.label("b"), object.label("c")), (Some("2"), None));
         assert_eq!(object.field("spec.nodeName"), Some("n1"));

@@ -99,7 +99,7 @@ impl Ordered {
         let (mut count, mut bytes) = (0, 0);
         for object in self.chunks.iter().step_by(step).filter_map(|chunk| chunk.first()) {
             count += 1;
-            bytes += object.json.len();
+            bytes += object.json_len();
         }
         bytes / count.max(1)
     }

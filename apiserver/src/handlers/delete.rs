@@ -400,7 +400,7 @@ pub async fn collection(
     if let Some(error) = first_error {
         return Err(error);
     }
-    list::answer(cx, resource, &page.items, &meta, accepted)
+    list::answer(cx, resource, page.items, &meta, accepted)
 }
 
 #[cfg(test)]

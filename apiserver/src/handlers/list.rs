@@ -8,15 +8,14 @@ use api::status::ApiError;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
-use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use http::{Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use store::Revision;
 
 use super::options::ListOptions;
-use super::render::{self, IncludeObject, ListMeta};
-use crate::body::{self, Body};
+use super::render::{self, IncludeObject, ListMeta, ListPiece};
+use crate::body::{self, Body, Piece};
 use crate::cacher::{self, CachedObject, Filter, MatchFn, Page, ReadAt};
 use crate::negotiate::{self, Accepted, Transform};
 use crate::registry::Resource;
@@ -40,7 +39,7 @@ pub async fn list(cx: &Context, resource: &Resource, _: Request<Body>) -> Result
     }
     let options = ListOptions::parse(cx, resource, false)?;
     let (page, meta) = page(cx, resource, &options).await?;
-    answer(cx, resource, &page.items, &meta, accepted)
+    answer(cx, resource, page.items, &meta, accepted)
 }
 
 /// Reads the objects wanted, with the metadata of the list.
@@ -123,7 +122,7 @@ fn matcher(labels: &LabelSelector, fields: &FieldSelector) -> Option<Arc<MatchFn
 pub fn answer(
     cx: &Context,
     resource: &Resource,
-    items: &[Arc<CachedObject>],
+    items: Vec<Arc<CachedObject>>,
     meta: &ListMeta,
     accepted: Accepted,
 ) -> Result<Response<Body>, ApiError> {
@@ -140,8 +139,8 @@ pub fn answer(
 }
 
 /// An answer of pieces, compressed on the way if that is worth it and wanted.
-fn stream(cx: &Context, content_type: &'static str, pieces: Vec<Bytes>) -> Response<Body> {
-    let size: usize = pieces.iter().map(Bytes::len).sum();
+fn stream(cx: &Context, content_type: &'static str, pieces: Vec<ListPiece>) -> Response<Body> {
+    let size: usize = pieces.iter().map(Piece::len).sum();
     let pack = size >= GZIP_FROM && negotiate::accepts_gzip(&cx.headers);
     let body = if pack { body::gzip(pieces) } else { body::segments(pieces) };
     let mut response = Response::new(body);

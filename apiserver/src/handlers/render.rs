@@ -1,5 +1,7 @@
 //! Cached objects in the forms that clients want them in. A form is made once per object and then shared.
 
+use std::sync::Arc;
+
 use api::codec::ordered::{self, Ordered};
 use api::crd::Columns;
 use api::names::GroupVersionKind;
@@ -7,7 +9,9 @@ use api::schema;
 use api::status::ApiError;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use smallvec::SmallVec;
 
+use crate::body::Piece;
 use crate::cacher::{CachedObject, Form};
 use crate::codec;
 use crate::negotiate::{Accepted, Encoding, MetaVersion, Transform};
@@ -53,6 +57,14 @@ pub fn internal(resource: &Resource, object: &CachedObject) -> Result<Value, Api
     Shown::from(resource).internal(value)
 }
 
+/// Whether objects are sent with the bytes that are cached.
+pub fn is_as_cached(resource: &Resource, accepted: Accepted) -> bool {
+    accepted.encoding == Encoding::Json
+        && !accepted.pretty
+        && partial_version(accepted).is_none()
+        && !resource.converts()
+}
+
 /// An object as an answer of its own (not a table).
 pub fn whole(resource: &Resource, object: &CachedObject, accepted: Accepted) -> Result<Bytes, ApiError> {
     let partial = partial_version(accepted);
@@ -60,29 +72,84 @@ pub fn whole(resource: &Resource, object: &CachedObject, accepted: Accepted) -> 
         let value = shaped(resource, object, partial)?;
         return codec::value(&value, accepted);
     }
-    if accepted.encoding == Encoding::Json && partial.is_none() && !resource.converts() {
-        return Ok(object.json.clone());
+    if is_as_cached(resource, accepted) {
+        return Ok(object.json());
     }
     object.try_form(form(resource, accepted.encoding, Shape::Whole, partial), |object| {
         codec::value(&shaped(resource, object, partial)?, Accepted { pretty: false, ..accepted })
     })
 }
 
-/// An object as an item of a list (not of a table).
-pub fn item(resource: &Resource, object: &CachedObject, accepted: Accepted) -> Result<Bytes, ApiError> {
+/// A part of a list.
+pub enum ListPiece {
+    /// What stands between items.
+    Between(SmallVec<[u8; 16]>),
+    /// An item, encoded before.
+    Encoded(Bytes),
+    /// An item that is sent as it is cached, but for so many bytes at its beginning.
+    Cached(Arc<CachedObject>, usize),
+}
+
+impl Piece for ListPiece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Between(bytes) => bytes.len(),
+            Self::Encoded(bytes) => bytes.len(),
+            Self::Cached(object, skip) => object.json_len() - skip,
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Between(bytes) => out.extend_from_slice(bytes),
+            Self::Encoded(bytes) => out.extend_from_slice(bytes),
+            Self::Cached(object, skip) => object.write_json(*skip, out),
+        }
+    }
+}
+
+impl ListPiece {
+    fn between(text: impl AsRef<[u8]>) -> Self {
+        Self::Between(SmallVec::from_slice(text.as_ref()))
+    }
+}
+
+/// All pieces in one.
+fn joined(pieces: &[ListPiece]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(pieces.iter().map(Piece::len).sum());
+    pieces.iter().for_each(|piece| piece.write(&mut out));
+    out
+}
+
+/// Makes objects items of a list (not of a table).
+struct Items<'a> {
+    resource: &'a Resource,
+    accepted: Accepted,
+    /// What is left out at the beginning of objects that are sent as they are cached; `None`: none are.
+    prefix: Option<String>,
+}
+
+impl<'a> Items<'a> {
+    fn new(resource: &'a Resource, accepted: Accepted) -> Self {
+        let as_cached = is_as_cached(resource, Accepted { pretty: false, ..accepted });
+        // Custom objects say what they are in lists, too.
+        let prefix = || if resource.custom.is_some() { "{".to_owned() } else { resource.json_prefix() };
+        Self { resource, accepted, prefix: as_cached.then(prefix) }
+    }
+
+    fn piece(&self, object: Arc<CachedObject>) -> Result<ListPiece, ApiError> {
+        match &self.prefix {
+            Some(prefix) if object.json_starts_with(prefix) => Ok(ListPiece::Cached(object, prefix.len())),
+            _ => item(self.resource, &object, self.accepted).map(ListPiece::Encoded),
+        }
+    }
+}
+
+/// An object as an item of a list, encoded.
+fn item(resource: &Resource, object: &CachedObject, accepted: Accepted) -> Result<Bytes, ApiError> {
     let partial = partial_version(accepted);
     match accepted.encoding {
         Encoding::Json | Encoding::Yaml => {
-            if partial.is_none() && resource.custom.is_some() && !resource.converts() {
-                // They say what they are in lists, too.
-                return Ok(object.json.slice(1..));
-            }
-            if partial.is_none() && !resource.converts() {
-                let prefix = resource.json_prefix();
-                if object.json.starts_with(prefix.as_bytes()) {
-                    return Ok(object.json.slice(prefix.len()..));
-                }
-            }
             object.try_form(form(resource, Encoding::Json, Shape::Item, partial), |object| {
                 let mut value = shaped(resource, object, partial)?;
                 if let (None, None, Some(map)) = (partial, &resource.custom, value.as_object_mut()) {
@@ -185,29 +252,27 @@ pub fn list_kind(resource: &Resource, accepted: Accepted) -> (String, String) {
 /// A whole list as pieces: shared bytes of items with little in between.
 pub fn list(
     resource: &Resource,
-    items: &[std::sync::Arc<CachedObject>],
+    items: Vec<Arc<CachedObject>>,
     meta: &ListMeta,
     accepted: Accepted,
-) -> Result<Vec<Bytes>, ApiError> {
+) -> Result<Vec<ListPiece>, ApiError> {
     match accepted.encoding {
         Encoding::Protobuf => protobuf_list(resource, items, meta, accepted),
         Encoding::Json => json_list(resource, items, meta, accepted),
         Encoding::Yaml => {
-            let joined = json_list(resource, items, meta, Accepted { pretty: false, ..accepted })?.concat();
-            let value: Value = serde_json::from_slice(&joined).map_err(ApiError::internal)?;
-            Ok(vec![codec::value(&value, accepted)?])
+            let pieces = json_list(resource, items, meta, Accepted { pretty: false, ..accepted })?;
+            let value: Value = serde_json::from_slice(&joined(&pieces)).map_err(ApiError::internal)?;
+            Ok(vec![ListPiece::Encoded(codec::value(&value, accepted)?)])
         }
     }
 }
 
 fn json_list(
     resource: &Resource,
-    items: &[std::sync::Arc<CachedObject>],
+    items: Vec<Arc<CachedObject>>,
     meta: &ListMeta,
     accepted: Accepted,
-) -> Result<Vec<Bytes>, ApiError> {
-    static OPEN: Bytes = Bytes::from_static(b"{");
-    static NEXT: Bytes = Bytes::from_static(b",{");
+) -> Result<Vec<ListPiece>, ApiError> {
     let (api_version, kind) = list_kind(resource, accepted);
     let (kind, api_version) = (Value::from(kind), Value::from(api_version));
     // Lists of custom objects are written as upstream writes what has no type: in alphabetical order, nothing left out.
@@ -226,22 +291,23 @@ fn json_list(
         let head = format!("{{\"kind\":{kind},\"apiVersion\":{api_version},\"metadata\":{meta},\"items\":[");
         (head, "]}\n".to_owned())
     };
+    let (empty, maker) = (items.is_empty(), Items::new(resource, accepted));
     let mut pieces = Vec::with_capacity(2 * items.len() + 2);
-    pieces.push(Bytes::from(head));
-    for (index, object) in items.iter().enumerate() {
-        pieces.push(if index == 0 { OPEN.clone() } else { NEXT.clone() });
-        pieces.push(item(resource, object, accepted)?);
+    pieces.push(ListPiece::between(head));
+    for (index, object) in items.into_iter().enumerate() {
+        pieces.push(ListPiece::between(if index == 0 { "{" } else { ",{" }));
+        pieces.push(maker.piece(object)?);
     }
-    pieces.push(Bytes::from(tail));
-    if items.is_empty() && partial_version(accepted).is_some() {
+    pieces.push(ListPiece::between(tail));
+    if empty && partial_version(accepted).is_some() {
         // As upstream: a list of nothing but metadata is null when empty.
-        let empty = pieces.concat();
-        let text = String::from_utf8_lossy(&empty).replace("\"items\":[]", "\"items\":null");
-        pieces = vec![Bytes::from(text)];
+        let text = joined(&pieces);
+        let text = String::from_utf8_lossy(&text).replace("\"items\":[]", "\"items\":null");
+        pieces = vec![ListPiece::between(text)];
     }
     if accepted.pretty {
-        let value: Value = serde_json::from_slice(&pieces.concat()).map_err(ApiError::internal)?;
-        return Ok(vec![codec::value(&value, accepted)?]);
+        let value: Value = serde_json::from_slice(&joined(&pieces)).map_err(ApiError::internal)?;
+        return Ok(vec![ListPiece::Encoded(codec::value(&value, accepted)?)]);
     }
     Ok(pieces)
 }
@@ -249,10 +315,10 @@ fn json_list(
 /// `k8s\0`, then `runtime.Unknown` with the list in its raw field: metadata is field 1, items are field 2.
 fn protobuf_list(
     resource: &Resource,
-    items: &[std::sync::Arc<CachedObject>],
+    items: Vec<Arc<CachedObject>>,
     meta: &ListMeta,
     accepted: Accepted,
-) -> Result<Vec<Bytes>, ApiError> {
+) -> Result<Vec<ListPiece>, ApiError> {
     let (api_version, kind) = list_kind(resource, accepted);
     let list_meta = {
         let mut out = Vec::new();
@@ -267,15 +333,20 @@ fn protobuf_list(
     };
     let mut first = Vec::new();
     field(&mut first, 1, &list_meta);
-    let mut body = vec![Bytes::from(first)];
+    let mut body = Vec::with_capacity(2 * items.len() + 3);
+    // The head, once the length is known.
+    body.push(ListPiece::between([]));
+    body.push(ListPiece::between(first));
+    let maker = Items::new(resource, accepted);
     for object in items {
-        let bytes = item(resource, object, accepted)?;
-        let mut tag = vec![2 << 3 | 2];
-        varint(&mut tag, bytes.len() as u64);
-        body.push(Bytes::from(tag));
-        body.push(bytes);
+        let item = maker.piece(object)?;
+        let mut tag = SmallVec::new();
+        tag.push(2 << 3 | 2);
+        varint(&mut tag, item.len() as u64);
+        body.push(ListPiece::Between(tag));
+        body.push(item);
     }
-    let length: usize = body.iter().map(Bytes::len).sum();
+    let length: usize = body.iter().map(Piece::len).sum();
     let mut head = b"k8s\0".to_vec();
     let mut type_meta = Vec::new();
     field(&mut type_meta, 1, api_version.as_bytes());
@@ -283,10 +354,9 @@ fn protobuf_list(
     field(&mut head, 1, &type_meta);
     head.push(2 << 3 | 2);
     varint(&mut head, length as u64);
-    let mut pieces = vec![Bytes::from(head)];
-    pieces.extend(body);
-    pieces.push(Bytes::from_static(&[3 << 3 | 2, 0, 4 << 3 | 2, 0]));
-    Ok(pieces)
+    body[0] = ListPiece::between(head);
+    body.push(ListPiece::between([3 << 3 | 2, 0, 4 << 3 | 2, 0]));
+    Ok(body)
 }
 
 /// A length-delimited field.
@@ -296,12 +366,12 @@ pub fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-fn varint(out: &mut Vec<u8>, mut value: u64) {
+fn varint(out: &mut impl Extend<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value as u8 & 0x7f) | 0x80);
+        out.extend([(value as u8 & 0x7f) | 0x80]);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.extend([value as u8]);
 }
 
 /// What rows of a table carry of their objects (`includeObject`).

@@ -233,7 +233,7 @@ impl Render {
     fn frame(&self, kind: &str, object: &Value) -> Option<Bytes> {
         match self.accepted.encoding {
             Encoding::Protobuf => codec::protobuf(object).ok().map(|bytes| protobuf_frame(kind, &bytes)),
-            _ => Some(json_frame(kind, object.to_string().as_bytes())),
+            _ => Some(json_frame_of(kind, object.to_string().as_bytes())),
         }
     }
 
@@ -291,21 +291,28 @@ fn frame_form(resource: &Resource, accepted: Accepted) -> Form {
 }
 
 fn shared_frame(resource: &Resource, accepted: Accepted, kind: &str, object: &CachedObject) -> Bytes {
+    if render::is_as_cached(resource, accepted) {
+        return json_frame(kind, object.json_len(), |frame| object.write_json(0, frame));
+    }
     match render::whole(resource, object, accepted) {
         Ok(bytes) if accepted.encoding == Encoding::Protobuf => protobuf_frame(kind, &bytes),
-        Ok(bytes) => json_frame(kind, bytes.trim_ascii_end()),
-        Err(error) => json_frame("ERROR", codec::status(&error).to_string().as_bytes()),
+        Ok(bytes) => json_frame_of(kind, bytes.trim_ascii_end()),
+        Err(error) => json_frame_of("ERROR", codec::status(&error).to_string().as_bytes()),
     }
 }
 
-fn json_frame(kind: &str, object: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(object.len() + kind.len() + 32);
+fn json_frame_of(kind: &str, object: &[u8]) -> Bytes {
+    json_frame(kind, object.len(), |frame| frame.extend_from_slice(object))
+}
+
+fn json_frame(kind: &str, length: usize, write_object: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut frame = Vec::with_capacity(length + kind.len() + "{\"type\":\"\",\"object\":}\n".len());
     frame.extend_from_slice(b"{\"type\":\"");
     frame.extend_from_slice(kind.as_bytes());
     frame.extend_from_slice(b"\",\"object\":");
-    frame.extend_from_slice(object);
+    write_object(&mut frame);
     frame.extend_from_slice(b"}\n");
-    frame.freeze()
+    frame.into()
 }
 
 /// Four bytes of length, then `WatchEvent{1 type, 2 RawExtension{1 raw}}`.
@@ -327,7 +334,7 @@ mod tests {
 
     #[test]
     fn frames_have_upstreams_form() {
-        assert_eq!(json_frame("ADDED", b"{}"), "{\"type\":\"ADDED\",\"object\":{}}\n");
+        assert_eq!(json_frame_of("ADDED", b"{}"), "{\"type\":\"ADDED\",\"object\":{}}\n");
         assert_eq!(protobuf_frame("A", b"xy").as_ref(), b"\0\0\0\x09\x0a\x01A\x12\x04\x0a\x02xy");
     }
 }

@@ -109,7 +109,7 @@ impl Storage<'_> {
             outdated = version.as_ref().and_then(Value::as_str) != Some(&self.resource.storage_version());
         }
         object::set_meta(&mut value, "resourceVersion", Some(kv.modified.to_string().into()));
-        let texts = self.texts_of(&kv.value);
+        let texts = self.texts_of(|| kv.value.clone());
         Ok(Current { value, revision: kv.modified, outdated, fresh: true, texts })
     }
 
@@ -119,14 +119,14 @@ impl Storage<'_> {
         let value = cached.value().ok()?;
         let converted = self.resource.view().is_some();
         let outdated = converted && object_version(&value) != self.resource.storage_version();
-        let texts = self.texts_of(&cached.json);
+        let texts = self.texts_of(|| cached.json());
         Some(Current { value, revision: cached.revision, outdated, fresh: false, texts })
     }
 
     /// The texts of embedded objects in what is stored.
-    fn texts_of(&self, json: &[u8]) -> Vec<Verbatim> {
+    fn texts_of(&self, json: impl FnOnce() -> Bytes) -> Vec<Verbatim> {
         let ty = api::schema::type_for(&self.resource.stored_as).filter(|ty| ty.embeds_objects());
-        ty.and_then(|ty| ty.decode_slice(json).ok()).map(|decoded| decoded.verbatim).unwrap_or_default()
+        ty.and_then(|ty| ty.decode_slice(&json()).ok()).map(|decoded| decoded.verbatim).unwrap_or_default()
     }
 
     fn encoded(&self, value: &Value) -> Bytes {

@@ -53,7 +53,7 @@ impl View {
         let mut shown = objects;
         let mut missing = Vec::new();
         for (index, object) in shown.iter_mut().enumerate() {
-            if object.json.starts_with(self.own.as_bytes()) {
+            if object.json_starts_with(&self.own) {
                 continue;
             }
             match object.version(self.number) {

@@ -16,7 +16,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::{Mutex, RwLock};
-use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
@@ -27,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use super::Server;
 use super::service;
 use super::tls::{ClientCa, Source};
+use crate::authn::Chain;
 use crate::body::{self, Body};
 
 /// Who is at the other end of a connection. An extension of every request that came over the network.
@@ -35,7 +35,7 @@ pub struct Peer {
     /// Its address.
     pub address: Option<SocketAddr>,
     /// Its certificate chain, leaf first; empty if it showed none.
-    pub certificates: Arc<Vec<CertificateDer<'static>>>,
+    pub chain: Arc<Chain>,
     /// Whether the chain leads to the client CA.
     pub trusted: bool,
 }
@@ -160,8 +160,8 @@ impl Listener {
         };
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let trusted = !chain.is_empty() && self.client_ca.as_ref().is_some_and(|ca| ca.verify(chain));
-        let certificates = chain.iter().map(|c| c.clone().into_owned()).collect();
-        let peer = Peer { address: Some(canonical(address)), certificates: Arc::new(certificates), trusted };
+        let chain: Vec<_> = chain.iter().map(|c| c.clone().into_owned()).collect();
+        let peer = Peer { address: Some(canonical(address)), chain: Arc::new(chain.into()), trusted };
         serve_http(TokioIo::new(stream), server, peer, token).await;
     }
 }

@@ -7,6 +7,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body::Body as _;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use crate::body::{self, Body};
 use crate::config::Config;
@@ -22,6 +23,10 @@ pub enum Protection {
     /// Plain limits.
     Plain(InFlight),
 }
+
+/// A refusal is held back until the request has been here so long: whoever asks again at once would keep the server
+/// busy with refusing. It is little beside the second that the refusal says to wait.
+const REFUSED_AFTER: Duration = Duration::from_millis(250);
 
 /// Answers up to this size are as good as sent.
 const SMALL: u64 = 16 << 10;
@@ -62,6 +67,7 @@ impl Protection {
     ) -> Result<Held, Response<Body>> {
         let watch = request.info.verb == "watch";
         let long_running = request.info.is_long_running();
+        let earliest = Instant::now() + REFUSED_AFTER;
         match self {
             // What goes on for long is not counted; watches are, while they begin.
             Self::Fair(_) if long_running && !watch => Ok(Held::Nothing),
@@ -72,11 +78,14 @@ impl Protection {
                 };
                 let flow = classified.get_or_init(|| flow);
                 let entered = control.enter(request, Arc::clone(flow), limit).await;
-                entered.map(Held::Seat).map_err(too_many_requests)
+                match entered {
+                    Ok(pass) => Ok(Held::Seat(pass)),
+                    Err(refused) => Err(too_many_requests(refused, earliest).await),
+                }
             }
             Self::Plain(limits) => match limits.enter(request.user, request.info) {
                 Ok(place) => Ok(place.map_or(Held::Nothing, |place| Held::Place { _place: place })),
-                Err(refused) => Err(too_many_requests(refused)),
+                Err(refused) => Err(too_many_requests(refused, earliest).await),
             },
         }
     }
@@ -94,7 +103,8 @@ impl Held {
     }
 }
 
-fn too_many_requests(refused: Refused) -> Response<Body> {
+async fn too_many_requests(refused: Refused, earliest: Instant) -> Response<Body> {
+    tokio::time::sleep_until(earliest).await;
     let mut response = Response::new(body::full("Too many requests, please try again later.\n"));
     *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
     let headers = response.headers_mut();
@@ -102,4 +112,22 @@ fn too_many_requests(refused: Refused) -> Response<Body> {
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert(RETRY_AFTER, HeaderValue::from(refused.retry_after));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_held_back_but_not_those_that_have_waited() {
+        for (waited, held) in [(Duration::ZERO, REFUSED_AFTER), (REFUSED_AFTER * 4, Duration::ZERO)] {
+            let earliest = Instant::now() + REFUSED_AFTER;
+            tokio::time::advance(waited).await;
+            let before = Instant::now();
+            let response = too_many_requests(Refused { retry_after: 3 }, earliest).await;
+            assert_eq!(before.elapsed(), held);
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(response.headers()[RETRY_AFTER], "3");
+        }
+    }
 }

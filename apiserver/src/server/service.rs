@@ -243,10 +243,9 @@ async fn authenticate(server: &Server, request: &mut Request<Body>) -> Result<Ar
         return Err(ApiError::unavailable("the server is still starting"));
     };
     let peer = request.extensions().get::<Peer>();
-    let (certificates, trusted) =
-        peer.map(|peer| (Arc::clone(&peer.certificates), peer.trusted)).unwrap_or_default();
+    let (chain, trusted) = peer.map(|peer| (Arc::clone(&peer.chain), peer.trusted)).unwrap_or_default();
     let proxied = server.config.authentication.request_header.client_ca_file.is_some();
-    let credentials = Credentials::of(certificates, trusted, request.uri(), request.headers(), proxied);
+    let credentials = Credentials::of(chain, trusted, request.uri(), request.headers(), proxied);
     let begin = Instant::now();
     let outcome = security.authenticator.authenticate(&credentials).await;
     let user = outcome.and_then(|user| user.ok_or_else(ApiError::unauthorized));

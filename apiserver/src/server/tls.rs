@@ -65,6 +65,8 @@ impl Source {
         };
         let mut config = builder.with_cert_resolver(Arc::new(certificates));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // As Go's servers do.
+        config.ignore_client_order = true;
         Ok((config, self.texts()))
     }
 

@@ -162,9 +162,13 @@ async fn a_definition_takes_its_objects_with_it() {
     assert!(is_true(&answer, "Terminating"), "it waits for the other: {answer:?}");
     let refused = admin.post(GADGETS, &gadget("late", json!({"size": 1}))).await;
     assert_eq!(refused.0, 403, "{refused:?}");
-    let (_, mut held) = admin.get(&format!("{GADGETS}/held")).await;
-    held["metadata"]["finalizers"] = json!([]);
-    admin.put(&format!("{GADGETS}/held"), &held).await;
+    // It may be marked as deleted just now, so that what was read is not what is there any more.
+    let let_go = || async {
+        let (_, mut held) = admin.get(&format!("{GADGETS}/held")).await;
+        held["metadata"]["finalizers"] = json!([]);
+        admin.put(&format!("{GADGETS}/held"), &held).await
+    };
+    eventually("the other is let go", let_go, |answer| answer.0 == 200).await;
     eventually("the definition is gone", || admin.get(&path), |answer| answer.0 == 404).await;
     let gone = |answer: &Answer| answer.0 == 404;
     eventually("nothing is served any more", || admin.get("/apis/example.com/v1"), gone).await;

@@ -112,6 +112,13 @@ pub async fn cpu_over_its_limit_is_throttled(env: Arc<Env>) -> Result<()> {
         Ok((periods > 0).then_some(()))
     })
     .await?;
+    // Our own processes have no huge pages; containers, which are started by one of them, have what anybody has here.
+    let huge_pages = |status: &str| {
+        status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).map(|value| value.trim().to_owned())
+    };
+    let container = kubectl.run("exec spin -- cat /proc/1/status").await?;
+    let own = std::fs::read_to_string("/proc/self/status")?;
+    ensure!(huge_pages(&container) == huge_pages(&own), "huge pages: {:?}", huge_pages(&container));
     env.done(&kubectl).await
 }
 

@@ -8,7 +8,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use rustls::RootCertStore;
-use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -22,7 +21,7 @@ use crate::certificates::ServingConfig;
 
 /// TLS that asks for a client certificate when there is an authority to judge it by.
 pub fn tls_config(serving: &ServingConfig, client_ca: &str) -> anyhow::Result<TlsAcceptor> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = client::tls::provider();
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?;
     let builder = if client_ca.is_empty() {
@@ -42,6 +41,8 @@ pub fn tls_config(serving: &ServingConfig, client_ca: &str) -> anyhow::Result<Tl
     };
     let mut config = builder.with_cert_resolver(serving.resolver());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // As Go's servers do.
+    config.ignore_client_order = true;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

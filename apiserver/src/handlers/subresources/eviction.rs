@@ -157,7 +157,7 @@ async fn budget_of(write: &Write<'_>, pod: &Value) -> Result<Option<PodDisruptio
         serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default();
     let mut found = Vec::new();
     for item in &page.items {
-        let budget: PodDisruptionBudget = serde_json::from_slice(&item.json).map_err(ApiError::internal)?;
+        let budget: PodDisruptionBudget = serde_json::from_slice(&item.json()).map_err(ApiError::internal)?;
         let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
         if LabelSelector::from_meta(selector).is_ok_and(|selector| selector.matches(&labels)) {
             found.push(budget);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use http::Method;
 use serde_json::{Value, json};
@@ -272,20 +272,43 @@ async fn chunks(target: Target, seconds: u64) -> Result<Requests> {
     while began.elapsed() < Duration::from_secs(seconds) {
         let path = format!("{namespace}/pods?limit=500&continue={token}");
         let sent = Instant::now();
-        let text = connection.text(Method::GET, &path, Content::default()).await?;
+        let mut ends = Ends::default();
+        let (status, bytes) =
+            connection.each(Method::GET, &path, Content::default(), |piece| ends.see(piece)).await?;
+        ensure!(status.is_success(), "{path}: {status}");
         outcome.latencies.push(sent.elapsed());
-        outcome.bytes += text.len();
-        token = continue_token(&text).unwrap_or_default();
+        outcome.bytes += bytes;
+        token = ends.continue_token().unwrap_or_default();
     }
     outcome.elapsed = began.elapsed();
     Ok(outcome)
 }
 
-/// The token in a list's metadata, found without decoding the list: the metadata may stand before or after the items.
-fn continue_token(list: &str) -> Option<String> {
-    let key = "\"continue\":\"";
-    let ends = [&list[..list.len().min(400)], &list[list.len().saturating_sub(400)..]];
-    let end = ends.into_iter().find(|end| end.contains(key))?;
-    let rest = &end[end.find(key)? + key.len()..];
-    rest.find('"').map(|length| rest[..length].to_owned())
+/// The beginning and the end of an answer. Nothing else of it is kept: what the client does is not to be measured.
+#[derive(Default)]
+struct Ends {
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+impl Ends {
+    /// At least so much is kept of each.
+    const ENOUGH: usize = 400;
+
+    fn see(&mut self, piece: &[u8]) {
+        let missing = Self::ENOUGH.saturating_sub(self.first.len());
+        self.first.extend_from_slice(&piece[..missing.min(piece.len())]);
+        let tail = &piece[piece.len().saturating_sub(Self::ENOUGH)..];
+        self.last.drain(..(self.last.len() + tail.len()).saturating_sub(Self::ENOUGH).min(self.last.len()));
+        self.last.extend_from_slice(tail);
+    }
+
+    /// The token in a list's metadata, which may stand before or after the items.
+    fn continue_token(&self) -> Option<String> {
+        let key = "\"continue\":\"";
+        let ends = [&self.first, &self.last].map(|end| String::from_utf8_lossy(end));
+        let end = ends.iter().find(|end| end.contains(key))?;
+        let rest = &end[end.find(key)? + key.len()..];
+        rest.find('"').map(|length| rest[..length].to_owned())
+    }
 }

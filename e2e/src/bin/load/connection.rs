@@ -99,10 +99,27 @@ impl Connection {
         path: &str,
         content: Content<'_>,
     ) -> Result<(StatusCode, usize)> {
+        self.each(method, path, content, |_| ()).await
+    }
+
+    /// As [`Connection::count`], and shows every piece.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn each(
+        &mut self,
+        method: Method,
+        path: &str,
+        content: Content<'_>,
+        mut show: impl FnMut(&[u8]),
+    ) -> Result<(StatusCode, usize)> {
         let mut response = self.begin(method, path, content).await?;
         let mut length = 0;
         while let Some(frame) = response.body_mut().frame().await {
-            length += frame?.data_ref().map_or(0, Bytes::len);
+            if let Some(piece) = frame?.data_ref() {
+                length += piece.len();
+                show(piece);
+            }
         }
         Ok((response.status(), length))
     }

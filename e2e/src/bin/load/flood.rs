@@ -103,11 +103,11 @@ async fn renew(
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {
         pace.tick().await;
-        let body = json!({"spec": {"holderIdentity": name, "renewTime": now()}}).to_string();
-        let content_type = "application/merge-patch+json";
-        let content = Content { body: &body, content_type, identity: Some(identity), ..Content::default() };
+        let spec = json!({"holderIdentity": name, "renewTime": now()});
+        let body = json!({"metadata": {"name": name}, "spec": spec}).to_string();
+        let content = Content { body: &body, identity: Some(identity), ..Content::default() };
         let sent = Instant::now();
-        match connection.count(Method::PATCH, &path, content).await? {
+        match connection.count(Method::PUT, &path, content).await? {
             (status, bytes) if status.is_success() => {
                 outcome.latencies.push(sent.elapsed());
                 outcome.bytes += bytes;
