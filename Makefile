@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 .DELETE_ON_ERROR:
-.PHONY: up down test packages lint unit e2e programs faults bench
+.PHONY: up down test packages lint unit e2e programs faults machines bench
 
 up: packages
 	@echo "building (a few minutes the first time)"
@@ -46,6 +46,12 @@ programs: packages
 faults: packages
 	$(CARGO) build --workspace --bins --test faults
 	$(CARGO) test --workspace --test faults
+
+# Three virtual machines under qemu, and what happens to machines.
+machines:
+	@deploy/install-packages.sh qemu-system-x86 mmdebstrap e2fsprogs openssh-client
+	$(CARGO) build --release --bins
+	target/release/machines
 
 bench: packages
 	$(CARGO) build --release --bins

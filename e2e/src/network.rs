@@ -26,6 +26,22 @@ pub struct Namespace {
     pub address_v6: Option<Ipv6Addr>,
 }
 
+/// Where a virtual machine is plugged in.
+#[derive(Debug)]
+pub struct Socket {
+    /// The words that go before the command that runs the machine.
+    pub enter: Vec<String>,
+    /// The name of the tap device.
+    pub tap: String,
+    /// The address the machine has to have.
+    pub address: Ipv4Addr,
+    /// The way to others; this machine's end of the segment.
+    pub gateway: Ipv4Addr,
+}
+
+/// The mask of a segment's addresses.
+pub const NETMASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 240);
+
 /// Whether this machine's kernel has IPv6.
 #[must_use]
 pub fn has_ipv6() -> bool {
@@ -81,6 +97,36 @@ impl Segment {
             run(&format!("ip -n {name} route add default via {}", self.address_v6(1)))?;
         }
         Ok(machine)
+    }
+
+    /// One that is there already.
+    #[must_use]
+    pub fn existing(number: u8) -> Self {
+        Self { number }
+    }
+
+    /// Makes the socket in the wall for the virtual machine with this number (from 0).
+    ///
+    /// # Errors
+    /// The segment has no room for it, or the number is in use.
+    pub fn socket(&self, number: u8) -> Result<Socket> {
+        ensure!(number < MACHINES, "at most {MACHINES} machines");
+        let segment = self.name();
+        let tap = format!("machine{number}");
+        run(&format!("ip -n {segment} tuntap add {tap} mode tap"))?;
+        run(&format!("ip -n {segment} link set {tap} master segment up"))?;
+        Ok(self.socket_of(number))
+    }
+
+    /// The socket with this number, which has been made.
+    #[must_use]
+    pub fn socket_of(&self, number: u8) -> Socket {
+        Socket {
+            enter: vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name())],
+            tap: format!("machine{number}"),
+            address: self.address(2 + number),
+            gateway: self.address(1),
+        }
     }
 
     fn name(&self) -> String {

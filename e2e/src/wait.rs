@@ -15,14 +15,26 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 ///
 /// # Errors
 /// It did not come about in time.
-pub async fn until<T, F, Fut>(what: &str, mut ask: F) -> Result<T>
+pub async fn until<T, F, Fut>(what: &str, ask: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<Option<T>>>,
+{
+    until_within(PATIENCE, what, ask).await
+}
+
+/// The same with another patience.
+///
+/// # Errors
+/// It did not come about in time.
+pub async fn until_within<T, F, Fut>(patience: Duration, what: &str, mut ask: F) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<Option<T>>>,
 {
     let began = Instant::now();
     let mut last = String::from("not yet");
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < patience {
         match ask().await {
             Ok(Some(value)) => return Ok(value),
             Ok(None) => {}
@@ -30,5 +42,5 @@ where
         }
         tokio::time::sleep(POLL).await;
     }
-    bail!("waited {PATIENCE:?} for: {what}; last: {last}")
+    bail!("waited {patience:?} for: {what}; last: {last}")
 }
