@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::Settings;
@@ -98,21 +98,25 @@ async fn renew(
 ) -> Result<Requests> {
     let mut connection = Connection::open(target).await?;
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}");
+    // As they do themselves: what was answered is changed and sent back.
+    let as_oneself = Content { identity: Some(identity), ..Content::default() };
+    let mut lease: Value = serde_json::from_str(&connection.text(Method::GET, &path, as_oneself).await?)?;
     let mut pace = tokio::time::interval(Duration::from_secs(1) / PACE);
     let mut outcome = Requests { paced: true, ..Requests::default() };
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {
         pace.tick().await;
-        let spec = json!({"holderIdentity": name, "renewTime": now()});
-        let body = json!({"metadata": {"name": name}, "spec": spec}).to_string();
-        let content = Content { body: &body, identity: Some(identity), ..Content::default() };
+        lease["spec"] = json!({"holderIdentity": name, "renewTime": now()});
+        let body = lease.to_string();
+        let content = Content { body: &body, ..as_oneself };
         let sent = Instant::now();
-        match connection.count(Method::PUT, &path, content).await? {
-            (status, bytes) if status.is_success() => {
+        match connection.text(Method::PUT, &path, content).await {
+            Ok(answer) => {
                 outcome.latencies.push(sent.elapsed());
-                outcome.bytes += bytes;
+                outcome.bytes += answer.len();
+                lease = serde_json::from_str(&answer)?;
             }
-            _ => outcome.errors += 1,
+            Err(_) => outcome.errors += 1,
         }
     }
     outcome.elapsed = began.elapsed();
