@@ -2,11 +2,11 @@
 //!
 //! It works as any provisioner outside would: the binder says on a claim that a volume is asked of it, the
 //! scheduler says on which node, and what it makes is a `hostPath` volume below the class's parameter `path`, which
-//! only pods of that node can have. No pod helps with it. The kubelet makes the directory when it is mounted
-//! (`DirectoryOrCreate`); on the machine that this process runs on the directory is made here, so that pods that
-//! are not root can write to it, and only there can it be removed here too. A released volume of another machine is
-//! kept, with an event that says where its data is: deleting that is left to whoever looks after the machine, who
-//! then deletes the volume. There is no limit on the size of a directory.
+//! only pods of that node can have. No pod helps with it. On the machine that this process runs on the directory is made
+//! here, so that pods that are not root can write to it; our kubelet makes those of other machines alike when they are
+//! mounted (another's would, by `DirectoryOrCreate`, make one that only root can write to). Only here can it be removed
+//! here too. A released volume of another machine is kept, with an event that says where its data is: deleting that is
+//! left to whoever looks after the machine, who then deletes the volume. There is no limit on the size of a directory.
 
 use super::claims::{self, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER};
 use crate::common::errors::IgnoreGone;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Checks that `path` is of `kind`, making a directory or file where the kind allows it.
@@ -35,6 +35,18 @@ fn make_directory(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+/// Makes the directory of a volume that was made for a claim: whoever the claim is for may write to it, as on a disk of
+/// its own. It is there with these permissions or not at all.
+pub fn make_claimed(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let unfinished = path.with_extension("new");
+    fs::create_dir_all(&unfinished)?;
+    fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o777))?;
+    fs::rename(unfinished, path)
 }
 
 fn make_file(path: &Path) -> io::Result<()> {
@@ -73,6 +85,10 @@ mod tests {
         ] {
             assert_eq!(check(&at(name), kind).is_ok(), ok, "{name} {kind}");
         }
+        let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o7777;
+        make_claimed(&at("volumes/claimed")).unwrap();
+        make_claimed(&at("new/dir")).unwrap();
+        assert_eq!((mode("volumes/claimed"), mode("new/dir")), (0o777, 0o755), "what is there stays");
         assert!(check(Path::new("/dev/null"), "CharDevice").is_ok());
         let message = check(&at("file"), "Directory").unwrap_err();
         assert!(

@@ -17,6 +17,9 @@ use super::{
 use crate::csi::{Source, Wanted};
 use crate::{qos, quantity};
 
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// The provisioner of directories, which cannot make any on this node itself.
+const LOCAL_PATH: &str = "coxswain.io/local-path";
 const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
 
 /// Makes `volume` ready to be mounted into containers.
@@ -168,6 +171,10 @@ async fn persistent(
     let block = spec.volume_mode.as_deref() == Some("Block");
     if let Some(source) = &spec.host_path {
         let path = PathBuf::from(&source.path);
+        let annotations = found.metadata.annotations.as_ref();
+        if annotations.and_then(|all| all.get(PROVISIONED_BY)).is_some_and(|by| by == LOCAL_PATH) {
+            host_path::make_claimed(&path)?;
+        }
         host_path::check(&path, source.type_.as_deref().unwrap_or_default()).map_err(Reason::Text)?;
         return Ok(MountInfo { host_path: path, read_only, block });
     }
