@@ -117,7 +117,7 @@ impl Change for Bind<'_> {
     }
 }
 
-/// Sets the condition `PodScheduled`.
+/// Sets the condition `PodScheduled`; what node it might have got is of interest no more.
 fn scheduled(pod: &mut Value) {
     let condition = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": object::now(),
@@ -126,6 +126,9 @@ fn scheduled(pod: &mut Value) {
         pod["status"] = json!({});
     }
     let status = &mut pod["status"];
+    if let Some(fields) = status.as_object_mut() {
+        fields.remove("nominatedNodeName");
+    }
     if !status["conditions"].is_array() {
         status["conditions"] = json!([]);
     }
@@ -134,5 +137,19 @@ fn scheduled(pod: &mut Value) {
         Some(known) if known["status"] == "True" => {}
         Some(known) => *known = condition,
         None => conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bound_pod_is_scheduled_and_nominated_no_more() {
+        let mut pod = json!({"status": {"phase": "Pending", "nominatedNodeName": "n"}});
+        scheduled(&mut pod);
+        assert_eq!(pod["status"]["conditions"][0]["status"], "True");
+        assert_eq!(pod["status"].get("nominatedNodeName"), None);
+        assert_eq!(pod["status"]["phase"], "Pending");
     }
 }
