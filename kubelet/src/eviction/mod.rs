@@ -41,6 +41,9 @@ const DISK_SHARE: u32 = 10;
 const EVICTED: &str = "Evicted";
 /// Grace of pods that go at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// How long a pod that was sent away may take to give back what it had, and how often that is looked at.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
+const RELEASE_POLL: Duration = Duration::from_secs(1);
 
 /// Parts of the eviction loop.
 pub struct Eviction {
@@ -94,7 +97,7 @@ impl Eviction {
             let mut collected = Instant::now();
             loop {
                 tokio::select! { () = token.cancelled() => return, _ = tick.tick() => {} }
-                self.look(&mut seen).await;
+                tokio::select! { () = token.cancelled() => return, () = self.look(&mut seen) => {} }
                 if collected.elapsed() >= IMAGE_GC_PERIOD {
                     collected = Instant::now();
                     self.collect_images(&mut seen, self.images).await;
@@ -189,6 +192,20 @@ impl Eviction {
             return;
         };
         self.evict(&first, threshold, observed);
+        self.released(types::uid(&first.pod)).await;
+    }
+
+    /// As upstream's `waitForPodsCleanup`: what the pod had comes free before another has to go for it.
+    async fn released(&self, uid: &str) {
+        let finished = || self.workers.view(uid).is_none_or(|view| view.stage == Stage::Finished);
+        let released = async {
+            while !finished() {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+        };
+        if tokio::time::timeout(RELEASE_PATIENCE, released).await.is_err() {
+            tracing::warn!(uid, "an evicted pod has not yet given back what it had");
+        }
     }
 
     /// Pods that are to run, by what they were given, not by what they wish.
