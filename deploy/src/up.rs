@@ -19,7 +19,8 @@ use crate::settings::Settings;
 use crate::{cleanup, containerd, kubeconfig, prepare, server};
 
 const UNIT: &str = "/etc/systemd/system/coxswain.service";
-const START_PATIENCE: Duration = Duration::from_secs(120);
+/// As kubeadm has it.
+const START_PATIENCE: Duration = Duration::from_secs(240);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -76,7 +77,7 @@ async fn start(layout: &Layout, settings: &Settings) -> Result<Option<Child>> {
     arguments.extend(server_flags(settings));
     let log = layout.log("coxswain");
     if has_systemd() {
-        fs::write(UNIT, unit(&exe, &arguments)).with_context(|| format!("write {UNIT}"))?;
+        fs::write(UNIT, unit(&exe, &arguments, &log)).with_context(|| format!("write {UNIT}"))?;
         systemctl(&["daemon-reload"]).await?;
         systemctl(&["enable", "coxswain.service"]).await?;
         systemctl(&["restart", "coxswain.service"]).await?;
@@ -141,14 +142,16 @@ pub fn server_flags(settings: &Settings) -> Vec<String> {
     flags
 }
 
-/// Stopping the unit leaves containers and containerd's shims alone.
-fn unit(exe: &Path, arguments: &[String]) -> String {
+/// Stopping the unit leaves containers and containerd's shims alone. What it says goes where all logs are.
+fn unit(exe: &Path, arguments: &[String], log: &Path) -> String {
     format!(
         "[Unit]\nDescription=Coxswain, a Kubernetes cluster\nAfter=network-online.target\nWants=network-online.target\n\n\
          [Service]\nExecStart={} {}\nRestart=always\nRestartSec=1\nKillMode=process\nDelegate=yes\n\
-         LimitNOFILE=1048576\nTasksMax=infinity\n\n[Install]\nWantedBy=multi-user.target\n",
+         LimitNOFILE=1048576\nTasksMax=infinity\nStandardOutput=append:{log}\nStandardError=append:{log}\n\n\
+         [Install]\nWantedBy=multi-user.target\n",
         exe.display(),
-        arguments.join(" ")
+        arguments.join(" "),
+        log = log.display(),
     )
 }
 
@@ -278,6 +281,24 @@ pub async fn down(layout: &Layout, keep_data: bool, progress: &(dyn Fn(&str) + S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_unit_writes_the_log_that_messages_name() {
+        let unit = unit(
+            Path::new("/bin/coxswain"),
+            &["server".into(), "--v=2".into()],
+            Path::new("/data/log/coxswain.log"),
+        );
+        for line in [
+            "ExecStart=/bin/coxswain server --v=2",
+            "KillMode=process",
+            "StandardOutput=append:/data/log/coxswain.log",
+            "StandardError=append:/data/log/coxswain.log",
+            "WantedBy=multi-user.target",
+        ] {
+            assert!(unit.lines().any(|found| found == line), "{line} is not in {unit}");
+        }
+    }
 
     #[tokio::test]
     async fn a_server_that_ends_says_why() {
