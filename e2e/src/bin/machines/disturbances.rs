@@ -10,6 +10,8 @@ use client::Api;
 use e2e::wait::until_within;
 use futures::future::try_join_all;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::PostParams;
+use serde_json::json;
 
 use crate::cluster::{Cluster, places};
 use crate::machine::{Machine, PATIENCE};
@@ -23,7 +25,9 @@ const TOLERATED: Duration = Duration::from_secs(300);
 /// What emulated machines need on top of that, to notice and to change their rules.
 const SLOWNESS: Duration = Duration::from_secs(40);
 /// How long all is watched after it is well again.
-const CALM: Duration = Duration::from_secs(15);
+const CALM: Duration = Duration::from_secs(40);
+/// What emulated machines take from an endpoint's change to that of their rules.
+const SETTLING: Duration = Duration::from_secs(20);
 
 /// Prints what a node has made.
 const LEFT: &str = "ls -d /etc/systemd/system/coxswain.service /var/lib/coxswain /run/coxswain /sys/fs/cgroup/kubepods \
@@ -111,10 +115,10 @@ pub async fn cable(cluster: &Cluster) -> Result<String> {
     let gone_after = gone - event;
     ensure!(gone_after <= GRACE + SLOWNESS, "endpoints left only after {gone_after:?}{told}");
     goes_on(&all, event, gone, &told)?;
+    let when = format!("while the machine was out, endpoints left after {:.0} s", gone_after.as_secs_f64());
     // Rules follow endpoints; an answer to a question that was on its way may be lost.
-    let settled = gone + Duration::from_secs(5);
-    all_well(&all, settled, calm_until, "while the machine was out", &told)?;
-    all_well(&all, back + Duration::from_secs(5), end, "after the machine was back", &told)?;
+    all_well(&all, gone + SETTLING, calm_until, &when, &told)?;
+    all_well(&all, back + SETTLING, end, "after the machine was back", &told)?;
     let after = (places(&cluster.pods("").await?), containers(cut).await?);
     ensure!(before == after, "pods were {before:?}, are {after:?}");
     Ok(format!(
@@ -196,7 +200,7 @@ async fn comes_back(
     let most = gone.run("cat /proc/sys/net/netfilter/nf_conntrack_max").await?;
     ensure!(most.trim() == "131072", "kube-proxy has not set how many connections are followed: {most}");
     let back = cluster.endpoints_are_ready(gone, true).await?;
-    let (end, settled) = (calm().await, back + Duration::from_secs(5));
+    let (end, settled) = (calm().await, back + SETTLING);
     let (all, told) = visitors.leave().await?;
     goes_on(&all, event, back, &told)?;
     all_well(&all, settled, end, "after the machine was back", &told)?;
@@ -215,9 +219,10 @@ pub async fn drain(cluster: &Cluster) -> Result<String> {
     let [first, drained, third] = &cluster.machines[..] else { unreachable!("there are three machines") };
     let kubectl = &cluster.kubectl;
     let least = HELLOS - 1;
-    kubectl
-        .run(&format!("create poddisruptionbudget hello --selector=app=hello --min-available={least}"))
-        .await?;
+    let budget = json!({"metadata": {"name": "hello"},
+        "spec": {"minAvailable": least, "selector": {"matchLabels": {"app": "hello"}}}});
+    let budgets: Api<PodDisruptionBudget> = Api::default_namespaced(cluster.client.clone());
+    budgets.create(&PostParams::default(), &serde_json::from_value(budget)?).await?;
     let visitors = Visitors::come(cluster, &[first, third]).await?;
     let event = visitors.event;
     let words = format!("drain {} --ignore-daemonsets --delete-emptydir-data --timeout=900s", drained.name);

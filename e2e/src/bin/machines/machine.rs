@@ -131,7 +131,7 @@ impl Machine {
             "UserKnownHostsFile=/dev/null",
             "BatchMode=yes",
             "LogLevel=ERROR",
-            "ConnectTimeout=20",
+            "ConnectTimeout=120",
             "ServerAliveInterval=10",
             "ServerAliveCountMax=6",
         ] {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// How often a visitor asks, whatever became of the questions before.
 const EVERY: Duration = Duration::from_millis(500);
 /// How long a visitor waits for an answer. Emulated machines take their time.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What is asked, and what the answer must hold.
 #[derive(Clone, Copy, Debug)]
