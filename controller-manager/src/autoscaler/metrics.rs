@@ -188,8 +188,11 @@ impl MetricsClient {
         const GROUP: &str = "/apis/custom.metrics.k8s.io";
         let request =
             http::Request::get(GROUP).body(Vec::new()).map_err(|error| unread(CUSTOM, &error.to_string()))?;
-        let group: Group =
-            self.client.request(request).await.map_err(|error| unread(CUSTOM, &errors::message(&error)))?;
+        let group: Group = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| unread(CUSTOM, &errors::message_about(&error, "")))?;
         let has = |wanted: &str| group.versions.iter().any(|version| version.version == wanted);
         let version = if has("v1beta2") { "v1beta2" } else { "v1beta1" };
         Ok(format!("{GROUP}/{version}"))
@@ -206,7 +209,7 @@ impl MetricsClient {
         self.client
             .request(request)
             .await
-            .map_err(|error: kube::Error| unread(which, &errors::message(&error)))
+            .map_err(|error: kube::Error| unread(which, &errors::message_about(&error, what_of(which))))
     }
 }
 
@@ -233,6 +236,11 @@ fn encoded(text: &str) -> String {
         }
         out
     })
+}
+
+/// What is asked for, as errors name it.
+fn what_of(which: &str) -> &'static str {
+    if which == RESOURCE { "get pods.metrics.k8s.io" } else { "" }
 }
 
 fn none(which: &str) -> String {

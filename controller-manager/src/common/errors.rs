@@ -46,6 +46,36 @@ pub fn is_namespace_terminating(error: &kube::Error) -> bool {
     }
 }
 
+/// What a server said, or what Go's client says for servers that do not say it in the way of the API; `what` is what was
+/// asked for, such as `get pods.metrics.k8s.io` (upstream `NewGenericServerResponse`).
+pub fn message_about(error: &kube::Error, what: &str) -> String {
+    let kube::Error::Api(status) = error else { return message(error) };
+    if status.reason != UNREADABLE {
+        return message(error);
+    }
+    let said = &status.message;
+    let text = match status.code {
+        400 => "the server rejected our request for an unknown reason".to_owned(),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        403 | 415 => said.clone(),
+        404 => "the server could not find the requested resource".to_owned(),
+        405 => "the server does not allow this method on the requested resource".to_owned(),
+        429 => "the server has received too many requests and has asked us to try again later".to_owned(),
+        503 => "the server is currently unable to handle the request".to_owned(),
+        504 => "the server was unable to return a response in the time allotted, but may still be \
+                processing the request"
+            .to_owned(),
+        500.. => format!("an error on the server ({said:?}) has prevented the request from succeeding"),
+        code => {
+            format!("the server responded with the status code {code} but did not return more information")
+        }
+    };
+    if what.is_empty() { text } else { format!("{text} ({what})") }
+}
+
+/// The reason of answers that are not of the API (`kube_client`).
+const UNREADABLE: &str = "Failed to parse error data";
+
 /// Turns "gone already" into success.
 pub trait IgnoreGone<T> {
     /// `None` when the object does not exist (any more).
@@ -94,6 +124,24 @@ pub(crate) mod tests {
 
     fn api(code: u16, reason: &str) -> kube::Error {
         kube::Error::Api(Box::new(Status::failure("said the server", reason).with_code(code)))
+    }
+
+    #[test]
+    fn answers_of_other_servers_are_told_as_go_tells_them() {
+        for (code, expected) in [
+            (404, "the server could not find the requested resource (get pods.metrics.k8s.io)"),
+            (503, "the server is currently unable to handle the request (get pods.metrics.k8s.io)"),
+            (
+                502,
+                "an error on the server (\"404 page not found\") has prevented the request from succeeding (get pods.metrics.k8s.io)",
+            ),
+        ] {
+            let said = client::kube::core::Status::failure("404 page not found", UNREADABLE).with_code(code);
+            let error = kube::Error::Api(Box::new(said));
+            assert_eq!(message_about(&error, "get pods.metrics.k8s.io"), expected, "{code}");
+        }
+        let said = client::kube::core::Status::failure("no such thing", "NotFound").with_code(404);
+        assert_eq!(message_about(&kube::Error::Api(Box::new(said)), "get x"), "no such thing");
     }
 
     #[test]

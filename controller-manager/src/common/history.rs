@@ -3,7 +3,7 @@
 //! A revision holds the part of the object that it stands for, as a patch. Two revisions are equal when these parts
 //! are; hashes only name them.
 
-use super::{errors, hash, meta};
+use super::{errors, meta};
 use client::kube::api::{DeleteParams, PostParams, Preconditions};
 use client::kube::{self, Resource};
 use client::{Api, Client};
@@ -29,16 +29,14 @@ pub fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     serde_json::from_value(template).ok()
 }
 
-/// A revision of `owner` that holds `data`. `hash_label` is the label that gets the hash.
+/// A revision of `owner` that holds `data`. `hash_label` is the label that gets the hash that names it.
 pub fn build<O: Resource<DynamicType = ()>>(
     owner: &O,
     labels: &BTreeMap<String, String>,
-    hash_label: &str,
+    (hash_label, hash): (&str, String),
     data: Value,
     number: i64,
-    collision_count: Option<i32>,
 ) -> ControllerRevision {
-    let hash = hash::template_hash(&data, collision_count);
     let mut labels = labels.clone();
     labels.insert(hash_label.to_owned(), hash.clone());
     let name = meta::name(owner.meta());
@@ -141,10 +139,9 @@ mod tests {
         let revision = build(
             &set,
             &BTreeMap::new(),
-            "controller.kubernetes.io/hash",
+            ("controller.kubernetes.io/hash", "5c9b7f".to_owned()),
             template_patch(&template),
             1,
-            None,
         );
         assert_eq!(template_of(&revision), Some(template));
         let name = meta::name(&revision.metadata).to_owned();

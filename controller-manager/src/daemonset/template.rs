@@ -1,7 +1,7 @@
 //! The pods of a DaemonSet, and the revisions of its template.
 
 use super::HASH;
-use crate::common::{history, meta, pods};
+use crate::common::{hash, history, meta, pods};
 use client::{Client, kube};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{
@@ -101,7 +101,10 @@ pub async fn resolve(
     let data = history::template_patch(&template);
     let build = |number| {
         let (labels, data) = (labels.clone(), data.clone());
-        move |count| history::build(set, &labels, HASH, data.clone(), number, Some(count))
+        move |count| {
+            let hash = hash::template_hash(&data, Some(count));
+            history::build(set, &labels, (HASH, hash), data.clone(), number)
+        }
     };
     let wanted = build(0)(*collisions);
     let (same, old): (Vec<_>, Vec<_>) = known.iter().partition(|revision| history::equal(revision, &wanted));

@@ -44,7 +44,6 @@ pub fn in_range(set: &StatefulSet, ordinal: i32) -> bool {
 pub fn build(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
     let name = format!("{}-{ordinal}", meta::name(&set.metadata));
     let mut pod = pods::from_template(template, meta::name(&set.metadata), meta::controller_reference(set));
-    pod.metadata.generate_name = None;
     pod.metadata.name = Some(name.clone());
     pod.metadata.namespace = set.metadata.namespace.clone();
     set_identity(&mut pod, &name, ordinal);
@@ -107,6 +106,15 @@ pub fn repaired(set: &StatefulSet, pod: &Pod) -> Option<Pod> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_says_what_its_name_begins_with() {
+        let mut set = StatefulSet::default();
+        set.metadata.name = Some("web".into());
+        let pod = build(&set, &PodTemplateSpec::default(), "r", 3);
+        let names = (pod.metadata.generate_name.as_deref(), pod.metadata.name.as_deref());
+        assert_eq!(names, (Some("web-"), Some("web-3")));
+    }
 
     #[test]
     fn ordinal_is_the_number_after_the_last_dash() {

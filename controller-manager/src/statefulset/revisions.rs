@@ -1,7 +1,7 @@
 //! The current and the next template of a StatefulSet, kept as ControllerRevisions.
 
 use super::identity;
-use crate::common::{history, meta};
+use crate::common::{hash, history, meta};
 use client::{Client, kube};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
@@ -41,7 +41,10 @@ pub async fn resolve(
     let number = known.last().map_or(1, |last| last.revision + 1);
     let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
     let data = history::template_patch(&template);
-    let build = |count| history::build(set, &labels, HASH, data.clone(), number, Some(count));
+    let build = |count| {
+        let hash = hash::revision_hash(&data, count);
+        history::build(set, &labels, (HASH, hash), data.clone(), number)
+    };
     let next = build(collision_count);
     let update = match known.iter().rposition(|revision| history::equal(revision, &next)) {
         Some(index) if index + 1 == known.len() => ControllerRevision::clone(&known[index]),
