@@ -2,8 +2,8 @@
 //!
 //! [`cluster`] starts and stops them, [`joined`] adds nodes, [`network`] makes the namespace, [`process`] owns the
 //! processes, [`kubectl`] runs command-line clients, [`wait`] waits for named conditions, [`pods`] for pods,
-//! [`inventory`] counts what pods have on a machine, [`disk`] gives a machine a small disk. What needs no containers has
-//! a [`control_plane`] without nodes, on loopback. [`measure`] is what benchmarks have in common.
+//! [`inventory`] counts what pods have on a machine, [`disk`] gives a machine a small disk. What needs no containers
+//! has a [`control_plane`] without nodes, on loopback. [`measure`] is what benchmarks have in common.
 
 pub mod cluster;
 pub mod control_plane;

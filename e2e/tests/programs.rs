@@ -1,5 +1,5 @@
-//! Real programs on two nodes: a web service that keeps what it is told in MariaDB, Redis and RabbitMQ, nginx before it.
-//! They find each other by name. Debian's packages are what their images are made of (`e2e/programs`).
+//! Real programs on two nodes: a web service that keeps what it is told in MariaDB, Redis and RabbitMQ, and nginx
+//! before it. They find each other by name. Debian's packages are what their images are made of (`e2e/programs`).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -99,8 +99,8 @@ async fn stores_keep_what_they_have(
     Ok(())
 }
 
-/// Requests from pods of both nodes by the service's name, and from outside by node ports through nginx, while every pod
-/// of the web service is replaced, twice.
+/// Requests from pods of both nodes by the service's name, and from outside by node ports through nginx, while every
+/// pod of the web service is replaced, twice.
 async fn update_under_load(
     kubectl: &Kubectl,
     fronts: [SocketAddr; 2],
