@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 /// An object, as far as quotas treat it specially.
+#[expect(clippy::large_enum_variant, reason = "short-lived, one at a time; most are borrowed")]
 pub enum Counted<'a> {
     /// A pod.
     Pod(Cow<'a, Pod>),

@@ -267,7 +267,8 @@ impl<'a> Search<'a> {
             return Ok(false);
         }
         let is_shared = item.device.allow_multiple_allocations == Some(true);
-        if !(is_shared && self.is_shared_already(&id)) && !self.counters_allow(item, &id) {
+        let counted_already = is_shared && self.is_shared_already(&id);
+        if !counted_already && !self.counters_allow(item, &id) {
             return Ok(false);
         }
         let share = is_shared.then(|| capacity::consumed(way.capacity, item.device));

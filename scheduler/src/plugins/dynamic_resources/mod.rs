@@ -208,13 +208,13 @@ impl DynamicResources {
         let refused = |said: &Rejection| said.plugin == NAME && said.message() == UNAVAILABLE;
         let nodes = attempt.diagnosis.nodes_with(refused);
         let nodes = nodes.iter().map(|at| &attempt.snapshot.nodes[*at]);
-        let unavailable = nodes.flat_map(|node| check.unavailable(node));
+        let mut unavailable = nodes.flat_map(|node| check.unavailable(node));
         let free = |claim: &&Arc<ResourceClaim>| match users(claim) {
             [] => true,
             [only] => only.uid == attempt.pod.uid(),
             _ => false,
         };
-        unavailable.filter(free).next().map(|claim| (claim.clone(), false))
+        unavailable.find(free).map(|claim| (claim.clone(), false))
     }
 }
 

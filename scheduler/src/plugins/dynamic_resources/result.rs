@@ -44,7 +44,6 @@ fn device(got: &Got<'_>) -> DeviceRequestAllocationResult {
         consumed_capacity: consumed,
         binding_conditions: got.item.device.binding_conditions.clone(),
         binding_failure_conditions: got.item.device.binding_failure_conditions.clone(),
-        ..DeviceRequestAllocationResult::default()
     }
 }
 
