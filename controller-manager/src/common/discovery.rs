@@ -57,6 +57,15 @@ pub async fn discover(client: &Client) -> Result<Discovered, kube::Error> {
     Ok(discovered)
 }
 
+/// Whether a resource of a group's version is there; also if that cannot be told.
+pub async fn is_served(client: &Client, group_version: &str, plural: &str) -> bool {
+    match client.list_api_group_resources(group_version).await {
+        Ok(list) => list.resources.iter().any(|resource| resource.name == plural),
+        Err(kube::Error::Api(status)) => status.code != 404,
+        Err(_) => true,
+    }
+}
+
 /// The versions of a group, preferred first.
 fn versions_of(group: &APIGroup) -> Vec<String> {
     let preferred = group.preferred_version.as_ref().map(|version| version.group_version.clone());

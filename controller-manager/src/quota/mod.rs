@@ -71,9 +71,15 @@ pub fn start(cx: &Context) {
         device_claims: device_claims.clone(),
         device_classes: device_classes.clone(),
     });
+    let client = cx.client.clone();
     let synced = async move {
-        device_claims.synced().await;
-        device_classes.synced().await;
+        // A server may do without devices; the rest is counted there, too.
+        if discovery::is_served(&client, "resource.k8s.io/v1", "resourceclaims").await {
+            device_claims.synced().await;
+        }
+        if discovery::is_served(&client, "resource.k8s.io/v1", "deviceclasses").await {
+            device_classes.synced().await;
+        }
         quotas.synced().await;
         pods.synced().await;
         services.synced().await;

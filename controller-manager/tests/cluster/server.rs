@@ -46,7 +46,6 @@ const RESOURCES: &[(&str, &str, &str, bool)] = &[
     ("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
     ("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", false),
     ("certificates.k8s.io/v1", "CertificateSigningRequest", "certificatesigningrequests", false),
-    ("resource.k8s.io/v1", "DeviceClass", "deviceclasses", false),
     ("resource.k8s.io/v1", "ResourceClaim", "resourceclaims", true),
     ("resource.k8s.io/v1", "ResourceClaimTemplate", "resourceclaimtemplates", true),
     ("resource.k8s.io/v1", "ResourceSlice", "resourceslices", false),
