@@ -68,6 +68,7 @@ async fn with_two_nodes(cluster: &Cluster, joined: &mut Joined, kubectl: &Kubect
         both_answer(&names, || ask(kubectl, &pods[0], &url)).await?;
     }
     policies_reach_across(kubectl, &pods).await?;
+    a_card_goes_down_and_up(joined, cluster.has_both_families(), kubectl, &pods).await?;
     joined.kill_and_restart()?;
     let counts =
         kubectl.run("get pods -l app=web -o jsonpath={.items[*].status.containerStatuses[*].restartCount}");
@@ -95,6 +96,36 @@ async fn policies_reach_across(kubectl: &Kubectl, pods: &[String]) -> Result<()>
     heard(false).await?;
     kubectl.run("delete networkpolicy deny").await?;
     heard(true).await
+}
+
+/// The kernel forgets the routes that lead through a card that goes down, and no Node tells of it.
+async fn a_card_goes_down_and_up(
+    joined: &Joined,
+    both: bool,
+    kubectl: &Kubectl,
+    pods: &[String],
+) -> Result<()> {
+    if both {
+        // Addresses of this family would be gone for good, as nobody gives them again here.
+        inside(joined, "echo 1 > /proc/sys/net/ipv6/conf/eth0/keep_addr_on_down").await?;
+    }
+    let default = inside(joined, "ip route show default").await?;
+    let again = format!("ip link set eth0 down && ip link set eth0 up && ip route replace {default}");
+    inside(joined, &again).await?;
+    for (from, to) in [(&pods[0], &pods[1]), (&pods[1], &pods[0])] {
+        for address in addresses(kubectl, &format!("pod {to}"), "status.podIPs[*].ip").await? {
+            hears(kubectl, from, &at(address, "8080"), true).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a shell's command in the network of the machine that joined.
+async fn inside(joined: &Joined, command: &str) -> Result<String> {
+    let mut words = joined.enter().into_iter().chain(["sh", "-c", command].map(str::to_owned));
+    let output = tokio::process::Command::new(words.next().unwrap_or_default()).args(words).output().await?;
+    ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The same pods reach each other through a tunnel; the node is emptied at last.
