@@ -106,6 +106,13 @@ impl Piece for ListPiece {
             Self::Cached(object, skip) => object.write_json(*skip, out),
         }
     }
+
+    fn whole(&self) -> Option<Bytes> {
+        match self {
+            Self::Encoded(bytes) => Some(bytes.clone()),
+            Self::Between(_) | Self::Cached(..) => None,
+        }
+    }
 }
 
 impl ListPiece {
