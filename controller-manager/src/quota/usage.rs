@@ -3,7 +3,7 @@
 use crate::common::meta;
 use api::pod::Resources;
 use api::quantity::{Format, Quantity};
-use api::quota::{Counted, attributes_classes, has_ended, is_terminating};
+use api::quota::{Counted, alias, attributes_classes, has_ended, is_terminating};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
@@ -24,8 +24,7 @@ fn number(count: usize) -> Quantity {
 /// The resource that a limit only counts, as `resource.group`; `None` when it is not such a limit, or when the
 /// objects are known more closely.
 pub fn counted_resource(limit: &str) -> Option<String> {
-    let plain = ["configmaps", "secrets", "replicationcontrollers", "resourcequotas"];
-    if plain.contains(&limit) {
+    if alias("", limit).is_some() {
         return Some(limit.to_owned());
     }
     let name = limit.strip_prefix("count/")?;
