@@ -4,6 +4,7 @@ pub mod batch;
 pub mod conditions;
 pub mod discovery;
 pub mod disruption;
+pub mod dump;
 pub mod errors;
 pub mod hash;
 pub mod history;

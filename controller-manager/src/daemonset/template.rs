@@ -97,23 +97,30 @@ pub async fn resolve(
     collisions: &mut i32,
 ) -> Result<ControllerRevision, kube::Error> {
     let template = template(set);
-    let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
     let data = history::template_patch(&template);
-    let build = |number| {
-        let (labels, data) = (labels.clone(), data.clone());
-        move |count| {
-            let hash = hash::template_hash(&data, Some(count));
-            history::build(set, &labels, (HASH, hash), data.clone(), number)
-        }
-    };
-    let wanted = build(0)(*collisions);
-    let (same, old): (Vec<_>, Vec<_>) = known.iter().partition(|revision| history::equal(revision, &wanted));
+    let holds =
+        |revision: &&Arc<ControllerRevision>| revision.data.as_ref().is_some_and(|held| held.0 == data);
+    let (same, old): (Vec<_>, Vec<_>) = known.iter().partition(holds);
     let number = old.iter().map(|revision| revision.revision).max().unwrap_or(0) + 1;
     match same.last() {
-        None => history::create(client, build(number), collisions).await,
+        None => {
+            let counted = set.status.as_ref().and_then(|status| status.collision_count);
+            let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
+            let build = |count| {
+                let hash = revision_hash(&template, counted, count);
+                history::build(set, &labels, (HASH, hash), data.clone(), number)
+            };
+            history::create(client, build, collisions).await
+        }
         Some(current) if current.revision < number => history::renumber(client, current, number).await,
         Some(current) => Ok(ControllerRevision::clone(current)),
     }
+}
+
+/// The hash that names a revision. Before any collision was counted, none counts: not the same as that 0 were.
+fn revision_hash(template: &PodTemplateSpec, counted: Option<i32>, count: i32) -> String {
+    let unchanged = count == counted.unwrap_or(0);
+    hash::template_hash(template, if unchanged { counted } else { Some(count) })
 }
 
 /// Revisions beyond the history limit that no pod has.
@@ -129,4 +136,23 @@ pub fn outdated(
         revision.metadata.name == current.metadata.name
             || pods.iter().any(|pod| hash.is_some() && meta::label(&pod.metadata, HASH) == hash)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_are_named_as_upstream_names_them() {
+        let labels = serde_json::json!({"labels": {"app": "web"}});
+        let spec = serde_json::json!({"containers": [{"name": "c", "image": "new"}]});
+        let template = serde_json::json!({"metadata": labels, "spec": spec});
+        let template = serde_json::from_value(template).expect("the template is one");
+        let hash = |counted, count| revision_hash(&template, counted, count);
+        assert_eq!(hash(None, 0), "768768d587");
+        assert_eq!(hash(Some(0), 0), "7cdc5d97f5");
+        assert_eq!(hash(None, 3), "77d65b97dd");
+        assert_eq!(hash(Some(3), 3), "77d65b97dd");
+        assert_eq!(hash(Some(0), 3), "77d65b97dd");
+    }
 }

@@ -303,6 +303,15 @@ pub mod tests {
     }
 
     #[test]
+    fn sets_are_named_as_upstream_names_them() {
+        let mut deployment = deployment(1, "1", "0");
+        let name = |deployment: &Deployment| build_new(deployment).metadata.name.unwrap_or_default();
+        assert_eq!(name(&deployment), "web-768768d587");
+        deployment.status.get_or_insert_default().collision_count = Some(3);
+        assert_eq!(name(&deployment), "web-77d65b97dd");
+    }
+
+    #[test]
     fn hash_label_does_not_make_a_template_another() {
         let deployment = deployment(1, "1", "0");
         let built = build_new(&deployment);
