@@ -180,6 +180,8 @@ pub struct AffinityTerms {
     pub required_anti: Vec<Term>,
     /// Pods that had better be near, with weights; those that had better not have negative weights.
     pub preferred: Vec<(Term, i64)>,
+    /// What cannot be read; the terms it stands among are not there then.
+    pub fault: Option<String>,
 }
 
 impl AffinityTerms {
@@ -191,23 +193,58 @@ impl AffinityTerms {
         if near.is_none() && away.is_none() {
             return None;
         }
-        let all = |terms: Option<&Vec<PodAffinityTerm>>| {
-            terms.into_iter().flatten().map(|term| Term::new(pod, term)).collect()
+        let mut faults = Faults::default();
+        let mut all = |what, terms: Option<&Vec<PodAffinityTerm>>| {
+            faults.gather(what, terms.into_iter().flatten().map(|term| Term::new(pod, term)))
         };
-        let weighted = |term: &WeightedPodAffinityTerm, sign: i64| {
-            (Term::new(pod, &term.pod_affinity_term), sign * i64::from(term.weight))
+        let required = all(
+            "requiredAffinityTerms",
+            near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
+        );
+        let required_anti = all(
+            "requiredAntiAffinityTerms",
+            away.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),
+        );
+        let mut weighted = |what, terms: Option<&Vec<WeightedPodAffinityTerm>>, sign: i64| {
+            let weigh = |term: &WeightedPodAffinityTerm| {
+                Ok((Term::new(pod, &term.pod_affinity_term)?, sign * i64::from(term.weight)))
+            };
+            faults.gather(what, terms.into_iter().flatten().map(weigh))
         };
-        let prefers = near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-        let avoids = away.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-        let prefers = prefers.into_iter().flatten().map(|term| weighted(term, 1));
-        let avoids = avoids.into_iter().flatten().map(|term| weighted(term, -1));
-        Some(Self {
-            required: all(near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
-            required_anti: all(
-                away.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
-            ),
-            preferred: prefers.chain(avoids).collect(),
+        let mut preferred = weighted(
+            "preferredAffinityTerms",
+            near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()),
+            1,
+        );
+        preferred.extend(weighted(
+            "preferredAntiAffinityTerms",
+            away.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()),
+            -1,
+        ));
+        Some(Self { required, required_anti, preferred, fault: faults.told() })
+    }
+}
+
+/// Terms that cannot be read.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    /// The terms, or none of them if one cannot be read.
+    fn gather<T>(&mut self, what: &str, terms: impl Iterator<Item = Result<T, String>>) -> Vec<T> {
+        terms.collect::<Result<_, _>>().unwrap_or_else(|fault| {
+            self.0.push(format!("{what}: {fault}"));
+            Vec::new()
         })
+    }
+
+    /// All in one text.
+    fn told(self) -> Option<String> {
+        match &*self.0 {
+            [] => None,
+            [one] => Some(one.clone()),
+            many => Some(format!("[{}]", many.join(", "))),
+        }
     }
 }
 
@@ -222,9 +259,8 @@ pub struct Term {
 }
 
 impl Term {
-    fn new(owner: &Pod, term: &PodAffinityTerm) -> Self {
-        let selector = LabelSelector::from_meta(term.label_selector.as_ref())
-            .unwrap_or_else(|_| LabelSelector::nothing());
+    fn new(owner: &Pod, term: &PodAffinityTerm) -> Result<Self, String> {
+        let selector = LabelSelector::from_meta(term.label_selector.as_ref())?;
         let own = |keys: &Option<Vec<String>>, operator| -> Vec<Requirement> {
             let values = keys.iter().flatten().filter_map(|key| Some((key, labels(owner).get(key)?)));
             values.filter_map(|(key, v)| Requirement::new(key, operator, vec![v.clone()]).ok()).collect()
@@ -234,13 +270,12 @@ impl Term {
         let named = term.namespaces.clone().unwrap_or_default();
         let by_labels = term.namespace_selector.as_ref();
         let own_only = named.is_empty() && by_labels.is_none();
-        Self {
+        Ok(Self {
             key: term.topology_key.clone(),
             selector: with_requirements(selector, more),
             namespaces: if own_only { vec![namespace(owner).to_owned()] } else { named },
-            by_namespace_labels: by_labels
-                .map(|s| LabelSelector::from_meta(Some(s)).unwrap_or_else(|_| LabelSelector::nothing())),
-        }
+            by_namespace_labels: by_labels.map(|s| LabelSelector::from_meta(Some(s))).transpose()?,
+        })
     }
 
     /// Whether the term is about `pod`.

@@ -298,6 +298,9 @@ impl Plugin for InterPodAffinity {
         if pod.affinity.is_none() && snapshot.with_anti_affinity.is_empty() {
             return Ok(PreFilter::skip());
         }
+        if let Some(fault) = pod.affinity.as_ref().and_then(|terms| terms.fault.as_ref()) {
+            return Err(Rejection::unresolvable(NAME, format!("parsing pod: {fault}")));
+        }
         let counts = self.required.get(pod, snapshot, || Required::count(pod, snapshot));
         Ok(if counts.is_idle() { PreFilter::skip() } else { PreFilter::with(Check(counts)) })
     }
