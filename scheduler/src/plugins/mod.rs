@@ -1,5 +1,7 @@
 //! The plugins, one file each.
 
+#[cfg(test)]
+mod cases;
 pub mod default_binder;
 pub mod dynamic_resources;
 #[cfg(test)]
