@@ -2,6 +2,8 @@
 //! the order to make one, once the node is chosen (KEP-490).
 
 mod bind;
+#[cfg(test)]
+mod cases;
 mod find;
 #[cfg(test)]
 mod tests;

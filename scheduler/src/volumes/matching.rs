@@ -98,8 +98,8 @@ pub fn is_meant_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) ->
     same && (uid.is_empty() || Some(uid) == claim.metadata.uid.as_deref())
 }
 
-/// The volume for a claim on a node: the one that is meant for it, or else the smallest that will do and is not
-/// among those `chosen` already.
+/// The volume for a claim on a node: the one of its class that is meant for it, or else the smallest that will do and
+/// is not among those `chosen` already.
 #[must_use]
 pub fn find<'a>(
     claim: &PersistentVolumeClaim,
@@ -137,8 +137,11 @@ pub fn find<'a>(
     smallest.map(|(volume, _)| volume)
 }
 
-/// Whether both are of the same mode and attributes class.
+/// Whether both are of the same class, mode and attributes class.
 fn is_of_same_kind(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    if class_of_volume(volume) != class_of(claim) {
+        return false;
+    }
     let (Some(volume), Some(claim)) = (&volume.spec, &claim.spec) else { return false };
     let mode = |mode: &'_ Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".into());
     let attributes = |class: &'_ Option<String>| class.clone().unwrap_or_default();
@@ -156,10 +159,7 @@ fn is_free_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool
     });
     let offered = volume.spec.as_ref().and_then(|s| s.access_modes.clone()).unwrap_or_default();
     let mut wanted = claim.spec.iter().flat_map(|s| s.access_modes.iter().flatten());
-    phase == Some("Available")
-        && selected
-        && class_of_volume(volume) == class_of(claim)
-        && wanted.all(|mode| offered.contains(mode))
+    phase == Some("Available") && selected && wanted.all(|mode| offered.contains(mode))
 }
 
 /// The volume as it is once it is meant for the claim.

@@ -18,9 +18,16 @@ use crate::volumes::{SELECTED_NODE, Volumes, global};
 /// A class of volumes that nobody makes.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
+const UNREACHABLE: &str = "node(s) didn't match PersistentVolume's node affinity";
+const NONE_TO_BIND: &str = "node(s) didn't find available persistent volumes to bind";
+const NO_ROOM: &str = "node(s) did not have enough free storage";
+const LOST: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+
 /// A pod's claims, by what is to be done about them.
 pub(super) struct Claims {
     bound: Vec<Arc<PersistentVolumeClaim>>,
+    /// To get a volume that is made for the node that was chosen for them before.
+    selected: Vec<Arc<PersistentVolumeClaim>>,
     /// To be bound once the node is known, the smallest first.
     delayed: Vec<Arc<PersistentVolumeClaim>>,
     /// Volumes of the delayed claims' classes.
@@ -51,41 +58,56 @@ impl Claims {
         if !unbound.iter().all(waits) {
             return None;
         }
-        let mut delayed = unbound;
+        let (selected, mut delayed): (Vec<_>, Vec<_>) =
+            unbound.into_iter().partition(|claim| selected_node(claim).is_some());
         delayed.sort_by(|one, other| by_size(one, other));
         let candidates = if delayed.is_empty() { Vec::new() } else { volumes.volumes.all() };
-        Some(Self { bound, delayed, candidates })
+        Some(Self { bound, selected, delayed, candidates })
     }
 
     /// What is to be done if the pod goes to the node.
     ///
     /// # Errors
-    /// It cannot go there.
+    /// It cannot go there; what is wrong with bound claims and with others is told together.
     pub(super) fn find(&self, volumes: &Volumes, node: &Node) -> Result<Found, Rejection> {
-        let refuse = |reason: &'static str| Err(Rejection::unresolvable(NAME, reason));
-        for claim in &self.bound {
-            let Some(volume) = volumes.volumes.get(&global(volume_of(claim))) else {
-                return refuse("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)");
-            };
-            if !is_reachable(&volume, node) {
-                return refuse("node(s) didn't match PersistentVolume's node affinity");
+        match (self.bound_fault(volumes, node), self.find_unbound(volumes, node)) {
+            (None, found) => found,
+            (Some(fault), Ok(_)) => Err(Rejection::unresolvable(NAME, fault)),
+            (Some(_), Err(other)) if !other.is_unresolvable() => Err(other),
+            (Some(LOST), Err(mut other)) => {
+                other.push(LOST);
+                Err(other)
+            }
+            (Some(fault), Err(other)) => {
+                let mut both = Rejection::unresolvable(NAME, fault);
+                other.reasons().for_each(|reason| both.push(reason.to_owned()));
+                Err(both)
             }
         }
-        let (mut found, mut chosen) = (Found::default(), BTreeSet::new());
+    }
+
+    /// What is wrong with the claims that are bound.
+    fn bound_fault(&self, volumes: &Volumes, node: &Node) -> Option<&'static str> {
+        self.bound.iter().find_map(|claim| match volumes.volumes.get(&global(volume_of(claim))) {
+            None => Some(LOST),
+            Some(volume) => (!is_reachable(&volume, node)).then_some(UNREACHABLE),
+        })
+    }
+
+    fn find_unbound(&self, volumes: &Volumes, node: &Node) -> Result<Found, Rejection> {
+        let here = node.metadata.name.as_deref();
+        if self.selected.iter().any(|claim| selected_node(claim) != here) {
+            return Err(Rejection::unresolvable(NAME, NONE_TO_BIND));
+        }
+        let mut found = Found { provisions: self.selected.clone(), ..Found::default() };
+        let mut chosen = BTreeSet::new();
         for claim in &self.delayed {
-            let selected = claim.metadata.annotations.as_ref().and_then(|a| a.get(SELECTED_NODE));
-            match selected {
-                Some(name) if Some(name) != node.metadata.name.as_ref() => {
-                    return refuse("node(s) didn't find available persistent volumes to bind");
+            match find(claim, &self.candidates, node, &chosen) {
+                Some(volume) => {
+                    chosen.insert(volume.metadata.name.clone().unwrap_or_default());
+                    found.bindings.push((volume.clone(), claim.clone()));
                 }
-                Some(_) => found.provisions.push(claim.clone()),
-                None => match find(claim, &self.candidates, node, &chosen) {
-                    Some(volume) => {
-                        chosen.insert(volume.metadata.name.clone().unwrap_or_default());
-                        found.bindings.push((volume.clone(), claim.clone()));
-                    }
-                    None => found.provisions.push(claim.clone()),
-                },
+                None => found.provisions.push(claim.clone()),
             }
         }
         for claim in &found.provisions {
@@ -93,6 +115,11 @@ impl Claims {
         }
         Ok(found)
     }
+}
+
+/// The node that was chosen for a claim before.
+fn selected_node(claim: &PersistentVolumeClaim) -> Option<&str> {
+    claim.metadata.annotations.as_ref()?.get(SELECTED_NODE).map(String::as_str)
 }
 
 /// Whether a volume for the claim can be made for the node.
@@ -104,11 +131,10 @@ fn can_be_made(volumes: &Volumes, claim: &PersistentVolumeClaim, node: &Node) ->
         .ok_or_else(|| Rejection::error(NAME, format!("failed to find storage class {name:?}")))?;
     let provisioner = class.provisioner.as_str();
     if provisioner.is_empty() || provisioner == NO_PROVISIONER || !is_allowed(&class, node) {
-        let reason = "node(s) didn't find available persistent volumes to bind";
-        return Err(Rejection::unresolvable(NAME, reason));
+        return Err(Rejection::unresolvable(NAME, NONE_TO_BIND));
     }
     if !has_room(volumes, claim, &class, node) {
-        return Err(Rejection::unresolvable(NAME, "node(s) did not have enough free storage"));
+        return Err(Rejection::unresolvable(NAME, NO_ROOM));
     }
     Ok(())
 }
@@ -127,7 +153,7 @@ fn has_room(volumes: &Volumes, claim: &PersistentVolumeClaim, class: &StorageCla
             LabelSelector::from_meta(Some(topology)).is_ok_and(|selector| selector.matches(&labels))
         });
         Some(&capacity.storage_class_name) == class.metadata.name.as_ref()
-            && limit(capacity).is_some_and(|limit| limit >= wanted)
+            && limit(capacity).is_some_and(|limit| limit.value() >= wanted.value())
             && reaches
     })
 }
