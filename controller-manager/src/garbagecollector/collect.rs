@@ -3,16 +3,14 @@
 use super::graph::{Identity, Node};
 use super::monitors::Kinds;
 use super::{FOREGROUND, ORPHAN, Shared};
-use crate::common::errors::IgnoreGone;
+use crate::common::errors::{self, IgnoreGone};
 use crate::common::meta;
 use client::controller::Action;
-use client::events::{EventRecorder, EventType};
 use client::informer::PartialObject;
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use client::kube::core::DynamicObject;
 use client::{Api, Client};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::json;
 
@@ -21,7 +19,6 @@ pub struct Collector {
     client: Client,
     shared: Shared,
     kinds: Kinds,
-    recorder: EventRecorder,
 }
 
 /// The owners of an object, by how they are.
@@ -33,6 +30,16 @@ struct Owners {
     dangling: Vec<OwnerReference>,
     /// Waiting for this object to go.
     waiting: Vec<OwnerReference>,
+}
+
+/// An owner, as it was found.
+enum Owner {
+    /// That very object does not exist where the reference points.
+    Absent,
+    /// It exists.
+    There(Box<ObjectMeta>),
+    /// It would be in a namespace, and the object is in none.
+    Impossible,
 }
 
 /// What becomes of an object.
@@ -72,8 +79,8 @@ fn verdict(owners: &Owners, has_dependents: bool, in_cycle: bool, metadata: &Obj
 
 impl Collector {
     /// A collector over the shared graph.
-    pub fn new(client: Client, shared: Shared, kinds: Kinds, recorder: EventRecorder) -> Self {
-        Self { client, shared, kinds, recorder }
+    pub fn new(client: Client, shared: Shared, kinds: Kinds) -> Self {
+        Self { client, shared, kinds }
     }
 
     fn api(&self, identity: &Identity) -> Option<Api<DynamicObject>> {
@@ -99,11 +106,10 @@ impl Collector {
         if node.deleting && !node.deleting_dependents {
             return Ok(Action::Done);
         }
-        let Some(latest) = self.latest(&node.identity).await? else {
-            self.shared.change(|graph| graph.forget(uid));
-            // What depends on it keeps a virtual node alive; it goes with them.
+        if self.is_nowhere(&node.identity) {
             return Ok(Action::Done);
-        };
+        }
+        let Some(latest) = self.latest(&node.identity).await? else { return self.not_found(&node.identity) };
         if node.deleting_dependents {
             self.finish_foreground(&node, &latest.metadata).await?;
             return Ok(Action::Done);
@@ -119,13 +125,34 @@ impl Collector {
         Ok(Action::Done)
     }
 
+    /// Whether the kind has namespaces and the object, known by name only, none: one that does not live in a namespace
+    /// names an owner that does.
+    fn is_nowhere(&self, identity: &Identity) -> bool {
+        let resource = self.kinds.resource(&identity.api_version, &identity.kind);
+        identity.namespace.is_empty() && resource.is_some_and(|resource| resource.namespaced)
+    }
+
+    /// The server has no such object. What depends on it keeps a node of it alive, which goes with them.
+    fn not_found(&self, identity: &Identity) -> anyhow::Result<Action> {
+        let mut again = false;
+        self.shared.change(|graph| {
+            let (work, other_name) = graph.not_found(identity);
+            again = other_name;
+            work
+        });
+        if again {
+            anyhow::bail!("{} {} may be what its dependents call otherwise", identity.kind, identity.name);
+        }
+        Ok(Action::Done)
+    }
+
     async fn collect(
         &self,
         node: &Node,
         metadata: &ObjectMeta,
         references: &[OwnerReference],
     ) -> anyhow::Result<()> {
-        let owners = self.classify(&node.identity, references).await?;
+        let Some(owners) = self.classify(&node.identity, references).await? else { return Ok(()) };
         let (has_dependents, in_cycle) = {
             let graph = self.shared.graph.lock();
             let dependents = graph.dependents(&node.identity.uid);
@@ -143,68 +170,56 @@ impl Collector {
         }
     }
 
-    async fn classify(&self, item: &Identity, references: &[OwnerReference]) -> anyhow::Result<Owners> {
+    /// The owners, by how they are; `None`: the references are not valid, and not to be acted upon.
+    async fn classify(
+        &self,
+        item: &Identity,
+        references: &[OwnerReference],
+    ) -> anyhow::Result<Option<Owners>> {
         let mut owners = Owners::default();
         for reference in references {
             match self.owner(item, reference).await? {
-                None => owners.dangling.push(reference.clone()),
-                Some(owner) if meta::is_deleting(&owner) && meta::has_finalizer(&owner, FOREGROUND) => {
+                Owner::Impossible => return Ok(None),
+                Owner::Absent => owners.dangling.push(reference.clone()),
+                Owner::There(owner)
+                    if meta::is_deleting(&owner) && meta::has_finalizer(&owner, FOREGROUND) =>
+                {
                     owners.waiting.push(reference.clone());
                 }
-                Some(_) => owners.solid.push(reference.clone()),
+                Owner::There(_) => owners.solid.push(reference.clone()),
             }
         }
-        Ok(owners)
+        Ok(Some(owners))
     }
 
-    /// The owner's metadata, read live; `None` when that very object does not exist where the reference points.
-    async fn owner(&self, item: &Identity, reference: &OwnerReference) -> anyhow::Result<Option<ObjectMeta>> {
+    /// The owner, read live.
+    async fn owner(&self, item: &Identity, reference: &OwnerReference) -> anyhow::Result<Owner> {
+        let mut identity = Identity::of_owner(reference, "");
+        let in_namespace = Identity::of_owner(reference, &item.namespace);
+        {
+            // Before the kind is looked up, which may be gone, too.
+            let graph = self.shared.graph.lock();
+            if graph.is_absent(&identity) || graph.is_absent(&in_namespace) {
+                return Ok(Owner::Absent);
+            }
+        }
         let Some(resource) = self.kinds.resource(&reference.api_version, &reference.kind) else {
             return Err(unknown(&reference.api_version, &reference.kind));
         };
-        if resource.namespaced && item.namespace.is_empty() {
-            // Not valid, and not to be acted upon: the owner counts as there.
-            self.invalid_namespace(item, reference);
-            return Ok(Some(ObjectMeta::default()));
-        }
-        let identity = Identity {
-            api_version: reference.api_version.clone(),
-            kind: reference.kind.clone(),
-            namespace: if resource.namespaced { item.namespace.clone() } else { String::new() },
-            name: reference.name.clone(),
-            uid: reference.uid.clone(),
-        };
-        if self.shared.graph.lock().is_absent(&identity) {
-            return Ok(None);
+        if resource.namespaced {
+            if item.namespace.is_empty() {
+                return Ok(Owner::Impossible);
+            }
+            identity = in_namespace;
         }
         let owner = self.latest(&identity).await?;
         if owner.is_none() {
             self.shared.graph.lock().remember_absent(identity);
         }
-        Ok(owner.map(|owner| owner.metadata))
+        Ok(owner.map_or(Owner::Absent, |owner| Owner::There(Box::new(owner.metadata))))
     }
 
-    fn invalid_namespace(&self, item: &Identity, reference: &OwnerReference) {
-        let about = ObjectReference {
-            api_version: Some(item.api_version.clone()),
-            kind: Some(item.kind.clone()),
-            name: Some(item.name.clone()),
-            uid: Some(item.uid.clone()),
-            ..Default::default()
-        };
-        let message = format!(
-            "ownerRef [{}/{}, namespace: {}, name: {}, uid: {}] does not exist in namespace {:?}",
-            reference.api_version,
-            reference.kind,
-            item.namespace,
-            reference.name,
-            reference.uid,
-            item.namespace
-        );
-        self.recorder.event(&about, EventType::Warning, "OwnerRefInvalidNamespace", message);
-    }
-
-    /// Deletes exactly what was read, or nothing: a conflict is looked at again.
+    /// Deletes what was read, or nothing: one whose owners have changed is looked at again.
     async fn delete(
         &self,
         identity: &Identity,
@@ -214,12 +229,21 @@ impl Collector {
         let Some(api) = self.api(identity) else { return Ok(()) };
         let exactly =
             Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
-        let params = DeleteParams {
+        let mut params = DeleteParams {
             preconditions: Some(exactly),
             propagation_policy: Some(policy),
             ..Default::default()
         };
-        api.delete(&identity.name, &params).await.ignore_not_found()?;
+        let mut outcome = api.delete(&identity.name, &params).await;
+        if outcome.as_ref().is_err_and(errors::is_conflict)
+            && let Some(latest) = self.latest(identity).await?
+            && latest.metadata.owner_references == metadata.owner_references
+        {
+            // It changes all the time; as long as its owners do not, it goes.
+            params.preconditions = Some(Preconditions { uid: metadata.uid.clone(), resource_version: None });
+            outcome = api.delete(&identity.name, &params).await;
+        }
+        outcome.ignore_not_found()?;
         tracing::debug!(
             kind = identity.kind,
             namespace = identity.namespace,
@@ -326,39 +350,5 @@ fn unknown(api_version: &str, kind: &str) -> anyhow::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn references(count: usize) -> Vec<OwnerReference> {
-        (0..count).map(|i| OwnerReference { uid: format!("u{i}"), ..Default::default() }).collect()
-    }
-
-    #[test]
-    fn verdicts() {
-        let delete = |policy| Verdict::Delete(policy);
-        for (solid, dangling, waiting, dependents, cycle, finalizer, expected) in [
-            (1, 0, 0, false, false, "", Verdict::Keep),
-            (1, 1, 0, false, false, "", Verdict::Unlink(vec!["u0".into()])),
-            (1, 0, 1, true, false, "", Verdict::Unlink(vec!["u0".into()])),
-            (0, 0, 0, false, false, "", Verdict::Keep),
-            (0, 1, 0, true, false, "", delete(PropagationPolicy::Background)),
-            (0, 1, 1, true, false, "", Verdict::Foreground { unblock: false }),
-            (0, 0, 1, true, true, "", Verdict::Foreground { unblock: true }),
-            (0, 0, 1, false, false, "", delete(PropagationPolicy::Background)),
-            (0, 1, 0, false, false, ORPHAN, delete(PropagationPolicy::Orphan)),
-            (0, 1, 0, false, false, FOREGROUND, delete(PropagationPolicy::Foreground)),
-        ] {
-            let owners = Owners {
-                solid: references(solid),
-                dangling: references(dangling),
-                waiting: references(waiting),
-            };
-            let metadata = ObjectMeta { finalizers: Some(vec![finalizer.to_owned()]), ..Default::default() };
-            assert_eq!(
-                verdict(&owners, dependents, cycle, &metadata),
-                expected,
-                "{solid} {dangling} {waiting}"
-            );
-        }
-    }
-}
+#[path = "collect_tests.rs"]
+mod tests;

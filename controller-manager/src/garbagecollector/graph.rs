@@ -2,25 +2,11 @@
 //!
 //! A node may be virtual: an owner that a dependent names but that no cache has shown yet.
 
+pub use super::identity::Identity;
 use super::{FOREGROUND, ORPHAN};
 use crate::common::meta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::{HashMap, HashSet, VecDeque};
-
-/// Names an object of any type.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// Group and version.
-    pub api_version: String,
-    /// Kind.
-    pub kind: String,
-    /// Namespace; empty for none.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// UID.
-    pub uid: String,
-}
 
 /// What should be looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,6 +15,13 @@ pub enum Work {
     Delete(String),
     /// The object is being deleted and lets go of its dependents first.
     Orphan(String),
+    /// It is to be said that the object names an owner that is in another namespace.
+    Misplaced {
+        /// Which object.
+        dependent: Identity,
+        /// What it calls its owner.
+        owner: Identity,
+    },
 }
 
 /// An object in the graph.
@@ -46,7 +39,25 @@ pub struct Node {
     pub deleting: bool,
     /// Its deletion waits for dependents.
     pub deleting_dependents: bool,
-    orphaning: bool,
+    /// Its deletion lets go of its dependents first.
+    pub orphaning: bool,
+}
+
+impl Node {
+    /// Whether the owner that a dependent refers to may be another than this one.
+    fn may_not_be(&self, reference: &OwnerReference, dependent: &Identity) -> bool {
+        self.identity.is_out_of_reach(dependent)
+            || !self.identity.is_called(reference)
+            // One without a namespace that only dependents know of: it may be in theirs.
+            || (!self.observed && self.identity.namespace != dependent.namespace)
+    }
+
+    /// Says that the owner with that UID is not in the node's namespace.
+    fn misplaced(&self, owner: &str) -> Option<Work> {
+        let reference = self.owners.iter().find(|reference| reference.uid == owner)?;
+        let owner = Identity::of_owner(reference, &self.identity.namespace);
+        Some(Work::Misplaced { dependent: self.identity.clone(), owner })
+    }
 }
 
 /// How many absent owners are remembered.
@@ -101,12 +112,8 @@ impl Graph {
     pub fn observe(&mut self, identity: Identity, metadata: &ObjectMeta) -> Vec<Work> {
         let uid = identity.uid.clone();
         let owners = metadata.owner_references.clone().unwrap_or_default();
-        let mut work = Vec::new();
+        let mut work = self.misnamed(&identity);
         let node = self.nodes.entry(uid.clone()).or_default();
-        if !node.observed && !node.identity.uid.is_empty() && node.identity != identity {
-            // Dependents named it by other coordinates: their reference leads nowhere.
-            work.extend(node.dependents.iter().cloned().map(Work::Delete));
-        }
         let before = std::mem::replace(&mut node.owners, owners.clone());
         node.identity = identity;
         node.observed = true;
@@ -114,6 +121,21 @@ impl Graph {
         self.link(&uid, &before, &owners, &mut work);
         work.extend(self.transition(&uid, metadata));
         work
+    }
+
+    /// Whom it concerns that an owner, known by name only until now, turns out to be another than they say.
+    fn misnamed(&self, identity: &Identity) -> Vec<Work> {
+        let known = self.nodes.get(&identity.uid);
+        if known.is_none_or(|node| node.observed || node.identity == *identity) {
+            return Vec::new();
+        }
+        let (_, wrong) = identity.partition(&self.dependents(&identity.uid));
+        let concern = |dependent: &Node| {
+            let misplaced = identity.is_out_of_reach(&dependent.identity);
+            let told = misplaced.then(|| dependent.misplaced(&identity.uid)).flatten();
+            told.into_iter().chain([Work::Delete(dependent.identity.uid.clone())])
+        };
+        wrong.into_iter().flat_map(concern).collect()
     }
 
     fn link(&mut self, uid: &str, before: &[OwnerReference], now: &[OwnerReference], work: &mut Vec<Work>) {
@@ -127,27 +149,24 @@ impl Graph {
         for owner in now.iter().filter(unblocked) {
             work.extend(self.waiting(&owner.uid));
         }
-        let namespace = self.nodes.get(uid).map(|node| node.identity.namespace.clone()).unwrap_or_default();
+        let Some(identity) = self.nodes.get(uid).map(|node| node.identity.clone()) else { return };
+        let mut suspicious = false;
         for owner in now.iter().filter(|owner| !before.iter().any(|old| old.uid == owner.uid)) {
-            let node = self.nodes.entry(owner.uid.clone()).or_insert_with(|| Node {
-                identity: Identity {
-                    api_version: owner.api_version.clone(),
-                    kind: owner.kind.clone(),
-                    namespace: namespace.clone(),
-                    name: owner.name.clone(),
-                    uid: owner.uid.clone(),
-                },
-                ..Default::default()
-            });
+            let called = Identity::of_owner(owner, &identity.namespace);
+            let node = self
+                .nodes
+                .entry(owner.uid.clone())
+                .or_insert_with(|| Node { identity: called.clone(), ..Default::default() });
             node.dependents.insert(uid.to_owned());
             if !node.observed {
                 work.push(Work::Delete(owner.uid.clone()));
             }
-            let elsewhere = !node.identity.namespace.is_empty() && node.identity.namespace != namespace;
-            if node.observed
-                && (elsewhere || node.identity.kind != owner.kind || node.identity.name != owner.name)
-            {
+            if !suspicious && node.may_not_be(owner, &identity) {
+                suspicious = true;
                 work.push(Work::Delete(uid.to_owned()));
+                if node.observed && node.identity.is_out_of_reach(&identity) {
+                    work.push(Work::Misplaced { dependent: identity.clone(), owner: called });
+                }
             }
         }
     }
@@ -201,6 +220,30 @@ impl Graph {
             self.nodes.insert(uid.to_owned(), virtual_node);
         }
         work
+    }
+
+    /// The server has no such object. That is the end of it, unless somebody knows better: a cache that has shown the
+    /// object by another name, or dependents that call it by another, which is to be tried next. Then only those that
+    /// call it by this name are concerned. True: it is to be looked at again.
+    pub fn not_found(&mut self, identity: &Identity) -> (Vec<Work>, bool) {
+        let Some(node) = self.nodes.get(&identity.uid) else { return (Vec::new(), false) };
+        let dependents = self.dependents(&identity.uid);
+        let (right, wrong) = identity.partition(&dependents);
+        let known_better = if node.observed { node.identity != *identity } else { !wrong.is_empty() };
+        if !known_better {
+            return (self.forget(&identity.uid), false);
+        }
+        let work: Vec<_> = right.iter().map(|node| Work::Delete(node.identity.uid.clone())).collect();
+        let asked = !node.observed && node.identity == *identity;
+        let next = if asked { identity.alternate(&wrong) } else { None };
+        if !work.is_empty() {
+            self.remember_absent(identity.clone());
+        }
+        let again = next.is_some();
+        if let (Some(next), Some(node)) = (next, self.nodes.get_mut(&identity.uid)) {
+            node.identity = next;
+        }
+        (work, again)
     }
 
     /// How many nodes there are.
@@ -303,11 +346,63 @@ mod tests {
         assert_eq!(graph.observe(identity("o"), &owned(&[], Some(ORPHAN), true)), []);
     }
 
+    fn elsewhere(uid: &str) -> Identity {
+        Identity { namespace: "other".into(), ..identity(uid) }
+    }
+
+    fn misplaced(dependent: Identity) -> Work {
+        let owner = Identity { namespace: dependent.namespace.clone(), ..identity("o") };
+        Work::Misplaced { dependent, owner }
+    }
+
     #[test]
     fn owner_in_another_namespace_does_not_count() {
         let mut graph = Graph::default();
-        let elsewhere = Identity { namespace: "other".into(), ..identity("o") };
-        graph.observe(elsewhere, &owned(&[], None, false));
-        assert_eq!(graph.observe(identity("a"), &owned(&["o"], None, false)), [delete("a")]);
+        graph.observe(elsewhere("o"), &owned(&[], None, false));
+        let work = graph.observe(identity("a"), &owned(&["o"], None, false));
+        assert_eq!(work, [delete("a"), misplaced(identity("a"))]);
+        // The same when the owner is seen after its dependent.
+        let mut graph = Graph::default();
+        graph.observe(identity("a"), &owned(&["o"], None, false));
+        let work = graph.observe(elsewhere("o"), &owned(&[], None, false));
+        assert_eq!(work, [misplaced(identity("a")), delete("a")]);
+    }
+
+    #[test]
+    fn dependent_that_disagrees_with_another_is_looked_at() {
+        let mut graph = Graph::default();
+        graph.observe(identity("good"), &owned(&["o"], None, false));
+        let work = graph.observe(elsewhere("bad"), &owned(&["o"], None, false));
+        assert_eq!(sorted(work), [delete("bad"), delete("o")]);
+        assert_eq!(graph.observe(identity("o"), &owned(&[], None, false)), []);
+    }
+
+    #[test]
+    fn owner_without_a_namespace_does_not_concern_dependents_that_name_it_rightly() {
+        let mut graph = Graph::default();
+        graph.observe(identity("a"), &owned(&["o"], None, false));
+        let cluster_wide = Identity { namespace: String::new(), ..identity("o") };
+        assert_eq!(graph.observe(cluster_wide, &owned(&[], None, false)), []);
+    }
+
+    #[test]
+    fn name_that_leads_nowhere_is_not_the_end_if_dependents_have_another() {
+        let mut graph = Graph::default();
+        graph.observe(elsewhere("bad"), &owned(&["o"], None, false));
+        graph.observe(identity("good"), &owned(&["o"], None, false));
+        assert_eq!(graph.not_found(&elsewhere("o")), (vec![delete("bad")], true));
+        assert!(graph.is_absent(&elsewhere("o")) && !graph.is_absent(&identity("o")));
+        assert_eq!(graph.node("o").map(|node| &node.identity), Some(&identity("o")));
+        graph.forget("bad");
+        assert_eq!(graph.not_found(&identity("o")), (vec![delete("good")], false));
+    }
+
+    #[test]
+    fn object_that_a_cache_has_shown_is_not_gone_because_another_name_leads_nowhere() {
+        let mut graph = Graph::default();
+        graph.observe(elsewhere("bad"), &owned(&["o"], None, false));
+        graph.observe(identity("o"), &owned(&["p"], None, false));
+        assert_eq!(graph.not_found(&elsewhere("o")), (vec![delete("bad")], false));
+        assert!(graph.node("o").is_some_and(|node| node.observed && !node.owners.is_empty()));
     }
 }

@@ -1,18 +1,22 @@
 //! Garbage collection: objects go when all their owners are gone.
 //!
-//! `graph.rs` knows who owns whom, fed by caches of every resource (`monitors.rs`). What the graph
-//! suggests is only a suspicion: `collect.rs` reads the object and its owners live, by UID, before it deletes
+//! `graph.rs` knows who owns whom, by the names in `identity.rs`, fed by caches of every resource (`monitors.rs`). What
+//! the graph suggests is only a suspicion: `collect.rs` reads the object and its owners live, by UID, before it deletes
 //! anything. As upstream's pkg/controller/garbagecollector.
 
 mod collect;
 mod graph;
+mod identity;
 mod monitors;
 
 use crate::context::Context;
 use client::controller::{Action, run_workers};
+use client::events::{EventRecorder, EventType};
 use client::{ObjectKey, WorkQueue};
 use collect::Collector;
 use graph::{Graph, Work};
+use identity::Identity;
+use k8s_openapi::api::core::v1::ObjectReference;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +35,13 @@ pub struct Shared {
     graph: Arc<Mutex<Graph>>,
     to_delete: WorkQueue<ObjectKey>,
     to_orphan: WorkQueue<ObjectKey>,
+    recorder: EventRecorder,
 }
 
 impl Shared {
-    fn new() -> Self {
+    fn new(recorder: EventRecorder) -> Self {
         Self {
+            recorder,
             graph: Arc::default(),
             to_delete: WorkQueue::new("garbage_collector_attempt_to_delete"),
             to_orphan: WorkQueue::new("garbage_collector_attempt_to_orphan"),
@@ -49,8 +55,26 @@ impl Shared {
             match work {
                 Work::Delete(uid) => self.to_delete.add(ObjectKey::new("", uid)),
                 Work::Orphan(uid) => self.to_orphan.add(ObjectKey::new("", uid)),
+                Work::Misplaced { dependent, owner } => self.tell_misplaced(&dependent, &owner),
             }
         }
+    }
+
+    fn tell_misplaced(&self, dependent: &Identity, owner: &Identity) {
+        let about = ObjectReference {
+            api_version: Some(dependent.api_version.clone()),
+            kind: Some(dependent.kind.clone()),
+            namespace: Some(dependent.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            name: Some(dependent.name.clone()),
+            uid: Some(dependent.uid.clone()),
+            ..Default::default()
+        };
+        let Identity { api_version, kind, namespace, name, uid } = owner;
+        let message = format!(
+            "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in \
+             namespace {namespace:?}"
+        );
+        self.recorder.event(&about, EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
 }
 
@@ -59,10 +83,9 @@ pub fn start(cx: &Context) {
     if !cx.config.flags.enable_garbage_collector {
         return;
     }
-    let shared = Shared::new();
+    let shared = Shared::new(cx.recorder("garbage-collector-controller"));
     let monitors = monitors::Monitors::new(cx.client.clone(), cx.informers.clone(), shared.clone());
-    let recorder = cx.recorder("garbage-collector-controller");
-    let collector = Arc::new(Collector::new(cx.client.clone(), shared.clone(), monitors.kinds(), recorder));
+    let collector = Arc::new(Collector::new(cx.client.clone(), shared.clone(), monitors.kinds()));
     let workers = cx.config.concurrent.gc;
     cx.tasks.spawn("garbage-collector-controller", move |token| async move {
         let watching = monitors.run(token.clone());

@@ -25,6 +25,12 @@ use tokio_util::sync::CancellationToken;
 pub struct Kinds(Arc<RwLock<Vec<Resource>>>);
 
 impl Kinds {
+    /// These.
+    #[cfg(test)]
+    pub fn of(resources: Vec<Resource>) -> Self {
+        Self(Arc::new(RwLock::new(resources)))
+    }
+
     /// The resource of a kind; another version of the same group serves as well.
     pub fn resource(&self, api_version: &str, kind: &str) -> Option<Resource> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
