@@ -127,6 +127,16 @@ fn zones_exchange_what_makes_it_better() {
         some(&[("a", 10)], &[("b", 5), ("c", 5)])
     );
     assert_eq!(case(&[("a", 3.0), ("b", 6.4), ("c", 2.6)], &[("a", 3), ("b", 6), ("c", 3)]), some(&[], &[]));
+    assert_eq!(case(&[("a", 1.2), ("b", 1.1), ("c", 1.0)], &[("a", 1), ("b", 1), ("c", 1)]), some(&[], &[]));
+    assert_eq!(case(&[("a", 5.0), ("b", 5.0), ("c", 5.0)], &[("a", 6), ("b", 6), ("c", 6)]), some(&[], &[]));
+    assert_eq!(
+        case(&[("a", 5.0), ("b", 5.6), ("c", 5.4)], &[("a", 16)]),
+        some(&[("a", 11)], &[("b", 6), ("c", 5)])
+    );
+    assert_eq!(
+        case(&[("a", 5.0), ("b", 5.6), ("c", 5.4)], &[("b", 8), ("c", 8)]),
+        some(&[("b", 2), ("c", 3)], &[("a", 5)])
+    );
     // Of two that lack less than one, the one that lacks more.
     assert_eq!(
         case(&[("a", 4.0), ("b", 4.0), ("c", 4.0)], &[("a", 6), ("b", 3), ("c", 3)]),
@@ -177,6 +187,11 @@ fn zones_share_the_cpus_of_their_ready_nodes() {
             "three zones",
             vec![good("a", "4"), good("b", "1"), good("b", "1"), good("c", "2")],
             zones(&[("a", 0.5), ("b", 0.25), ("c", 0.25)]),
+        ),
+        (
+            "three zones of all sizes",
+            vec![good("a", "5000m"), good("b", "4500m"), good("c", "500m")],
+            zones(&[("a", 0.5), ("b", 0.45), ("c", 0.05)]),
         ),
     ] {
         assert_eq!(Zones::of(&nodes), expected, "{what}");
