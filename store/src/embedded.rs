@@ -1,13 +1,16 @@
 //! The embedded store: one machine, no other process.
 //!
 //! All reads are served from memory, where every key keeps its versions back to the last compaction. Writes go
-//! through one thread that decides a batch of them, commits it to redb (one fsync for the batch), makes it visible
-//! and acknowledges it, in this order: what was acknowledged is on disk. Each record carries a checksum.
+//! through one thread that decides a batch of them, appends it to a journal (one fsync for the batch), makes it visible
+//! and acknowledges it, in this order: what was acknowledged is on disk. Another thread takes what is in the journal
+//! into redb, thousands of changes at once. Each record carries a checksum.
 //!
 //! Tasks: the writer thread (ends when the store is dropped or shut down), and one task for expiry, progress and
 //! retention. History is forgotten after some minutes, so memory stays bounded.
 
 mod disk;
+mod durable;
+mod journal;
 mod memory;
 mod writer;
 
@@ -24,7 +27,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Event, Expect, KeyValue, Range, RangeResult, Revision, Store, WatchStream};
-use disk::Disk;
+use durable::Durable;
 use memory::Memory;
 use writer::Command;
 
@@ -47,6 +50,8 @@ pub struct Config {
     pub watch_buffer: usize,
     /// How often watches are told how far they are.
     pub progress_interval: Duration,
+    /// How many bytes the journal has when what is in it is taken into the file of records.
+    pub journal_bytes: u64,
 }
 
 impl Default for Config {
@@ -57,6 +62,7 @@ impl Default for Config {
             max_event_bytes: 64 << 20,
             watch_buffer: 4096,
             progress_interval: Duration::from_secs(5),
+            journal_bytes: 8 << 20,
         }
     }
 }
@@ -77,7 +83,7 @@ struct Shared {
     config: Config,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     token: CancellationToken,
-    path: Option<std::path::PathBuf>,
+    dir: Option<std::path::PathBuf>,
 }
 
 impl Embedded {
@@ -94,14 +100,13 @@ impl Embedded {
     /// # Errors
     /// The directory cannot be used, or its data is damaged.
     pub async fn open_with(dir: &Path, config: Config) -> Result<Self, Error> {
-        let (dir, file) = (dir.to_owned(), dir.join("store.redb"));
-        let path = file.clone();
+        let (path, enough) = (dir.to_owned(), config.journal_bytes);
         let opened = tokio::task::spawn_blocking(move || {
-            create_private_dir(&dir).map_err(|e| disk::unusable(&dir, e))?;
-            Disk::open(&file)
+            create_private_dir(&path).map_err(|e| disk::unusable(&path, e))?;
+            Durable::open(&path, enough)
         });
-        let (disk, loaded) = opened.await.map_err(|e| Error::Damaged { reason: e.to_string() })??;
-        Ok(Self::start(Some(disk), loaded, config, Some(path)))
+        let (durable, loaded) = opened.await.map_err(|e| Error::Damaged { reason: e.to_string() })??;
+        Ok(Self::start(Some(durable), loaded, config, Some(dir.to_owned())))
     }
 
     /// A store that keeps nothing, for tests.
@@ -117,10 +122,10 @@ impl Embedded {
     }
 
     fn start(
-        disk: Option<Disk>,
+        durable: Option<Durable>,
         loaded: disk::Loaded,
         config: Config,
-        path: Option<std::path::PathBuf>,
+        dir: Option<std::path::PathBuf>,
     ) -> Self {
         let (commands, receiver) = mpsc::channel(4096);
         let token = CancellationToken::new();
@@ -132,12 +137,12 @@ impl Embedded {
             config,
             writer: Mutex::new(None),
             token: token.clone(),
-            path,
+            dir,
         });
         let weak = Arc::downgrade(&shared);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || writer::run(disk, &weak, receiver))
+            .spawn(move || writer::run(durable, &weak, receiver))
             .expect("the system can start a thread");
         *shared.writer.lock() = Some(writer);
         tokio::spawn(housekeeping(Arc::downgrade(&shared), token.clone()));
@@ -294,9 +299,12 @@ impl Store for Embedded {
     }
 
     async fn size(&self) -> Result<u64, Error> {
-        let Some(path) = self.shared.path.clone() else { return Ok(0) };
-        let read = tokio::fs::metadata(&path).await;
-        read.map(|m| m.len()).map_err(|e| disk::unusable(&path, e))
+        let Some(dir) = &self.shared.dir else { return Ok(0) };
+        let mut size = 0;
+        for path in durable::files(dir) {
+            size += tokio::fs::metadata(&path).await.map_err(|e| disk::unusable(&path, e))?.len();
+        }
+        Ok(size)
     }
 }
 

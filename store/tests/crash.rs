@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
-use store::embedded::Embedded;
+use store::embedded::{Config, Embedded};
 use store::{Expect, Range, Store};
 
 const DIR: &str = "STORE_CRASH_DIR";
@@ -27,6 +27,12 @@ async fn step(store: &Embedded, key: &str, n: u64) {
     done.expect("written");
 }
 
+/// Opens the store with journals so short that a kill may come at any step of taking them over.
+async fn open(dir: &Path) -> Embedded {
+    let config = Config { journal_bytes: 10_000, ..Config::default() };
+    Embedded::open_with(dir, config).await.expect("open")
+}
+
 /// The step that a key's state is the result of; `None`: it is deleted, or was never there.
 fn step_of(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.split(' ').next()?.parse().ok()
@@ -38,7 +44,7 @@ fn child() {
     let dir = std::env::var(DIR).expect("run by the test below");
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
-        let store = Embedded::open(Path::new(&dir)).await.expect("open");
+        let store = open(Path::new(&dir)).await;
         let mut writers = Vec::new();
         for writer in 0..WRITERS {
             let store = store.clone();
@@ -102,7 +108,7 @@ async fn acknowledged_writes_survive_a_kill() {
         }
         child.wait().expect("the child ends");
 
-        let store = Embedded::open(dir.path()).await.expect("reopen");
+        let store = open(dir.path()).await;
         let found = store.range(Range::prefix("/crash/")).await.expect("range");
         for (writer, acknowledged) in acknowledged {
             let key = format!("/crash/{writer}");

@@ -72,7 +72,8 @@ impl Disk {
         Ok((disk, loaded))
     }
 
-    fn load(&mut self) -> Result<Loaded, Error> {
+    /// Reads and checks all that is there.
+    pub(super) fn load(&mut self) -> Result<Loaded, Error> {
         let create = self.database.begin_write().map_err(damaged)?;
         create.open_table(OBJECTS).map_err(damaged)?;
         create.open_table(META).map_err(damaged)?;
@@ -99,10 +100,11 @@ impl Disk {
         Ok(Loaded { revision: Revision(found.revision), items })
     }
 
-    /// Writes changes so that they survive whatever happens next.
+    /// Writes changes so that they survive whatever happens next. Of a key that changed several times the last change
+    /// is enough.
     pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), Error> {
-        let Some(last) = changes.last() else { return Ok(()) };
-        let mut summary = Summary { revision: last.revision.0, ..self.summary };
+        let Some(last) = changes.iter().map(|change| change.revision).max() else { return Ok(()) };
+        let mut summary = Summary { revision: last.0, ..self.summary };
         let mut write = self.database.begin_write().map_err(damaged)?;
         write.set_durability(Durability::Immediate).map_err(damaged)?;
         {

@@ -114,6 +114,64 @@ async fn a_file_cut_short_is_damage() {
     assert!(matches!(opened, Err(Error::Damaged { .. })), "{opened:?}");
 }
 
+/// Journals that are full after a few changes.
+fn short_journals() -> Config {
+    Config { journal_bytes: 1000, ..Config::default() }
+}
+
+#[tokio::test]
+async fn what_went_through_many_journals_is_there_again() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut expected = std::collections::BTreeMap::new();
+    for round in 0..3 {
+        let store = Embedded::open_with(dir.path(), short_journals()).await.expect("open");
+        for n in 0..200 {
+            let (key, text) = (format!("/{}", n * 7 % 40), format!("{round} {n}"));
+            match store.get(&key).await.expect("read").0 {
+                Some(_) if n % 3 == 0 => {
+                    store.delete(&key, None).await.expect("deleted");
+                    expected.remove(&key);
+                }
+                found => {
+                    let expect = found.map_or(Expect::Absent, |kv| Expect::At(kv.modified));
+                    store.put(&key, value(&text), expect, None).await.expect("written");
+                    expected.insert(key, value(&text));
+                }
+            }
+        }
+        let last = store.current_revision().await.expect("revision");
+        store.shut_down().await;
+        let store = Embedded::open_with(dir.path(), short_journals()).await.expect("reopen");
+        let all = store.range(Range::prefix("/")).await.expect("range");
+        assert_eq!(all.revision, last);
+        let found = all.items.into_iter().map(|kv| (kv.key, kv.value)).collect();
+        assert_eq!(expected, found, "round {round}");
+        store.shut_down().await;
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_is_missing_is_damage() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (mut durable, _) = durable::Durable::open(dir.path(), 1 << 20).expect("open");
+    let change = |n: u64| memory::Change {
+        key: format!("/{n}"),
+        revision: Revision(n),
+        created: Revision(n),
+        value: Some(value("text")),
+        expires: None,
+    };
+    durable.commit(&[change(2), change(3)]).expect("written");
+    drop(durable);
+    // As if the file of records had been put back from an old copy: the journals go on where something else ended.
+    let [records, first, _] = durable::files(dir.path());
+    std::fs::remove_file(&records).expect("removed");
+    let mut journal = journal::Journal::open(&first).expect("open");
+    journal.append(&[change(4)]).expect("written");
+    let opened = Embedded::open(dir.path()).await.map(drop);
+    assert!(matches!(opened, Err(Error::Damaged { .. })), "{opened:?}");
+}
+
 #[tokio::test]
 async fn a_watch_that_is_too_slow_ends() {
     let store = Embedded::in_memory_with(Config { watch_buffer: 4, ..Config::default() });

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::Shared;
-use super::disk::Disk;
+use super::durable::Durable;
 use super::memory::Change;
 use crate::{Error, Expect, KeyValue, Revision};
 
@@ -33,7 +33,11 @@ pub(super) fn now() -> u64 {
 }
 
 /// Runs until it is told to stop or nobody can ask any more.
-pub(super) fn run(mut disk: Option<Disk>, shared: &Weak<Shared>, mut commands: mpsc::Receiver<Command>) {
+pub(super) fn run(
+    mut durable: Option<Durable>,
+    shared: &Weak<Shared>,
+    mut commands: mpsc::Receiver<Command>,
+) {
     let mut broken = false;
     while let Some(first) = commands.blocking_recv() {
         let mut batch = vec![first];
@@ -52,13 +56,13 @@ pub(super) fn run(mut disk: Option<Disk>, shared: &Weak<Shared>, mut commands: m
             }
         }
         if !broken {
-            broken = decided.carry_out(disk.as_mut(), &shared);
+            broken = decided.carry_out(durable.as_mut(), &shared);
         } else {
             decided.fail("an earlier write could not be made durable");
         }
         if let Some(done) = stop {
             // The file is free before anybody hears of it.
-            drop(disk);
+            drop(durable);
             let _ = done.send(());
             return;
         }
@@ -145,9 +149,9 @@ impl Batch {
     }
 
     /// True if the disk refused: nothing may be written any more, because what is on disk is uncertain.
-    fn carry_out(self, disk: Option<&mut Disk>, shared: &Shared) -> bool {
-        if let Some(disk) = disk
-            && let Err(failure) = disk.commit(&self.changes)
+    fn carry_out(self, durable: Option<&mut Durable>, shared: &Shared) -> bool {
+        if let Some(durable) = durable
+            && let Err(failure) = durable.commit(&self.changes)
         {
             error!(error = %failure, "store cannot write; it takes no more writes");
             self.fail(&failure.to_string());

@@ -6,7 +6,9 @@
 //! ```
 //!
 //! With `--against` each case runs against both servers, one right after the other, and the last column is how many
-//! times better the first one is. `load costs` starts servers of its own and compares them. A namespace is made on the servers for the run and removed at the end.
+//! times better the first one is. While one is measured the other is stopped, if its process is known: what a server
+//! does by itself must not be part of another's figures. `load costs` starts servers of its own and compares them. A
+//! namespace is made on the servers for the run and removed at the end.
 
 mod cases;
 mod connection;
@@ -33,7 +35,7 @@ struct Settings {
     /// Kubeconfig of the server to measure.
     #[arg(long, required = true)]
     kubeconfig: Option<PathBuf>,
-    /// Process of that server, for its memory.
+    /// Process of that server, for its memory, and to stop it while the other one is measured.
     #[arg(long)]
     pid: Option<i32>,
     /// Kubeconfig of a server to compare with.
@@ -100,7 +102,9 @@ async fn run(settings: &Settings, targets: &[Target]) -> Result<()> {
             continue;
         }
         let mut results: Vec<Figure> = vec![];
-        for target in targets {
+        for (at, target) in targets.iter().enumerate() {
+            let others = targets.iter().enumerate().filter(|(other, _)| *other != at);
+            let _paused: Vec<_> = others.filter_map(|(_, other)| other.paused()).collect();
             results.push((case.run)(target.clone(), settings.clone()).await?);
         }
         println!("{}", figures::line(case.name, &results));

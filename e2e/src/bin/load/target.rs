@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use http::{Method, StatusCode};
 use kube::client::ConfigExt;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio_rustls::TlsConnector;
@@ -123,5 +124,25 @@ impl Target {
     #[must_use]
     pub fn memory(&self) -> Option<(f64, f64)> {
         e2e::measure::memory(self.pid?)
+    }
+
+    /// Stops the server until the result is dropped: another one is measured meanwhile, and has the machine to itself.
+    #[must_use]
+    pub fn paused(&self) -> Option<Paused> {
+        let process = Pid::from_raw(self.pid?)?;
+        kill_process(process, Signal::STOP).ok()?;
+        Some(Paused { process })
+    }
+}
+
+/// A server that does not run now.
+pub struct Paused {
+    process: Pid,
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // One that is gone need not go on.
+        let _ = kill_process(self.process, Signal::CONT);
     }
 }
