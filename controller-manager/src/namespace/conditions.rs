@@ -44,18 +44,17 @@ fn trouble(kind: &str, left: &Left) -> Option<(&'static str, String)> {
             format!(
                 "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
                 left.discovery.len(),
-                left.discovery.join(", ")
+                sorted(&left.discovery)
             ),
         )),
-        "NamespaceDeletionContentFailure" if !left.errors.is_empty() => {
-            let mut errors = left.errors.clone();
-            errors.sort();
-            let text = errors.join(", ");
-            Some((
-                "ContentDeletionFailed",
-                format!("Failed to delete all resource types, {} remaining: {text}", errors.len()),
-            ))
-        }
+        "NamespaceDeletionContentFailure" if !left.errors.is_empty() => Some((
+            "ContentDeletionFailed",
+            format!(
+                "Failed to delete all resource types, {} remaining: {}",
+                left.errors.len(),
+                sorted(&left.errors)
+            ),
+        )),
         "NamespaceContentRemaining" if !left.objects.is_empty() => Some((
             "SomeResourcesRemain",
             format!("Some resources are remaining: {}", counted(&left.objects, "has")),
@@ -69,6 +68,13 @@ fn trouble(kind: &str, left: &Left) -> Option<(&'static str, String)> {
         )),
         _ => None,
     }
+}
+
+/// In an order that does not change, so that the message does not either.
+fn sorted(texts: &[String]) -> String {
+    let mut texts = texts.to_vec();
+    texts.sort();
+    texts.join(", ")
 }
 
 fn counted(counts: &BTreeMap<String, usize>, word: &str) -> String {
@@ -138,6 +144,40 @@ mod tests {
         );
         let (_, after) = said(&Left::default(), Some(status));
         assert!(after.is_empty());
+    }
+
+    /// As upstream's TestUpdateConditions.
+    #[test]
+    fn conditions_keep_their_order_and_strangers_stay() {
+        let fine = FINE.map(|(kind, ..)| kind);
+        let swapped = [fine[1], fine[0], fine[2], fine[3], fine[4]];
+        let stranger = ["unknown", fine[0], fine[1], fine[2], fine[3], fine[4]];
+        let trouble = Left { discovery: vec!["b/v1: no".into(), "a/v1: no".into()], ..Default::default() };
+        for (before, left, kinds, bad) in [
+            (&["unknown"][..], Left::default(), &stranger[..], &["unknown"][..]),
+            (&[fine[0]], Left::default(), &fine, &[]),
+            (&[fine[1], fine[0]], Left::default(), &swapped, &[]),
+            (&[fine[1], fine[0]], trouble, &swapped, &[fine[0]]),
+        ] {
+            let condition = |kind: &&str| NamespaceCondition {
+                type_: (*kind).to_owned(),
+                status: "True".to_owned(),
+                last_transition_time: list::time(Timestamp::UNIX_EPOCH),
+                reason: None,
+                message: None,
+            };
+            let conditions = Some(before.iter().map(condition).collect());
+            let (status, lines) = said(&left, Some(NamespaceStatus { conditions, phase: None }));
+            let found: Vec<_> = status.conditions.iter().flatten().map(|c| c.type_.as_str()).collect();
+            assert_eq!(found, kinds);
+            let found: Vec<_> = lines.iter().filter_map(|line| line.split_once(": ")).collect();
+            assert_eq!(found.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), bad);
+            if !left.discovery.is_empty() {
+                assert!(found[0].1.ends_with(
+                    "2 failing: unable to retrieve the complete list of server APIs: a/v1: no, b/v1: no"
+                ));
+            }
+        }
     }
 
     #[test]

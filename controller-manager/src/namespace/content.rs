@@ -73,10 +73,13 @@ pub async fn delete_all(client: &Client, namespace: &Namespace, now: Timestamp) 
         .filter(|resource| resource.namespaced && resource.supports(&["delete"]))
         .partition(|resource| resource.api.group.is_empty() && resource.api.plural == "pods");
     for resource in &pods {
-        let estimate = pod_estimate(client, namespace, now).await?;
-        delete(client, resource, name, estimate, &mut left).await;
+        match pod_estimate(client, namespace, now).await {
+            Ok(estimate) => delete(client, resource, name, estimate, &mut left).await,
+            Err(error) => left.errors.push(errors::message(&error)),
+        }
     }
-    if left.is_empty() || (left.objects.is_empty() && left.errors.is_empty()) {
+    // As upstream's deleteAllContent: pods that are known to be there keep the rest, others' troubles do not.
+    if left.objects.is_empty() {
         let results = join_all(others.iter().map(|resource| async {
             let mut left = Left::default();
             delete(client, resource, name, 0, &mut left).await;
@@ -141,8 +144,13 @@ async fn delete_one_kind(
     if !resource.supports(&["list"]) {
         return Ok(Vec::new());
     }
+    let list = async || match api.list_metadata(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        Err(error) if unsupported(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
     if !collection {
-        for item in api.list_metadata(&ListParams::default()).await?.items {
+        for item in list().await? {
             let deleted = api.delete(meta::name(&item.metadata), &background).await.ignore_not_found();
             if let Err(error) = deleted
                 && !errors::is_method_not_supported(&error)
@@ -151,11 +159,7 @@ async fn delete_one_kind(
             }
         }
     }
-    match api.list_metadata(&ListParams::default()).await {
-        Ok(list) => Ok(list.items),
-        Err(error) if unsupported(&error) => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+    list().await
 }
 
 /// The longest grace time of a pod, in seconds; 0 once that much time has passed since the namespace was deleted.
@@ -168,4 +172,127 @@ async fn pod_estimate(client: &Client, namespace: &Namespace, now: Timestamp) ->
     let deleted = namespace.metadata.deletion_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     let since = now.as_second() - deleted;
     Ok(if since >= grace { 0 } else { u64::try_from(grace).unwrap_or(0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use client::kube::client::Body;
+    use http_body_util::Full;
+    use parking_lot::Mutex;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    const VERBS: [&str; 4] = ["get", "list", "delete", "deletecollection"];
+
+    /// What discovery says: pods, and flakes of `example.com/v1`.
+    fn discovery(path: &str) -> Option<Value> {
+        let resources = |name: &str, kind: &str| {
+            json!({"resources": [{"name": name, "singularName": "", "kind": kind, "namespaced": true,
+                                   "verbs": VERBS}]})
+        };
+        let version = json!({"groupVersion": "example.com/v1", "version": "v1"});
+        Some(match path {
+            "/api/v1" => {
+                let mut list = resources("pods", "Pod");
+                list["groupVersion"] = "v1".into();
+                list
+            }
+            "/apis" => json!({"groups": [{"name": "example.com", "versions": [version],
+                                          "preferredVersion": version}]}),
+            "/apis/example.com/v1" => {
+                let mut list = resources("flakes", "Flake");
+                list["groupVersion"] = "example.com/v1".into();
+                list
+            }
+            _ => return None,
+        })
+    }
+
+    /// What is left in a namespace whose server answers requests for these resources so, and what it was asked.
+    async fn left(
+        answer: impl Fn(&str, &str) -> (u16, Value) + Send + Sync + 'static,
+    ) -> (Left, Vec<String>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (asked.clone(), Arc::new(answer));
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (log, answer) = (log.clone(), answer.clone());
+            async move {
+                let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+                let resource = path.rsplit('/').next().unwrap_or_default();
+                let (code, body) = discovery(&path).map_or_else(
+                    || {
+                        log.lock().push(format!("{method} {resource}"));
+                        answer(&method, resource)
+                    },
+                    |body| (200, body),
+                );
+                http::Response::builder().status(code).body(Full::new(Bytes::from(body.to_string())))
+            }
+        });
+        let namespace = json!({"metadata": {"name": "ns", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        let namespace = serde_json::from_value(namespace).expect("a namespace");
+        let client = Client::new(service, "default");
+        let left = delete_all(&client, &namespace, Timestamp::now()).await.expect("discovery works");
+        let asked = asked.lock().clone();
+        (left, asked)
+    }
+
+    fn failure(code: u16, reason: &str) -> (u16, Value) {
+        let text = format!("{reason} happened");
+        (
+            code,
+            json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": text}),
+        )
+    }
+
+    fn nothing() -> (u16, Value) {
+        (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []}))
+    }
+
+    /// As upstream's TestDeleteEncounters404: its definition may be gone in the meantime.
+    #[tokio::test]
+    async fn resource_that_is_gone_holds_nothing_up() {
+        let (left, asked) = left(|_, resource| match resource {
+            "flakes" => failure(404, "NotFound"),
+            _ => nothing(),
+        })
+        .await;
+        assert_eq!(left, Left::default());
+        assert!(asked.contains(&"DELETE flakes".to_owned()), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn pods_that_cannot_be_listed_do_not_keep_the_rest() {
+        let (left, asked) = left(|method, resource| match (method, resource) {
+            (_, "pods") => failure(500, "InternalError"),
+            ("GET", _) => {
+                let flake = json!({"apiVersion": "example.com/v1", "kind": "Flake",
+                    "metadata": {"name": "f", "finalizers": ["hold"]}});
+                (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [flake]}))
+            }
+            _ => (200, json!({"kind": "Status", "status": "Success"})),
+        })
+        .await;
+        assert_eq!(left.errors, ["InternalError happened"]);
+        assert_eq!(left.objects, [("flakes.example.com".to_owned(), 1)].into());
+        assert_eq!((left.finalizers, left.estimate), ([("hold".to_owned(), 1)].into(), FINALIZER_ESTIMATE));
+        assert!(asked.contains(&"DELETE flakes".to_owned()), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn pods_that_remain_keep_the_rest() {
+        let (left, asked) = left(|method, resource| match (method, resource) {
+            ("GET", "pods") => {
+                let pod = json!({"apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"name": "p", "finalizers": ["hold"]}, "spec": {"containers": []}});
+                (200, json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [pod]}))
+            }
+            _ => (200, json!({"kind": "Status", "status": "Success"})),
+        })
+        .await;
+        assert_eq!(left.objects, [("pods.".to_owned(), 1)].into());
+        assert!(!asked.iter().any(|asked| asked.ends_with("flakes")), "{asked:?}");
+    }
 }
