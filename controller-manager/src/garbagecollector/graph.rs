@@ -15,13 +15,17 @@ pub enum Work {
     Delete(String),
     /// The object is being deleted and lets go of its dependents first.
     Orphan(String),
-    /// It is to be said that the object names an owner that is in another namespace.
-    Misplaced {
-        /// Which object.
-        dependent: Identity,
-        /// What it calls its owner.
-        owner: Identity,
-    },
+    /// It is to be said that an object names an owner that is in another namespace.
+    Misplaced(Box<Misplaced>),
+}
+
+/// An object that names an owner that is in another namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Misplaced {
+    /// Which object.
+    pub dependent: Identity,
+    /// What it calls its owner.
+    pub owner: Identity,
 }
 
 /// An object in the graph.
@@ -56,7 +60,7 @@ impl Node {
     fn misplaced(&self, owner: &str) -> Option<Work> {
         let reference = self.owners.iter().find(|reference| reference.uid == owner)?;
         let owner = Identity::of_owner(reference, &self.identity.namespace);
-        Some(Work::Misplaced { dependent: self.identity.clone(), owner })
+        Some(Work::Misplaced(Box::new(Misplaced { dependent: self.identity.clone(), owner })))
     }
 }
 
@@ -165,7 +169,8 @@ impl Graph {
                 suspicious = true;
                 work.push(Work::Delete(uid.to_owned()));
                 if node.observed && node.identity.is_out_of_reach(&identity) {
-                    work.push(Work::Misplaced { dependent: identity.clone(), owner: called });
+                    let dependent = identity.clone();
+                    work.push(Work::Misplaced(Box::new(Misplaced { dependent, owner: called })));
                 }
             }
         }
@@ -352,7 +357,7 @@ mod tests {
 
     fn misplaced(dependent: Identity) -> Work {
         let owner = Identity { namespace: dependent.namespace.clone(), ..identity("o") };
-        Work::Misplaced { dependent, owner }
+        Work::Misplaced(Box::new(Misplaced { dependent, owner }))
     }
 
     #[test]

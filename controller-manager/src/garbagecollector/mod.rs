@@ -14,7 +14,7 @@ use client::controller::{Action, run_workers};
 use client::events::{EventRecorder, EventType};
 use client::{ObjectKey, WorkQueue};
 use collect::Collector;
-use graph::{Graph, Work};
+use graph::{Graph, Misplaced, Work};
 use identity::Identity;
 use k8s_openapi::api::core::v1::ObjectReference;
 use parking_lot::Mutex;
@@ -55,12 +55,12 @@ impl Shared {
             match work {
                 Work::Delete(uid) => self.to_delete.add(ObjectKey::new("", uid)),
                 Work::Orphan(uid) => self.to_orphan.add(ObjectKey::new("", uid)),
-                Work::Misplaced { dependent, owner } => self.tell_misplaced(&dependent, &owner),
+                Work::Misplaced(misplaced) => self.tell(&misplaced),
             }
         }
     }
 
-    fn tell_misplaced(&self, dependent: &Identity, owner: &Identity) {
+    fn tell(&self, Misplaced { dependent, owner }: &Misplaced) {
         let about = ObjectReference {
             api_version: Some(dependent.api_version.clone()),
             kind: Some(dependent.kind.clone()),
