@@ -343,6 +343,38 @@ mod tests {
         assert!(graph.blocking_dependents("o").is_empty());
     }
 
+    /// As upstream's TestProcessEvent: whatever comes and goes, owners and dependents know each other.
+    #[test]
+    fn both_ends_of_every_reference_know_it() {
+        for story in [
+            "+1 +2:1 +3:1,2",
+            "+1 +2:1 +3:1,2 +4:2 -2",
+            "+1 +2:1 +3:1,2 +4:3 +2:4",
+            "+4:2 +3:1,2 +2:1 +1 -2",
+            "+4:2 -4 +3:2 +3 +2",
+        ] {
+            let mut graph = Graph::default();
+            for event in story.split(' ') {
+                match event.strip_prefix('+') {
+                    Some(added) => {
+                        let (uid, owners) = added.split_once(':').unwrap_or((added, ""));
+                        let owners: Vec<_> = owners.split(',').filter(|owner| !owner.is_empty()).collect();
+                        graph.observe(identity(uid), &owned(&owners, None, false));
+                    }
+                    None => drop(graph.forget(&event[1..])),
+                }
+                for (uid, node) in &graph.nodes {
+                    let knows = |owner: &OwnerReference| graph.nodes[&owner.uid].dependents.contains(uid);
+                    assert!(node.owners.iter().all(knows), "{story}: owners of {uid} after {event}");
+                    let names = |dependent: &String| {
+                        graph.nodes[dependent].owners.iter().any(|owner| owner.uid == *uid)
+                    };
+                    assert!(node.dependents.iter().all(names), "{story}: dependents of {uid} after {event}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn orphaning_is_asked_for_once() {
         let mut graph = Graph::default();
