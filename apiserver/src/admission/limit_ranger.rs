@@ -18,7 +18,7 @@ use kube::api::ListParams;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, decode, member, text};
+use super::{Attributes, Deps, Operation, Plugin, decode, member, seldom, text};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 /// A namespace found without limits by asking the API is believed to have none for so long.
@@ -45,10 +45,13 @@ impl LimitRanger {
         if !known.is_empty() {
             return Ok(known);
         }
-        let now = Instant::now();
-        if self.without.lock().get(namespace).is_some_and(|until| *until > now) {
+        if self.without.lock().get(namespace).is_some_and(|until| *until > Instant::now()) {
             return Ok(known);
         }
+        seldom(self.listed(namespace)).await
+    }
+
+    async fn listed(&self, namespace: &str) -> Result<Vec<Arc<LimitRange>>, ApiError> {
         let list =
             Api::<LimitRange>::namespaced(self.client.clone(), namespace).list(&ListParams::default()).await;
         let list = list.map_err(crate::authz::from_client)?.items;
@@ -57,7 +60,7 @@ impl LimitRanger {
             if without.len() >= REMEMBERED {
                 without.clear();
             }
-            without.insert(namespace.to_owned(), now + BELIEVED);
+            without.insert(namespace.to_owned(), Instant::now() + BELIEVED);
         }
         Ok(list.into_iter().map(Arc::new).collect())
     }

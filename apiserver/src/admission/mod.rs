@@ -32,6 +32,7 @@ use std::sync::Arc;
 use api::names::{GroupVersionKind, GroupVersionResource};
 use api::status::ApiError;
 use client::{Client, SharedInformerFactory};
+use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -208,6 +209,12 @@ pub fn chain(deps: &Deps<'_>) -> (Vec<Arc<dyn Plugin>>, Vec<String>) {
     let unknown = on.iter().chain(off).filter(|name| !PLUGINS.iter().any(|(known, ..)| known == name));
     let enabled = PLUGINS.iter().filter(|(name, ..)| is_on(deps.config, name));
     (enabled.map(|(_, _, make)| make(deps)).collect(), unknown.cloned().collect())
+}
+
+/// What hardly any write waits for. Plugins run for each of them, and without this the state of each run would have room
+/// for whatever is asked when the caches do not know.
+fn seldom<'a, T>(work: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
+    Box::pin(work)
 }
 
 /// The object in its typed form.

@@ -14,7 +14,7 @@ use kube::Api;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Attributes, Deps, Operation, Plugin};
+use super::{Attributes, Deps, Operation, Plugin, seldom};
 
 /// Namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -60,7 +60,8 @@ impl NamespaceLifecycle {
             Some(false) if !self.recently_deleted(namespace) => return Ok(false),
             _ => {}
         }
-        let found = Api::<Namespace>::all(self.client.clone()).get_opt(namespace).await;
+        let found =
+            seldom(async { Api::<Namespace>::all(self.client.clone()).get_opt(namespace).await }).await;
         match found.map_err(crate::authz::from_client)? {
             Some(found) => Ok(terminating(&found)),
             None => Err(ApiError::not_found(&GroupResource::new("", "namespaces"), namespace)),

@@ -9,18 +9,28 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::Api;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, member, text};
+use super::derived::Derived;
+use super::{Attributes, Deps, Operation, Plugin, member, seldom, text};
 
 /// The plugin.
 pub struct Priority {
     client: Client,
     classes: Informer<PriorityClass>,
+    /// The class of pods that name none.
+    default: Derived<Option<Arc<PriorityClass>>>,
 }
 
 impl Priority {
     /// Watches priority classes.
     pub fn new(deps: &Deps<'_>) -> Self {
-        Self { client: deps.client.clone(), classes: deps.informers.informer() }
+        let classes = deps.informers.informer();
+        let default = Derived::default();
+        default.follow(&classes);
+        Self { client: deps.client.clone(), classes, default }
+    }
+
+    fn default_class(&self) -> Option<Arc<PriorityClass>> {
+        self.default.read(|default| *default = default_class(&self.classes.store().list()), Clone::clone)
     }
 
     async fn class(
@@ -32,7 +42,8 @@ impl Priority {
         if let Some(found) = self.classes.store().get(&ObjectKey::new("", name)) {
             return Ok(found);
         }
-        let found = Api::<PriorityClass>::all(self.client.clone()).get_opt(name).await;
+        let found =
+            seldom(async { Api::<PriorityClass>::all(self.client.clone()).get_opt(name).await }).await;
         let found = found.map_err(crate::authz::from_client)?;
         let why = format!("no PriorityClass with name {name} was found");
         found.map(Arc::new).ok_or_else(|| attributes.forbidden(object, &why))
@@ -107,7 +118,7 @@ impl Plugin for Priority {
         }
         let name = text(&object["spec"], "priorityClassName").to_owned();
         let class = if name.is_empty() {
-            default_class(&self.classes.store().list())
+            self.default_class()
         } else {
             Some(self.class(attributes, object, &name).await?)
         };
@@ -127,7 +138,7 @@ impl Plugin for Priority {
         if !concerns {
             return Ok(());
         }
-        let Some(default) = default_class(&self.classes.store().list()) else { return Ok(()) };
+        let Some(default) = self.default_class() else { return Ok(()) };
         let name = default.metadata.name.as_deref().unwrap_or_default();
         if attributes.operation == Operation::Create || name != text(&object["metadata"], "name") {
             let why =

@@ -11,7 +11,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, member};
+use super::{Attributes, Deps, Operation, Plugin, member, seldom};
 
 /// The plugin.
 pub struct RuntimeClasses {
@@ -34,7 +34,7 @@ impl RuntimeClasses {
         if let Some(found) = self.classes.store().get(&ObjectKey::new("", name)) {
             return Ok(Some(found));
         }
-        let found = Api::<RuntimeClass>::all(self.client.clone()).get_opt(name).await;
+        let found = seldom(async { Api::<RuntimeClass>::all(self.client.clone()).get_opt(name).await }).await;
         let why = format!("pod rejected: RuntimeClass {name:?} not found");
         let found = found.map_err(crate::authz::from_client)?;
         found.map(|found| Some(Arc::new(found))).ok_or_else(|| attributes.forbidden(object, &why))

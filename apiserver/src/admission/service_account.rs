@@ -11,7 +11,7 @@ use kube::Api;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, decode, items, list_member, text};
+use super::{Attributes, Deps, Operation, Plugin, decode, items, list_member, seldom, text};
 use crate::authz::node::slim::{Kind, SlimPod};
 
 const DEFAULT: &str = "default";
@@ -40,10 +40,19 @@ impl ServiceAccounts {
         object: &Value,
         name: &str,
     ) -> Result<Arc<ServiceAccount>, ApiError> {
-        let namespace = attributes.namespace;
-        if let Some(found) = self.accounts.store().get(&ObjectKey::new(namespace, name)) {
+        if let Some(found) = self.accounts.store().get(&ObjectKey::new(attributes.namespace, name)) {
             return Ok(found);
         }
+        seldom(self.asked_for(attributes, object, name)).await
+    }
+
+    async fn asked_for(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        name: &str,
+    ) -> Result<Arc<ServiceAccount>, ApiError> {
+        let namespace = attributes.namespace;
         let api = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
         let refuse = |why: String| {
             Err(attributes

@@ -19,7 +19,7 @@ use serde_json::Value;
 use self::checks::Violation;
 use self::policy::{Level, LevelVersion, PREFIX, Policy};
 pub(super) use self::settings::Settings;
-use super::{Annotations, Attributes, Deps, Operation, Plugin, decode, items, text};
+use super::{Annotations, Attributes, Deps, Operation, Plugin, decode, items, seldom, text};
 
 /// Pods of a namespace looked at when its level is raised, at most.
 const MAX_PODS: usize = 3000;
@@ -45,7 +45,7 @@ impl PodSecurity {
         if let Some(found) = self.namespaces.store().get(&ObjectKey::new("", name)) {
             return Ok(found);
         }
-        let found = Api::<Namespace>::all(self.client.clone()).get(name).await;
+        let found = seldom(async { Api::<Namespace>::all(self.client.clone()).get(name).await }).await;
         found.map(Arc::new).map_err(|_| ApiError::internal(format!("failed to lookup namespace {name:?}")))
     }
 
@@ -97,7 +97,7 @@ impl PodSecurity {
         if exempt {
             warnings.extend(exempt_warning());
         } else {
-            warnings.extend(self.existing(name, new.enforce).await);
+            warnings.extend(seldom(self.existing(name, new.enforce)).await);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::super::Deps;
 use super::super::derived::{Derived, loaded};
 use super::super::matching::Criteria;
-use crate::admission::Attributes;
+use crate::admission::{Attributes, seldom};
 
 /// What both kinds of policies have.
 pub(super) trait Policy: Object {
@@ -103,7 +103,7 @@ impl<P: Policy> Source<P> {
                 self.policies.synced().await;
                 self.bindings.synced().await;
             };
-            loaded(both, attributes, object).await?;
+            seldom(loaded(both, attributes, object)).await?;
         }
         let refresh = |state: &mut State<P>| {
             state.refresh(&self.policies.store().list(), self.bindings.store().list());

@@ -22,7 +22,7 @@ use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Attributes, Deps, Operation, Plugin, decode};
+use super::{Attributes, Deps, Operation, Plugin, decode, seldom};
 
 /// A namespace found without quotas by asking the API is believed to have none for so long.
 const BELIEVED: Duration = Duration::from_secs(30);
@@ -70,16 +70,10 @@ impl ResourceQuotas {
     async fn of(&self, namespace: &str) -> Result<Vec<Arc<ResourceQuota>>, ApiError> {
         let known = self.quotas.store().list_namespace(namespace);
         if known.is_empty() {
-            let now = Instant::now();
-            if self.without.lock().get(namespace).is_some_and(|until| *until > now) {
+            if self.without.lock().get(namespace).is_some_and(|until| *until > Instant::now()) {
                 return Ok(known);
             }
-            let api = Api::<ResourceQuota>::namespaced(self.client.clone(), namespace);
-            let list = api.list(&ListParams::default()).await.map_err(crate::authz::from_client)?.items;
-            if list.is_empty() {
-                bounded(&mut self.without.lock()).insert(namespace.to_owned(), now + BELIEVED);
-            }
-            return Ok(list.into_iter().map(Arc::new).collect());
+            return seldom(self.listed(namespace)).await;
         }
         let mut written = self.written.lock();
         let newest = |quota: Arc<ResourceQuota>| {
@@ -94,6 +88,15 @@ impl ResourceQuotas {
             }
         };
         Ok(known.into_iter().map(newest).collect())
+    }
+
+    async fn listed(&self, namespace: &str) -> Result<Vec<Arc<ResourceQuota>>, ApiError> {
+        let api = Api::<ResourceQuota>::namespaced(self.client.clone(), namespace);
+        let list = api.list(&ListParams::default()).await.map_err(crate::authz::from_client)?.items;
+        if list.is_empty() {
+            bounded(&mut self.without.lock()).insert(namespace.to_owned(), Instant::now() + BELIEVED);
+        }
+        Ok(list.into_iter().map(Arc::new).collect())
     }
 
     fn turn(&self, namespace: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -297,9 +300,12 @@ impl Plugin for ResourceQuotas {
             old: old.filter(stored).map(|old| counted(attributes, old)).transpose()?,
             now: Timestamp::now(),
         };
-        let turn = self.turn(attributes.namespace);
-        let _mine = turn.lock().await;
-        self.charge(attributes, object, &charge).await
+        seldom(async {
+            let turn = self.turn(attributes.namespace);
+            let _mine = turn.lock().await;
+            self.charge(attributes, object, &charge).await
+        })
+        .await
     }
 }
 

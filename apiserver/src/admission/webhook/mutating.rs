@@ -13,7 +13,7 @@ use super::review::{JSON_PATCH, Verdict};
 use super::source::Hook;
 use super::{Invocation, Webhooks, is_exempt};
 use crate::admission::matching::Matched;
-use crate::admission::{Attributes, Deps, Plugin};
+use crate::admission::{Attributes, Deps, Plugin, seldom};
 use crate::codec;
 use crate::registry::Registry;
 
@@ -117,6 +117,18 @@ impl Plugin for Mutating {
         if hooks.is_empty() {
             return Ok(());
         }
+        seldom(self.dispatch(&hooks, attributes, object, (old, warnings))).await
+    }
+}
+
+impl Mutating {
+    async fn dispatch(
+        &self,
+        hooks: &[Arc<Hook>],
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        (old, warnings): (Option<&Value>, &mut Vec<String>),
+    ) -> Result<(), ApiError> {
         let reinvocation = attributes.reinvocation;
         reinvocation.enter(NAME, object);
         let mut asked = false;

@@ -1,5 +1,6 @@
 //! `ValidatingAdmissionWebhook`: webhooks that refuse objects (upstream `webhook/validating`).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use api::status::ApiError;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::call::{self, Failure};
 use super::source::Hook;
 use super::{Invocation, Webhooks, is_exempt};
-use crate::admission::{Attributes, Deps, Plugin};
+use crate::admission::{Attributes, Deps, Plugin, seldom};
 
 const NAME: &str = "ValidatingAdmissionWebhook";
 
@@ -69,8 +70,23 @@ impl Plugin for Validating {
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
         let hooks = self.webhooks.source.hooks(attributes, object).await?;
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        seldom(self.dispatch(&hooks, attributes, (object, old), warnings)).await
+    }
+}
+
+impl Validating {
+    async fn dispatch(
+        &self,
+        hooks: &[Arc<Hook>],
+        attributes: &Attributes<'_>,
+        (object, old): (&Value, Option<&Value>),
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
         let mut concerned = Vec::new();
-        for hook in hooks.iter() {
+        for hook in hooks {
             if let Some(invocation) = self.webhooks.concerns(hook, attributes, object, old).await? {
                 concerned.push((hook, invocation));
             }

@@ -20,7 +20,7 @@ use super::{is_excluded, params};
 use crate::admission::expressions::{Facts, namespace_object};
 use crate::admission::matching::{Conditions, Matched, Matcher, Met, convert};
 use crate::admission::metrics;
-use crate::admission::{Attributes, Deps, Operation, Plugin};
+use crate::admission::{Attributes, Deps, Operation, Plugin, seldom};
 use crate::authz::{Authorizer, go_quote};
 use crate::object::meta_text;
 use crate::registry::Registry;
@@ -332,8 +332,23 @@ impl Plugin for MutatingPolicies {
         _warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
         let hooks = self.source.hooks(attributes, object).await?;
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        seldom(self.dispatch(&hooks, attributes, object, old)).await
+    }
+}
+
+impl MutatingPolicies {
+    async fn dispatch(
+        &self,
+        hooks: &[Hook<MutatingAdmissionPolicy>],
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
         let (mut invocations, mut errors) = (Vec::new(), Errors::default());
-        for hook in hooks.iter() {
+        for hook in hooks {
             invocations.extend(self.invocations(hook, (attributes, object, old), &mut errors).await);
         }
         if !invocations.is_empty() {

@@ -21,7 +21,7 @@ use super::{is_excluded, params};
 use crate::admission::expressions::{Facts, namespace_object};
 use crate::admission::matching::{Matched, Matcher};
 use crate::admission::metrics;
-use crate::admission::{Attributes, Deps, Plugin};
+use crate::admission::{Attributes, Deps, Plugin, seldom};
 use crate::authz::Authorizer;
 use crate::registry::Registry;
 use validator::{Decision, Note, Request, Validator};
@@ -160,13 +160,16 @@ impl Plugin for ValidatingPolicies {
             return Ok(());
         }
         let mut dispatch = Dispatch { plugin: self, attributes, object, old, warnings, denied: None };
-        for hook in hooks.iter() {
-            dispatch.policy(hook).await?;
-        }
-        match dispatch.denied {
-            Some(denied) => Err(denied.into_error(attributes, object)),
-            None => Ok(()),
-        }
+        seldom(async move {
+            for hook in hooks.iter() {
+                dispatch.policy(hook).await?;
+            }
+            match dispatch.denied {
+                Some(denied) => Err(denied.into_error(attributes, object)),
+                None => Ok(()),
+            }
+        })
+        .await
     }
 }
 
