@@ -262,8 +262,9 @@ fn claim_sizes(
     }
 }
 
-pub(crate) fn same(a: &impl serde::Serialize, b: &impl serde::Serialize) -> bool {
-    semantic_eq(Some(&to_value(a)), Some(&to_value(b)))
+/// Whether two values say the same. Most of those compared are alike in every way, and need not be written for it.
+pub(crate) fn same<T: serde::Serialize + PartialEq>(a: &T, b: &T) -> bool {
+    a == b || semantic_eq(Some(&to_value(a)), Some(&to_value(b)))
 }
 
 /// A claim changed by its status.
@@ -401,7 +402,7 @@ fn volume_affinity_update(new: Option<&VolumeNodeAffinity>, old: Option<&VolumeN
             }
         }
     }
-    if same(&new, &renamed) {
+    if same(&new, &renamed.as_ref()) {
         return ErrorList::new();
     }
     let shown = golang::show("core.VolumeNodeAffinity", &to_value(&new));

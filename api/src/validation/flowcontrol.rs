@@ -63,7 +63,7 @@ pub(crate) fn schema(object: &FlowSchema) -> ErrorList {
     let (name, path) = (text(&object.metadata.name), Path::new("spec"));
     let spec = object.spec.clone().unwrap_or_default();
     schema_spec(name, &spec, &path, &mut errors);
-    if mandatory_schema(name).is_some_and(|mandatory| !same(&mandatory, &spec)) {
+    if mandatory_schema(name).is_some_and(|mandatory| !same(&mandatory, &to_value(&spec))) {
         let shown = golang::show("flowcontrol.FlowSchemaSpec", &to_value(&spec));
         errors.push(Error::invalid_shown(
             &path,
@@ -304,7 +304,7 @@ fn mandatory_level(name: &str, spec: &PriorityLevelConfigurationSpec, path: &Pat
         "type": "Limited",
         "limited": {"nominalConcurrencyShares": 5, "lendablePercent": 0, "limitResponse": {"type": "Reject"}},
     });
-    if name == "catch-all" && !same(spec, &fixed) {
+    if name == "catch-all" && !same(&to_value(spec), &fixed) {
         errors.push(Error::invalid_shown(path, shown(), "spec of 'catch-all' must equal the fixed value"));
     }
 }

@@ -176,7 +176,7 @@ mod tests {
             revision: Revision(revision),
             created: Revision(revision / 2),
             value: text.map(|text| Bytes::copy_from_slice(text.as_bytes())),
-            expires: (revision % 3 == 0).then_some(revision),
+            expires: revision.is_multiple_of(3).then_some(revision),
         }
     }
 

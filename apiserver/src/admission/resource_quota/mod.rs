@@ -288,10 +288,10 @@ impl Plugin for ResourceQuotas {
         _warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
         let old = old.filter(|_| attributes.operation == Operation::Update);
-        if attributes.is("", "pods") && old.is_some_and(|old| !changes_scope(object, old)) {
+        if self.of(attributes.namespace).await?.is_empty() {
             return Ok(());
         }
-        if self.of(attributes.namespace).await?.is_empty() {
+        if attributes.is("", "pods") && old.is_some_and(|old| !changes_scope(object, old)) {
             return Ok(());
         }
         let stored = |old: &&Value| old["metadata"].get("resourceVersion").is_some();

@@ -1,3 +1,5 @@
+//! Dumps and hashes compared with what Go made of the same templates, and the tables with the schema.
+
 use super::super::hash::template_hash;
 use super::*;
 use std::path::Path;
