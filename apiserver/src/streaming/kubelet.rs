@@ -83,15 +83,15 @@ impl Kubelets {
     /// Opens a TLS connection.
     pub async fn connect(&self, location: &Location, verify: bool) -> std::io::Result<Box<dyn Connection>> {
         let dialer = if verify { &self.verified } else { &self.unverified };
-        let mut last = std::io::Error::other("no address");
+        let mut first = None;
         for host in &location.hosts {
             match dialer.connect(host, location.port, true).await {
                 Ok(connection) => return Ok(connection),
-                // A host name nobody can resolve: the next address may do.
-                Err(error) => last = error,
+                // The next address may do. If none does, the one that was to be used says why.
+                Err(error) => first = first.or(Some(error)),
             }
         }
-        Err(last)
+        Err(first.unwrap_or_else(|| std::io::Error::other("no address")))
     }
 }
 

@@ -13,13 +13,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Env, ready_pods, sample};
 
 pub async fn killed_components_come_back_and_no_pod_notices(env: Arc<Env>) -> Result<()> {
+    // Before it makes pods: one that waits for a node without pods may have the cluster.
+    let mut cluster = env.cluster.write().await;
     let kubectl = env.namespace("killed").await?;
     kubectl.run(&format!("apply -f {}", sample("deploy.yaml"))).await?;
     let before = ready_pods(&kubectl, "app=hello", 2).await?;
     let restarts = || async {
         kubectl.run("get pods -o jsonpath={.items[*].status.containerStatuses[*].restartCount}").await
     };
-    let mut cluster = env.cluster.write().await;
     let victims: &[&str] = match cluster.form {
         Form::OneProcess => &["coxswain"],
         Form::Separate => {

@@ -46,6 +46,11 @@ async fn with_two_nodes(cluster: &Cluster, joined: &mut Joined, kubectl: &Kubect
     apply_each(kubectl, WEB).await?;
     let pods = ready_pods(kubectl, "app=web", 2).await?;
     for pod in &pods {
+        // A kubelet that is new is not believed before its certificate has been issued.
+        wait::until("the node's kubelet is reached", || async {
+            kubectl.run(&format!("exec {pod} -- true")).await.map(Some)
+        })
+        .await?;
         let on = kubectl.run(&format!("get pod {pod} -o jsonpath={{.spec.nodeName}}")).await?;
         for other in &pods {
             let there = kubectl.run(&format!("get pod {other} -o jsonpath={{.spec.nodeName}}")).await?;

@@ -68,6 +68,8 @@ pub async fn endpoints_without_a_service_stay(env: Arc<Env>) -> Result<()> {
 
 /// The other way to write rules: it takes over from the first, and gives way to it again.
 pub async fn services_work_in_nftables_too(env: Arc<Env>) -> Result<()> {
+    // Before it makes pods: one that waits for a node without pods may have the cluster.
+    let mut cluster = env.cluster.write().await;
     let kubectl = env.namespace("nftables").await?;
     kubectl.run(&format!("apply -f {}", sample("deploy.yaml"))).await?;
     let pods = ready_pods(&kubectl, "app=hello", 2).await?;
@@ -76,7 +78,6 @@ pub async fn services_work_in_nftables_too(env: Arc<Env>) -> Result<()> {
         .await?;
     let port = kubectl.run("get service outside -o jsonpath={.spec.ports[0].nodePort}").await?;
     let outside = format!("{}:{port}", env.address);
-    let mut cluster = env.cluster.write().await;
     for mode in ["nftables", "iptables"] {
         cluster.restart_with("kube-proxy", &[&format!("--proxy-mode={mode}")])?;
         wait::until(&format!("{mode} alone has the rules"), || async {
