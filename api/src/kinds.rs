@@ -22,6 +22,9 @@ pub(crate) type ValidateCreate = fn(&Value) -> ErrorList;
 /// Checks a changed object against the one it replaces.
 pub(crate) type ValidateUpdate = fn(new: &Value, old: &Value) -> ErrorList;
 
+/// What is wrong with a new object, and what its client is to be told if nothing is.
+pub(crate) type Review = fn(&Value) -> (ErrorList, Vec<String>);
+
 /// Everything that is special about one kind.
 pub(crate) struct Kind {
     pub(crate) group: &'static str,
@@ -37,6 +40,8 @@ pub(crate) struct Kind {
     pub(crate) subresource_updates: &'static [(&'static str, ValidateUpdate)],
     /// What to tell the client although all is well.
     pub(crate) warnings: Warnings,
+    /// Checks a new object and says what to tell its client, reading it but once.
+    pub(crate) review: Option<Review>,
     /// The same for a changed status.
     pub(crate) status_warnings: Warnings,
     pub(crate) table: Option<&'static Table>,
@@ -56,6 +61,7 @@ impl Kind {
             status_update: None,
             subresource_updates: &[],
             warnings: |_, _| Vec::new(),
+            review: None,
             status_warnings: |_, _| Vec::new(),
             table: None,
         }
@@ -97,6 +103,11 @@ impl Kind {
 
     pub(crate) const fn warnings(mut self, warnings: Warnings) -> Self {
         self.warnings = warnings;
+        self
+    }
+
+    pub(crate) const fn review(mut self, review: Review) -> Self {
+        self.review = Some(review);
         self
     }
 

@@ -15,7 +15,7 @@ use crate::field::{Error, ErrorList, Path};
 use crate::json;
 use crate::kinds;
 use crate::names::GroupVersionKind;
-use crate::registry;
+use crate::{registry, strategy};
 
 pub(crate) mod admission;
 pub(crate) mod affinity;
@@ -56,6 +56,22 @@ pub(crate) use rules::*;
 #[must_use]
 pub fn validate_create(gvk: &GroupVersionKind, object: &Value) -> ErrorList {
     kinds::find(gvk).and_then(|kind| kind.create).map(|check| check(&stored(gvk, object))).unwrap_or_default()
+}
+
+/// What is wrong with a new object, and what its client is to be told if nothing is. `stored_as` is the kind that the
+/// object has already been converted to.
+#[must_use]
+pub fn review_create(
+    gvk: &GroupVersionKind,
+    stored_as: &GroupVersionKind,
+    object: &Value,
+) -> (ErrorList, Vec<String>) {
+    if let Some(review) = kinds::find(gvk).and_then(|kind| kind.review) {
+        return review(object);
+    }
+    let errors = validate_create(gvk, object);
+    let warnings = if errors.is_empty() { strategy::warnings(stored_as, object, None) } else { Vec::new() };
+    (errors, warnings)
 }
 
 /// What is wrong with a changed object: first what is wrong with its metadata for any kind, then for its own.
@@ -124,6 +140,23 @@ pub(crate) fn typed<T: DeserializeOwned>(object: &Value, check: impl FnOnce(&T) 
         Ok(object) => check(&object),
         Err(error) => vec![Error::internal(&Path::root(), error.to_string())],
     }
+}
+
+/// Runs a check on the typed object, and says what to tell its client if that finds nothing.
+pub(crate) fn reviewed<T: DeserializeOwned>(
+    object: &Value,
+    check: fn(&T) -> ErrorList,
+    warn: fn(&T, &Value) -> Vec<String>,
+) -> (ErrorList, Vec<String>) {
+    let mut warnings = Vec::new();
+    let errors = typed(object, |read: &T| {
+        let errors = check(read);
+        if errors.is_empty() {
+            warnings = warn(read, object);
+        }
+        errors
+    });
+    (errors, warnings)
 }
 
 /// Runs a check on the typed objects of an update.

@@ -78,6 +78,7 @@ pub(super) static KINDS: &[Kind] = &[
         .fields(f::POD)
         .table(&p::pod::POD)
         .warnings(w::pod::pod)
+        .review(|o| v::reviewed(o, v::pod::create, w::pod::new_pod))
         .status_warnings(w::pod::pod_status)
         .validate(|o| v::typed(o, v::pod::create), |n, o| v::typed2(n, o, v::pod::update))
         .validate_status(|n, o| v::typed2(n, o, v::pod::status))

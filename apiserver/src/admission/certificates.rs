@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use api::status::ApiError;
 use base64::Engine as _;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use x509_parser::prelude::FromDer;
 
-use super::{Attributes, Deps, Operation, Plugin, text};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, text};
 use crate::authn::{MASTERS, User};
 use crate::authz::Authorizer;
 use crate::request::RequestInfo;
@@ -47,7 +46,6 @@ impl Approval {
     }
 }
 
-#[async_trait::async_trait]
 impl Plugin for Approval {
     fn name(&self) -> &'static str {
         "CertificateApproval"
@@ -59,20 +57,22 @@ impl Plugin for Approval {
             && attributes.is_any(GROUP, "certificatesigningrequests")
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        // The old object decides: nobody gets around this by changing the signer's name.
-        let signer = old.map(|old| text(&old["spec"], "signerName")).unwrap_or_default();
-        if authorized(&*self.authorizer, attributes.user, "approve", signer).await {
-            return Ok(());
-        }
-        let why = format!("user not permitted to approve requests with signerName {signer:?}");
-        Err(attributes.forbidden(object, &why))
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::later(async move {
+            // The old object decides: nobody gets around this by changing the signer's name.
+            let signer = old.map(|old| text(&old["spec"], "signerName")).unwrap_or_default();
+            if authorized(&*self.authorizer, attributes.user, "approve", signer).await {
+                return Ok(());
+            }
+            let why = format!("user not permitted to approve requests with signerName {signer:?}");
+            Err(attributes.forbidden(object, &why))
+        })
     }
 }
 
@@ -88,7 +88,6 @@ impl Signing {
     }
 }
 
-#[async_trait::async_trait]
 impl Plugin for Signing {
     fn name(&self) -> &'static str {
         "CertificateSigning"
@@ -100,24 +99,26 @@ impl Plugin for Signing {
             && attributes.is_any(GROUP, "certificatesigningrequests")
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let Some(old) = old else { return Ok(()) };
-        let same = |field: &str| object["status"][field] == old["status"][field];
-        if same("certificate") && same("conditions") {
-            return Ok(());
-        }
-        let signer = text(&old["spec"], "signerName");
-        if authorized(&*self.authorizer, attributes.user, "sign", signer).await {
-            return Ok(());
-        }
-        let why = format!("user not permitted to sign requests with signerName {signer:?}");
-        Err(attributes.forbidden(object, &why))
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::later(async move {
+            let Some(old) = old else { return Ok(()) };
+            let same = |field: &str| object["status"][field] == old["status"][field];
+            if same("certificate") && same("conditions") {
+                return Ok(());
+            }
+            let signer = text(&old["spec"], "signerName");
+            if authorized(&*self.authorizer, attributes.user, "sign", signer).await {
+                return Ok(());
+            }
+            let why = format!("user not permitted to sign requests with signerName {signer:?}");
+            Err(attributes.forbidden(object, &why))
+        })
     }
 }
 
@@ -139,7 +140,6 @@ fn organizations(request: &str) -> Result<Vec<String>, String> {
         .collect())
 }
 
-#[async_trait::async_trait]
 impl Plugin for SubjectRestriction {
     fn name(&self) -> &'static str {
         "CertificateSubjectRestriction"
@@ -149,24 +149,27 @@ impl Plugin for SubjectRestriction {
         attributes.operation == Operation::Create && attributes.is(GROUP, "certificatesigningrequests")
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        if text(&object["spec"], "signerName") != CLIENT_SIGNER {
-            return Ok(());
-        }
-        match organizations(text(&object["spec"], "request")) {
-            Err(error) => Err(attributes.forbidden(object, &format!("failed to parse CSR: {error}"))),
-            Ok(groups) if groups.iter().any(|group| group == MASTERS) => {
-                let why = format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
-                Err(attributes.forbidden(object, &why))
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            if text(&object["spec"], "signerName") != CLIENT_SIGNER {
+                return Ok(());
             }
-            Ok(_) => Ok(()),
-        }
+            match organizations(text(&object["spec"], "request")) {
+                Err(error) => Err(attributes.forbidden(object, &format!("failed to parse CSR: {error}"))),
+                Ok(groups) if groups.iter().any(|group| group == MASTERS) => {
+                    let why =
+                        format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
+                    Err(attributes.forbidden(object, &why))
+                }
+                Ok(_) => Ok(()),
+            }
+        })
     }
 }
 
@@ -205,8 +208,8 @@ mod tests {
             ),
         ] {
             let object = json!({"spec": {"signerName": signer, "request": request(organization)}});
-            let result = SubjectRestriction.validate(&attributes, &object, None, &mut Vec::new()).await;
-            assert_eq!(result.err().as_ref().map(ApiError::message), expected);
+            let result = SubjectRestriction.validate(&attributes, &object, None, &mut Vec::new()).get().await;
+            assert_eq!(result.err().as_ref().map(api::status::ApiError::message), expected);
         }
     }
 
@@ -225,7 +228,7 @@ mod tests {
         let attributes = write.attributes(Operation::Update, "approval", "c");
         let object = json!({"spec": {"signerName": "example.com/s"}});
         let check = async |authorizer: Arc<dyn Authorizer>| {
-            Approval { authorizer }.validate(&attributes, &object, Some(&object), &mut Vec::new()).await
+            Approval { authorizer }.validate(&attributes, &object, Some(&object), &mut Vec::new()).get().await
         };
         assert!(check(Arc::new(Named("example.com/s"))).await.is_ok());
         assert!(check(Arc::new(Named("example.com/*"))).await.is_ok());

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use api::status::ApiError;
 use client::informer::Informer;
 use k8s_openapi::api::networking::v1::IngressClass;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, member};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, member};
 
 /// Gives ingresses without a class the default one.
 pub struct DefaultIngressClass {
@@ -35,7 +34,6 @@ fn default_class(classes: &[Arc<IngressClass>]) -> Option<&Arc<IngressClass>> {
     })
 }
 
-#[async_trait::async_trait]
 impl Plugin for DefaultIngressClass {
     fn name(&self) -> &'static str {
         "DefaultIngressClass"
@@ -45,20 +43,22 @@ impl Plugin for DefaultIngressClass {
         attributes.operation == Operation::Create && attributes.is("networking.k8s.io", "ingresses")
     }
 
-    async fn admit(
-        &self,
-        _attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let named = object["spec"].get("ingressClassName").is_some_and(|name| !name.is_null());
-        if named || object["metadata"]["annotations"].get("kubernetes.io/ingress.class").is_some() {
-            return Ok(());
-        }
-        if let Some(class) = default_class(&self.classes.store().list()) {
-            member(object, "spec")["ingressClassName"] = json!(class.metadata.name);
-        }
-        Ok(())
+    fn admit<'a>(
+        &'a self,
+        _: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            let named = object["spec"].get("ingressClassName").is_some_and(|name| !name.is_null());
+            if named || object["metadata"]["annotations"].get("kubernetes.io/ingress.class").is_some() {
+                return Ok(());
+            }
+            if let Some(class) = default_class(&self.classes.store().list()) {
+                member(object, "spec")["ingressClassName"] = json!(class.metadata.name);
+            }
+            Ok(())
+        })
     }
 }

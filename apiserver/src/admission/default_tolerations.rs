@@ -1,10 +1,9 @@
 //! DefaultTolerationSeconds: pods stay for a while on a node that stops answering (upstream
 //! `plugin/pkg/admission/defaulttolerationseconds`). AlwaysPullImages, off by default, lives here too.
 
-use api::status::ApiError;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, items, list_member, member, text};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, items, list_member, member, text};
 
 /// Adds tolerations.
 pub struct DefaultTolerations {
@@ -29,7 +28,6 @@ fn tolerates(spec: &Value, key: &str) -> bool {
     })
 }
 
-#[async_trait::async_trait]
 impl Plugin for DefaultTolerations {
     fn name(&self) -> &'static str {
         "DefaultTolerationSeconds"
@@ -39,34 +37,35 @@ impl Plugin for DefaultTolerations {
         matches!(attributes.operation, Operation::Create | Operation::Update) && attributes.is("", "pods")
     }
 
-    async fn admit(
-        &self,
-        _attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let spec = member(object, "spec");
-        let wanted = [
-            ("node.kubernetes.io/not-ready", self.not_ready),
-            ("node.kubernetes.io/unreachable", self.unreachable),
-        ];
-        // Both are decided on before one is added: an added one must not count as a general toleration.
-        let missing = wanted.map(|(key, _)| !tolerates(spec, key));
-        for ((key, seconds), missing) in wanted.into_iter().zip(missing) {
-            if missing {
-                list_member(spec, "tolerations").push(json!({
-                    "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}));
+    fn admit<'a>(
+        &'a self,
+        _: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            let spec = member(object, "spec");
+            let wanted = [
+                ("node.kubernetes.io/not-ready", self.not_ready),
+                ("node.kubernetes.io/unreachable", self.unreachable),
+            ];
+            // Both are decided on before one is added: an added one must not count as a general toleration.
+            let missing = wanted.map(|(key, _)| !tolerates(spec, key));
+            for ((key, seconds), missing) in wanted.into_iter().zip(missing) {
+                if missing {
+                    list_member(spec, "tolerations").push(json!({
+                        "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}));
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
 /// Sets every image's pull policy to Always.
 pub struct AlwaysPullImages;
 
-#[async_trait::async_trait]
 impl Plugin for AlwaysPullImages {
     fn name(&self) -> &'static str {
         "AlwaysPullImages"
@@ -76,20 +75,22 @@ impl Plugin for AlwaysPullImages {
         matches!(attributes.operation, Operation::Create | Operation::Update) && attributes.is("", "pods")
     }
 
-    async fn admit(
-        &self,
-        _attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        for list in ["initContainers", "containers", "ephemeralContainers"] {
-            let containers = object["spec"].get_mut(list).and_then(Value::as_array_mut);
-            for container in containers.into_iter().flatten() {
-                container["imagePullPolicy"] = json!("Always");
+    fn admit<'a>(
+        &'a self,
+        _: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            for list in ["initContainers", "containers", "ephemeralContainers"] {
+                let containers = object["spec"].get_mut(list).and_then(Value::as_array_mut);
+                for container in containers.into_iter().flatten() {
+                    container["imagePullPolicy"] = json!("Always");
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
         ] {
             let mut pod = json!({"spec": {"tolerations": given}});
             let before = items(&pod["spec"], "tolerations").len();
-            plugin.admit(&attributes, &mut pod, None, &mut Vec::new()).await.expect("admitted");
+            plugin.admit(&attributes, &mut pod, None, &mut Vec::new()).get().await.expect("admitted");
             assert_eq!(items(&pod["spec"], "tolerations").len() - before, added, "{given}");
         }
     }

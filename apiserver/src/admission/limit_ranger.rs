@@ -18,7 +18,7 @@ use kube::api::ListParams;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, decode, member, seldom, text};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, decode, member, text};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 /// A namespace found without limits by asking the API is believed to have none for so long.
@@ -40,15 +40,22 @@ impl LimitRanger {
     }
 
     /// The limit ranges of a namespace. The cache may be behind: where it knows none the API is asked, now and then.
-    async fn of(&self, namespace: &str) -> Result<Vec<Arc<LimitRange>>, ApiError> {
+    fn known(&self, namespace: &str) -> Option<Vec<Arc<LimitRange>>> {
         let known = self.limits.store().list_namespace(namespace);
-        if !known.is_empty() {
-            return Ok(known);
+        let none = || self.without.lock().get(namespace).is_some_and(|until| *until > Instant::now());
+        (!known.is_empty() || none()).then_some(known)
+    }
+
+    /// Judges by the limit ranges of a namespace.
+    fn with_ranges<'a>(
+        &'a self,
+        namespace: &'a str,
+        judge: impl FnOnce(&[Arc<LimitRange>]) -> Result<(), ApiError> + Send + 'a,
+    ) -> Verdict<'a> {
+        match self.known(namespace) {
+            Some(ranges) => Verdict::Now(judge(&ranges)),
+            None => Verdict::later(async move { judge(&self.listed(namespace).await?) }),
         }
-        if self.without.lock().get(namespace).is_some_and(|until| *until > Instant::now()) {
-            return Ok(known);
-        }
-        seldom(self.listed(namespace)).await
     }
 
     async fn listed(&self, namespace: &str) -> Result<Vec<Arc<LimitRange>>, ApiError> {
@@ -256,7 +263,6 @@ pub(super) fn aggregate(errors: Vec<String>) -> Option<String> {
     }
 }
 
-#[async_trait::async_trait]
 impl Plugin for LimitRanger {
     fn name(&self) -> &'static str {
         "LimitRanger"
@@ -273,44 +279,51 @@ impl Plugin for LimitRanger {
         }
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let leaving = old.is_some_and(|old| old["metadata"].get("deletionTimestamp").is_some());
-        if leaving || !attributes.is_any("", "pods") {
-            return Ok(());
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        if is_leaving(old) || !attributes.is_any("", "pods") {
+            return Verdict::PASS;
         }
-        for range in self.of(attributes.namespace).await? {
-            set_defaults(&range, object);
-        }
-        Ok(())
+        self.with_ranges(attributes.namespace, |ranges| {
+            ranges.iter().for_each(|range| set_defaults(range, object));
+            Ok(())
+        })
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        if old.is_some_and(|old| old["metadata"].get("deletionTimestamp").is_some()) {
-            return Ok(());
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        if is_leaving(old) {
+            return Verdict::PASS;
         }
-        for range in self.of(attributes.namespace).await? {
-            let errors = if attributes.is_any("", "pods") {
-                check_pod(&range, &decode(object)?)
-            } else {
-                check_claim(&range, &decode(object)?)
-            };
-            if let Some(why) = aggregate(errors) {
-                return Err(attributes.forbidden(object, &why));
-            }
-        }
-        Ok(())
+        self.with_ranges(attributes.namespace, |ranges| {
+            ranges.iter().try_for_each(|range| check(range, attributes, object))
+        })
+    }
+}
+
+fn is_leaving(old: Option<&Value>) -> bool {
+    old.is_some_and(|old| old["metadata"].get("deletionTimestamp").is_some())
+}
+
+fn check(range: &LimitRange, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
+    let errors = if attributes.is_any("", "pods") {
+        check_pod(range, &decode(object)?)
+    } else {
+        check_claim(range, &decode(object)?)
+    };
+    match aggregate(errors) {
+        Some(why) => Err(attributes.forbidden(object, &why)),
+        None => Ok(()),
     }
 }
 

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use api::names::{GroupVersionKind, GroupVersionResource};
 use api::status::ApiError;
 use client::{Client, SharedInformerFactory};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -84,8 +85,41 @@ pub struct Attributes<'a> {
     pub reinvocation: &'a Reinvocation,
 }
 
+/// What a plugin says. Most of them know at once what they say to most writes.
+pub enum Verdict<'a> {
+    /// Without asking anybody.
+    Now(Result<(), ApiError>),
+    /// When somebody has been asked.
+    Later(BoxFuture<'a, Result<(), ApiError>>),
+}
+
+impl<'a> Verdict<'a> {
+    /// The plugin has nothing against it.
+    pub const PASS: Self = Self::Now(Ok(()));
+
+    /// What follows from what the plugin knows.
+    pub fn now(check: impl FnOnce() -> Result<(), ApiError>) -> Self {
+        Self::Now(check())
+    }
+
+    /// What is known when the work is done.
+    pub fn later(work: impl Future<Output = Result<(), ApiError>> + Send + 'a) -> Self {
+        Self::Later(work.boxed())
+    }
+
+    /// The verdict itself.
+    ///
+    /// # Errors
+    /// The plugin refuses the write.
+    pub async fn get(self) -> Result<(), ApiError> {
+        match self {
+            Self::Now(verdict) => verdict,
+            Self::Later(verdict) => verdict.await,
+        }
+    }
+}
+
 /// One admission plugin. Both hooks see the object in its JSON form, defaulted; plugins decode what they need.
-#[async_trait::async_trait]
 pub trait Plugin: Send + Sync + 'static {
     /// Upstream's name, for example `NamespaceLifecycle`.
     fn name(&self) -> &'static str;
@@ -94,25 +128,25 @@ pub trait Plugin: Send + Sync + 'static {
     fn handles(&self, attributes: &Attributes<'_>) -> bool;
 
     /// Changes the object, or refuses it. `object` is null for deletions.
-    async fn admit(
-        &self,
-        _attributes: &Attributes<'_>,
-        _object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        Ok(())
+    fn admit<'a>(
+        &'a self,
+        _attributes: &'a Attributes<'_>,
+        _object: &'a mut Value,
+        _old: Option<&'a Value>,
+        _warnings: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::PASS
     }
 
     /// Refuses the object or lets it pass, after every plugin has changed it and it passed validation.
-    async fn validate(
-        &self,
-        _attributes: &Attributes<'_>,
-        _object: &Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        Ok(())
+    fn validate<'a>(
+        &'a self,
+        _attributes: &'a Attributes<'_>,
+        _object: &'a Value,
+        _old: Option<&'a Value>,
+        _warnings: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::PASS
     }
 }
 
@@ -211,12 +245,6 @@ pub fn chain(deps: &Deps<'_>) -> (Vec<Arc<dyn Plugin>>, Vec<String>) {
     (enabled.map(|(_, _, make)| make(deps)).collect(), unknown.cloned().collect())
 }
 
-/// What hardly any write waits for. Plugins run for each of them, and without this the state of each run would have room
-/// for whatever is asked when the caches do not know.
-fn seldom<'a, T>(work: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
-    Box::pin(work)
-}
-
 /// The object in its typed form.
 fn decode<K: DeserializeOwned>(object: &Value) -> Result<K, ApiError> {
     api::json::read(object)
@@ -272,7 +300,7 @@ mod testing {
                 resource: GroupVersionResource::new(group, "v1", resource),
                 user: User { name: "alice".into(), ..User::default() },
                 options: Value::Null,
-                annotations: Annotations::default(),
+                annotations: Annotations::new(true),
                 reinvocation: Reinvocation::default(),
             }
         }

@@ -14,7 +14,7 @@ use kube::Api;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Attributes, Deps, Operation, Plugin, seldom};
+use super::{Attributes, Deps, Operation, Plugin, Verdict};
 
 /// Namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -51,17 +51,16 @@ impl NamespaceLifecycle {
         !deleted.is_empty() && deleted.get(namespace).is_some_and(|until| *until > Instant::now())
     }
 
-    /// Whether the namespace is going away; an error if it does not exist. Asks the API where the cache may be behind.
+    /// Whether the namespace is going away; `None` where the cache may be behind.
+    fn is_known_to_terminate(&self, namespace: &str) -> Option<bool> {
+        let cached = self.namespaces.store().get(&ObjectKey::new("", namespace))?;
+        let terminating = terminating(&cached);
+        (terminating || !self.recently_deleted(namespace)).then_some(terminating)
+    }
+
+    /// Asks the API whether the namespace is going away; an error if it does not exist.
     async fn is_terminating(&self, namespace: &str) -> Result<bool, ApiError> {
-        let cached =
-            self.namespaces.store().get(&ObjectKey::new("", namespace)).map(|found| terminating(&found));
-        match cached {
-            Some(true) => return Ok(true),
-            Some(false) if !self.recently_deleted(namespace) => return Ok(false),
-            _ => {}
-        }
-        let found =
-            seldom(async { Api::<Namespace>::all(self.client.clone()).get_opt(namespace).await }).await;
+        let found = Api::<Namespace>::all(self.client.clone()).get_opt(namespace).await;
         match found.map_err(crate::authz::from_client)? {
             Some(found) => Ok(terminating(&found)),
             None => Err(ApiError::not_found(&GroupResource::new("", "namespaces"), namespace)),
@@ -73,7 +72,6 @@ fn terminating(namespace: &Namespace) -> bool {
     namespace.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Terminating")
 }
 
-#[async_trait::async_trait]
 impl Plugin for NamespaceLifecycle {
     fn name(&self) -> &'static str {
         "NamespaceLifecycle"
@@ -91,32 +89,40 @@ impl Plugin for NamespaceLifecycle {
         }
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
         if attributes.operation == Operation::Delete {
             if IMMORTAL.contains(&attributes.name) {
-                return Err(attributes.forbidden(object, "this namespace may not be deleted"));
+                return Verdict::Now(Err(attributes.forbidden(object, "this namespace may not be deleted")));
             }
             self.remember(attributes.name);
-            return Ok(());
+            return Verdict::PASS;
         }
-        let namespace = attributes.namespace;
-        let terminating = self.is_terminating(namespace).await?;
-        if !terminating || attributes.operation != Operation::Create {
-            return Ok(());
+        match self.is_known_to_terminate(attributes.namespace) {
+            Some(terminating) => Verdict::Now(judge(attributes, object, terminating)),
+            None => Verdict::later(async move {
+                judge(attributes, object, self.is_terminating(attributes.namespace).await?)
+            }),
         }
-        let why =
-            format!("unable to create new content in namespace {namespace} because it is being terminated");
-        let cause = StatusCause {
-            reason: Some("NamespaceTerminating".to_owned()),
-            message: Some(format!("namespace {namespace} is being terminated")),
-            field: Some("metadata.namespace".to_owned()),
-        };
-        Err(attributes.forbidden(object, &why).with_causes(vec![cause]))
     }
+}
+
+/// Nothing new in a namespace that is going away.
+fn judge(attributes: &Attributes<'_>, object: &Value, terminating: bool) -> Result<(), ApiError> {
+    if !terminating || attributes.operation != Operation::Create {
+        return Ok(());
+    }
+    let namespace = attributes.namespace;
+    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let cause = StatusCause {
+        reason: Some("NamespaceTerminating".to_owned()),
+        message: Some(format!("namespace {namespace} is being terminated")),
+        field: Some("metadata.namespace".to_owned()),
+    };
+    Err(attributes.forbidden(object, &why).with_causes(vec![cause]))
 }

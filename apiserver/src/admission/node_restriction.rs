@@ -10,7 +10,7 @@ use k8s_openapi::api::storage::v1::CSIDriver;
 use kube::Api;
 use serde_json::Value;
 
-use super::{Attributes, Deps, Operation, Plugin, items, text};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, items, text};
 use crate::authz::node::slim::SlimPod;
 use crate::authz::{Authorizer, go_quote};
 use crate::request::RequestInfo;
@@ -490,7 +490,6 @@ fn certificate_request(node: &str, request: &Value) -> Checked {
     refuse(format!("can only create a node CSR with CN={own}, found CN={name}"))
 }
 
-#[async_trait::async_trait]
 impl Plugin for NodeRestriction {
     fn name(&self) -> &'static str {
         "NodeRestriction"
@@ -500,23 +499,25 @@ impl Plugin for NodeRestriction {
         attributes.operation != Operation::Connect && attributes.user.node_name().is_some()
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let Some(node) = attributes.user.node_name() else { return Ok(()) };
-        if node.is_empty() {
-            let why = format!("could not determine node from user {}", go_quote(&attributes.user.name));
-            return Err(attributes.forbidden(object, &why));
-        }
-        match self.check(node, attributes, object, old).await {
-            Ok(()) => Ok(()),
-            Err(Refusal::Forbidden(why)) => Err(attributes.forbidden(object, &why)),
-            Err(Refusal::Other(error)) => Err(error),
-        }
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::later(async move {
+            let Some(node) = attributes.user.node_name() else { return Ok(()) };
+            if node.is_empty() {
+                let why = format!("could not determine node from user {}", go_quote(&attributes.user.name));
+                return Err(attributes.forbidden(object, &why));
+            }
+            match self.check(node, attributes, object, old).await {
+                Ok(()) => Ok(()),
+                Err(Refusal::Forbidden(why)) => Err(attributes.forbidden(object, &why)),
+                Err(Refusal::Other(error)) => Err(error),
+            }
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use serde_json::Value;
 
-use super::{Attributes, Deps, Operation, Plugin, decode};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, decode};
 
 const POD_LEVEL: &str = "InPlacePodLevelResourcesVerticalScaling";
 const INIT_CONTAINERS: &str = "InPlacePodVerticalScalingInitContainers";
@@ -71,7 +71,6 @@ fn missing(needed: Vec<&'static str>, node: &Node) -> Vec<&'static str> {
     needed.into_iter().filter(|feature| !has(feature)).collect()
 }
 
-#[async_trait::async_trait]
 impl Plugin for DeclaredFeatures {
     fn name(&self) -> &'static str {
         "NodeDeclaredFeatureValidator"
@@ -81,26 +80,29 @@ impl Plugin for DeclaredFeatures {
         is_resize(attributes)
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let Some((old, new, name)) = resized(object, old)? else { return Ok(()) };
-        let needed = needed(&old, &new);
-        if needed.is_empty() {
-            return Ok(());
-        }
-        self.nodes.synced().await;
-        let node = find(&self.nodes, &name, attributes, object)?;
-        let missing = missing(needed, &node).join(", ");
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let why = format!("pod update requires features {missing} which are not available on node {name:?}");
-        Err(attributes.forbidden(object, &why))
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::later(async move {
+            let Some((old, new, name)) = resized(object, old)? else { return Ok(()) };
+            let needed = needed(&old, &new);
+            if needed.is_empty() {
+                return Ok(());
+            }
+            self.nodes.synced().await;
+            let node = find(&self.nodes, &name, attributes, object)?;
+            let missing = missing(needed, &node).join(", ");
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let why =
+                format!("pod update requires features {missing} which are not available on node {name:?}");
+            Err(attributes.forbidden(object, &why))
+        })
     }
 }
 
@@ -149,7 +151,6 @@ fn lacking(pod: &Pod, allocatable: Option<&BTreeMap<String, Quantity>>) -> Vec<S
     lacking
 }
 
-#[async_trait::async_trait]
 impl Plugin for PodResize {
     fn name(&self) -> &'static str {
         "PodResizeValidator"
@@ -159,23 +160,25 @@ impl Plugin for PodResize {
         is_resize(attributes)
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let Some((_, pod, name)) = resized(object, old)? else { return Ok(()) };
-        self.nodes.synced().await;
-        let node = find(&self.nodes, &name, attributes, object)?;
-        match obstacle(&pod, &node) {
-            None => Ok(()),
-            Some((why, reason)) => {
-                let cause = StatusCause { reason: Some(reason.to_owned()), ..StatusCause::default() };
-                Err(attributes.forbidden(object, &why).with_causes(vec![cause]))
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::later(async move {
+            let Some((_, pod, name)) = resized(object, old)? else { return Ok(()) };
+            self.nodes.synced().await;
+            let node = find(&self.nodes, &name, attributes, object)?;
+            match obstacle(&pod, &node) {
+                None => Ok(()),
+                Some((why, reason)) => {
+                    let cause = StatusCause { reason: Some(reason.to_owned()), ..StatusCause::default() };
+                    Err(attributes.forbidden(object, &why).with_causes(vec![cause]))
+                }
             }
-        }
+        })
     }
 }
 

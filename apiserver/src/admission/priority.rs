@@ -10,7 +10,7 @@ use kube::Api;
 use serde_json::{Value, json};
 
 use super::derived::Derived;
-use super::{Attributes, Deps, Operation, Plugin, member, seldom, text};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, member, text};
 
 /// The plugin.
 pub struct Priority {
@@ -33,20 +33,17 @@ impl Priority {
         self.default.read(|default| *default = default_class(&self.classes.store().list()), Clone::clone)
     }
 
-    async fn class(
+    /// Asks the API for a class that the cache does not know.
+    async fn asked_for(
         &self,
         attributes: &Attributes<'_>,
         object: &Value,
         name: &str,
-    ) -> Result<Arc<PriorityClass>, ApiError> {
-        if let Some(found) = self.classes.store().get(&ObjectKey::new("", name)) {
-            return Ok(found);
-        }
-        let found =
-            seldom(async { Api::<PriorityClass>::all(self.client.clone()).get_opt(name).await }).await;
+    ) -> Result<PriorityClass, ApiError> {
+        let found = Api::<PriorityClass>::all(self.client.clone()).get_opt(name).await;
         let found = found.map_err(crate::authz::from_client)?;
         let why = format!("no PriorityClass with name {name} was found");
-        found.map(Arc::new).ok_or_else(|| attributes.forbidden(object, &why))
+        found.ok_or_else(|| attributes.forbidden(object, &why))
     }
 }
 
@@ -84,7 +81,27 @@ fn set_priority(spec: &mut Value, class: Option<&PriorityClass>) -> Result<(), S
     Ok(())
 }
 
-#[async_trait::async_trait]
+/// An update that does not say anything about it leaves it.
+fn keep_priority(object: &mut Value, old: &Value) {
+    for field in ["priority", "preemptionPolicy"] {
+        let kept = old["spec"].get(field).filter(|kept| !kept.is_null());
+        if object["spec"].get(field).is_none_or(Value::is_null)
+            && let Some(kept) = kept
+        {
+            member(object, "spec")[field] = kept.clone();
+        }
+    }
+}
+
+/// As [`set_priority`], with the refusal.
+fn write_priority(
+    attributes: &Attributes<'_>,
+    object: &mut Value,
+    class: Option<&PriorityClass>,
+) -> Result<(), ApiError> {
+    set_priority(member(object, "spec"), class).map_err(|why| attributes.forbidden(object, &why))
+}
+
 impl Plugin for Priority {
     fn name(&self) -> &'static str {
         "Priority"
@@ -95,57 +112,56 @@ impl Plugin for Priority {
             && (attributes.is("", "pods") || attributes.is("scheduling.k8s.io", "priorityclasses"))
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
         if !attributes.is("", "pods") {
-            return Ok(());
+            return Verdict::PASS;
         }
         if let (Operation::Update, Some(old)) = (attributes.operation, old) {
-            for field in ["priority", "preemptionPolicy"] {
-                let kept = old["spec"].get(field).filter(|kept| !kept.is_null());
-                if object["spec"].get(field).is_none_or(Value::is_null)
-                    && let Some(kept) = kept
-                {
-                    member(object, "spec")[field] = kept.clone();
-                }
-            }
-            return Ok(());
+            keep_priority(object, old);
+            return Verdict::PASS;
         }
-        let name = text(&object["spec"], "priorityClassName").to_owned();
-        let class = if name.is_empty() {
-            self.default_class()
-        } else {
-            Some(self.class(attributes, object, &name).await?)
-        };
-        let set = set_priority(member(object, "spec"), class.as_deref());
-        set.map_err(|why| attributes.forbidden(object, &why))
+        let name = text(&object["spec"], "priorityClassName");
+        if name.is_empty() {
+            return Verdict::Now(write_priority(attributes, object, self.default_class().as_deref()));
+        }
+        if let Some(class) = self.classes.store().get(&ObjectKey::new("", name)) {
+            return Verdict::Now(write_priority(attributes, object, Some(&class)));
+        }
+        let name = name.to_owned();
+        Verdict::later(async move {
+            let class = self.asked_for(attributes, object, &name).await?;
+            write_priority(attributes, object, Some(&class))
+        })
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let concerns =
-            attributes.is("scheduling.k8s.io", "priorityclasses") && object["globalDefault"] == true;
-        if !concerns {
-            return Ok(());
-        }
-        let Some(default) = self.default_class() else { return Ok(()) };
-        let name = default.metadata.name.as_deref().unwrap_or_default();
-        if attributes.operation == Operation::Create || name != text(&object["metadata"], "name") {
-            let why =
-                format!("PriorityClass {name} is already marked as default. Only one default can exist");
-            return Err(attributes.forbidden(object, &why));
-        }
-        Ok(())
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            let concerns =
+                attributes.is("scheduling.k8s.io", "priorityclasses") && object["globalDefault"] == true;
+            if !concerns {
+                return Ok(());
+            }
+            let Some(default) = self.default_class() else { return Ok(()) };
+            let name = default.metadata.name.as_deref().unwrap_or_default();
+            if attributes.operation == Operation::Create || name != text(&object["metadata"], "name") {
+                let why =
+                    format!("PriorityClass {name} is already marked as default. Only one default can exist");
+                return Err(attributes.forbidden(object, &why));
+            }
+            Ok(())
+        })
     }
 }
 

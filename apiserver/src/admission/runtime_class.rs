@@ -11,7 +11,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, member, seldom};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, member};
 
 /// The plugin.
 pub struct RuntimeClasses {
@@ -25,6 +25,7 @@ impl RuntimeClasses {
         Self { client: deps.client.clone(), classes: deps.informers.informer() }
     }
 
+    /// The class that a pod names.
     async fn class(
         &self,
         attributes: &Attributes<'_>,
@@ -34,7 +35,7 @@ impl RuntimeClasses {
         if let Some(found) = self.classes.store().get(&ObjectKey::new("", name)) {
             return Ok(Some(found));
         }
-        let found = seldom(async { Api::<RuntimeClass>::all(self.client.clone()).get_opt(name).await }).await;
+        let found = Api::<RuntimeClass>::all(self.client.clone()).get_opt(name).await;
         let why = format!("pod rejected: RuntimeClass {name:?} not found");
         let found = found.map_err(crate::authz::from_client)?;
         found.map(|found| Some(Arc::new(found))).ok_or_else(|| attributes.forbidden(object, &why))
@@ -126,7 +127,6 @@ fn includes(outer: &Toleration, inner: &Toleration) -> bool {
     }
 }
 
-#[async_trait::async_trait]
 impl Plugin for RuntimeClasses {
     fn name(&self) -> &'static str {
         "RuntimeClass"
@@ -136,36 +136,57 @@ impl Plugin for RuntimeClasses {
         attributes.operation == Operation::Create && attributes.is("", "pods")
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let Some(class) = self.class(attributes, object).await? else { return Ok(()) };
-        let set = set_overhead(&class, object).and_then(|()| set_scheduling(&class, object));
-        set.map_err(|why| attributes.forbidden(object, &why))
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        if !names_class(object) {
+            return Verdict::PASS;
+        }
+        Verdict::later(async move {
+            let Some(class) = self.class(attributes, object).await? else { return Ok(()) };
+            let set = set_overhead(&class, object).and_then(|()| set_scheduling(&class, object));
+            set.map_err(|why| attributes.forbidden(object, &why))
+        })
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let class = self.class(attributes, object).await?;
-        let given = given_overhead(object);
-        let why = match (overhead_of(class.as_deref()), given) {
-            (Some(wanted), given) if given.clone().unwrap_or_default() != wanted => DIFFERENT,
-            (None, Some(_)) => {
-                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
-            }
-            _ => return Ok(()),
-        };
-        Err(attributes.forbidden(object, why))
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        if !names_class(object) {
+            return Verdict::Now(check_overhead(attributes, object, None));
+        }
+        Verdict::later(async move {
+            let class = self.class(attributes, object).await?;
+            check_overhead(attributes, object, class.as_deref())
+        })
     }
+}
+
+fn names_class(pod: &Value) -> bool {
+    pod["spec"]["runtimeClassName"].is_string()
+}
+
+fn check_overhead(
+    attributes: &Attributes<'_>,
+    object: &Value,
+    class: Option<&RuntimeClass>,
+) -> Result<(), ApiError> {
+    let why = match (overhead_of(class), given_overhead(object)) {
+        (Some(wanted), given) if given.clone().unwrap_or_default() != wanted => DIFFERENT,
+        (None, Some(_)) => {
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+        }
+        _ => return Ok(()),
+    };
+    Err(attributes.forbidden(object, why))
 }
 
 #[cfg(test)]

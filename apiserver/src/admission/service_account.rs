@@ -11,7 +11,7 @@ use kube::Api;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, decode, items, list_member, seldom, text};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, decode, items, list_member, text};
 use crate::authz::node::slim::{Kind, SlimPod};
 
 const DEFAULT: &str = "default";
@@ -34,16 +34,8 @@ impl ServiceAccounts {
         Self { client: deps.client.clone(), accounts: deps.informers.informer() }
     }
 
-    async fn account(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        name: &str,
-    ) -> Result<Arc<ServiceAccount>, ApiError> {
-        if let Some(found) = self.accounts.store().get(&ObjectKey::new(attributes.namespace, name)) {
-            return Ok(found);
-        }
-        seldom(self.asked_for(attributes, object, name)).await
+    fn known(&self, attributes: &Attributes<'_>, name: &str) -> Option<Arc<ServiceAccount>> {
+        self.accounts.store().get(&ObjectKey::new(attributes.namespace, name))
     }
 
     async fn asked_for(
@@ -209,7 +201,6 @@ fn enforces_mountable(account: &ServiceAccount) -> bool {
     value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "TRUE" | "true" | "True"))
 }
 
-#[async_trait::async_trait]
 impl Plugin for ServiceAccounts {
     fn name(&self) -> &'static str {
         "ServiceAccount"
@@ -225,68 +216,93 @@ impl Plugin for ServiceAccounts {
         }
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
         if attributes.operation != Operation::Create {
-            return Ok(());
+            return Verdict::PASS;
         }
         if is_mirror(object) {
-            return match mirror_refusal(object)? {
-                Some(why) => Err(attributes.forbidden(object, why)),
-                None => Ok(()),
-            };
+            return Verdict::Now(check_mirror(attributes, object));
         }
         let name = match text(&object["spec"], "serviceAccountName") {
             "" => DEFAULT.to_owned(),
             name => name.to_owned(),
         };
-        let account = self.account(attributes, object, &name).await?;
-        let Some(spec) = object.get_mut("spec") else { return Ok(()) };
-        spec["serviceAccountName"] = json!(name);
-        spec["serviceAccount"] = json!(name);
-        if automounts(&account, spec) {
-            mount_token(spec, &format!("{VOLUME_PREFIX}{}", random_suffix()));
+        if let Some(account) = self.known(attributes, &name) {
+            run_as(object, &name, &account);
+            return Verdict::PASS;
         }
-        let pull: Vec<_> =
-            account.image_pull_secrets.iter().flatten().map(|secret| json!({"name": secret.name})).collect();
-        if items(spec, "imagePullSecrets").is_empty() && !pull.is_empty() {
-            spec["imagePullSecrets"] = Value::Array(pull);
-        }
-        Ok(())
+        Verdict::later(async move {
+            let account = self.asked_for(attributes, object, &name).await?;
+            run_as(object, &name, &account);
+            Ok(())
+        })
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
         if is_mirror(object) {
-            return match mirror_refusal(object)? {
-                Some(why) => Err(attributes.forbidden(object, why)),
-                None => Ok(()),
-            };
+            return Verdict::Now(check_mirror(attributes, object));
         }
         let name = text(&object["spec"], "serviceAccountName");
         if name.is_empty() {
             let pod = format!("{}/{}", attributes.namespace, text(&object["metadata"], "name"));
-            return Err(attributes.forbidden(object, &format!("no service account specified for pod {pod}")));
+            let why = format!("no service account specified for pod {pod}");
+            return Verdict::Now(Err(attributes.forbidden(object, &why)));
         }
-        let account = self.account(attributes, object, name).await?;
-        if !enforces_mountable(&account) {
-            return Ok(());
+        match self.known(attributes, name) {
+            Some(account) => Verdict::Now(check_secrets(attributes, object, &account)),
+            None => Verdict::later(async move {
+                check_secrets(attributes, object, &*self.asked_for(attributes, object, name).await?)
+            }),
         }
-        let ephemeral_only = attributes.operation == Operation::Update;
-        match secret_refusal(&account, &decode(object)?, ephemeral_only) {
-            Some(why) => Err(attributes.forbidden(object, &why)),
-            None => Ok(()),
-        }
+    }
+}
+
+fn check_mirror(attributes: &Attributes<'_>, pod: &Value) -> Result<(), ApiError> {
+    match mirror_refusal(pod)? {
+        Some(why) => Err(attributes.forbidden(pod, why)),
+        None => Ok(()),
+    }
+}
+
+/// Makes the account the pod's.
+fn run_as(pod: &mut Value, name: &str, account: &ServiceAccount) {
+    let Some(spec) = pod.get_mut("spec") else { return };
+    spec["serviceAccountName"] = json!(name);
+    spec["serviceAccount"] = json!(name);
+    if automounts(account, spec) {
+        mount_token(spec, &format!("{VOLUME_PREFIX}{}", random_suffix()));
+    }
+    let pull: Vec<_> =
+        account.image_pull_secrets.iter().flatten().map(|secret| json!({"name": secret.name})).collect();
+    if items(spec, "imagePullSecrets").is_empty() && !pull.is_empty() {
+        spec["imagePullSecrets"] = Value::Array(pull);
+    }
+}
+
+fn check_secrets(
+    attributes: &Attributes<'_>,
+    object: &Value,
+    account: &ServiceAccount,
+) -> Result<(), ApiError> {
+    if !enforces_mountable(account) {
+        return Ok(());
+    }
+    let ephemeral_only = attributes.operation == Operation::Update;
+    match secret_refusal(account, &decode(object)?, ephemeral_only) {
+        Some(why) => Err(attributes.forbidden(object, &why)),
+        None => Ok(()),
     }
 }
 

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use api::quantity::Quantity;
-use api::status::ApiError;
 use client::ObjectKey;
 use client::informer::Informer;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, items, list_member, member, text};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, items, list_member, member, text};
 
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
@@ -50,7 +49,6 @@ fn has_class(claim: &Value) -> bool {
         || claim["spec"]["storageClassName"].is_string()
 }
 
-#[async_trait::async_trait]
 impl Plugin for DefaultStorageClass {
     fn name(&self) -> &'static str {
         "DefaultStorageClass"
@@ -60,20 +58,22 @@ impl Plugin for DefaultStorageClass {
         attributes.operation == Operation::Create && attributes.is("", "persistentvolumeclaims")
     }
 
-    async fn admit(
-        &self,
-        _attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        if has_class(object) {
-            return Ok(());
-        }
-        if let Some(class) = default_class(&self.classes.store().list()) {
-            member(object, "spec")["storageClassName"] = json!(class.metadata.name);
-        }
-        Ok(())
+    fn admit<'a>(
+        &'a self,
+        _: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            if has_class(object) {
+                return Ok(());
+            }
+            if let Some(class) = default_class(&self.classes.store().list()) {
+                member(object, "spec")["storageClassName"] = json!(class.metadata.name);
+            }
+            Ok(())
+        })
     }
 }
 
@@ -92,7 +92,6 @@ fn finalizer(attributes: &Attributes<'_>) -> Option<&'static str> {
     found.map(|(_, _, finalizer)| *finalizer)
 }
 
-#[async_trait::async_trait]
 impl Plugin for InUseProtection {
     fn name(&self) -> &'static str {
         "StorageObjectInUseProtection"
@@ -102,19 +101,21 @@ impl Plugin for InUseProtection {
         attributes.operation == Operation::Create && finalizer(attributes).is_some()
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let Some(finalizer) = finalizer(attributes) else { return Ok(()) };
-        let meta = member(object, "metadata");
-        if !items(meta, "finalizers").iter().any(|other| other == finalizer) {
-            list_member(meta, "finalizers").push(json!(finalizer));
-        }
-        Ok(())
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            let Some(finalizer) = finalizer(attributes) else { return Ok(()) };
+            let meta = member(object, "metadata");
+            if !items(meta, "finalizers").iter().any(|other| other == finalizer) {
+                list_member(meta, "finalizers").push(json!(finalizer));
+            }
+            Ok(())
+        })
     }
 }
 
@@ -151,7 +152,6 @@ fn size(claim: &Value) -> Quantity {
     text.and_then(|text| Quantity::parse(text).ok()).unwrap_or_default()
 }
 
-#[async_trait::async_trait]
 impl Plugin for ClaimResize {
     fn name(&self) -> &'static str {
         "PersistentVolumeClaimResize"
@@ -161,23 +161,27 @@ impl Plugin for ClaimResize {
         attributes.operation == Operation::Update && attributes.is("", "persistentvolumeclaims")
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let Some(old) = old.filter(|old| size(object) > size(old)) else { return Ok(()) };
-        if text(&old["status"], "phase") != "Bound" {
-            return Err(attributes.forbidden(object, "Only bound persistent volume claims can be expanded"));
-        }
-        if !self.expandable(object, old) {
-            let why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must \
-                       support resize";
-            return Err(attributes.forbidden(object, why));
-        }
-        Ok(())
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            let Some(old) = old.filter(|old| size(object) > size(old)) else { return Ok(()) };
+            if text(&old["status"], "phase") != "Bound" {
+                return Err(
+                    attributes.forbidden(object, "Only bound persistent volume claims can be expanded")
+                );
+            }
+            if !self.expandable(object, old) {
+                let why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must \
+                           support resize";
+                return Err(attributes.forbidden(object, why));
+            }
+            Ok(())
+        })
     }
 }
 
@@ -216,7 +220,11 @@ mod tests {
         let attributes = write.attributes(Operation::Create, "", "c");
         let mut claim = json!({"metadata": {}});
         for _ in 0..2 {
-            InUseProtection.admit(&attributes, &mut claim, None, &mut Vec::new()).await.expect("admitted");
+            InUseProtection
+                .admit(&attributes, &mut claim, None, &mut Vec::new())
+                .get()
+                .await
+                .expect("admitted");
             assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
         }
     }

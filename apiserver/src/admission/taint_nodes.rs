@@ -1,20 +1,18 @@
 //! TaintNodesByCondition: a new node is not ready until somebody says so. PodTopologyLabels: a pod learns the zone and
 //! region of its node when it is bound (upstream `plugin/pkg/admission/{nodetaint,podtopologylabels}`).
 
-use api::status::ApiError;
 use client::ObjectKey;
 use client::informer::Informer;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
-use super::{Attributes, Deps, Operation, Plugin, items, list_member, member, text};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, items, list_member, member, text};
 
 /// Taints new nodes.
 pub struct TaintNodes;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
-#[async_trait::async_trait]
 impl Plugin for TaintNodes {
     fn name(&self) -> &'static str {
         "TaintNodesByCondition"
@@ -24,20 +22,22 @@ impl Plugin for TaintNodes {
         attributes.operation == Operation::Create && attributes.is("", "nodes")
     }
 
-    async fn admit(
-        &self,
-        _attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let spec = member(object, "spec");
-        let tainted =
-            |taint: &Value| text(taint, "key") == NOT_READY && text(taint, "effect") == "NoSchedule";
-        if !items(spec, "taints").iter().any(tainted) {
-            list_member(spec, "taints").push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
-        }
-        Ok(())
+    fn admit<'a>(
+        &'a self,
+        _: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            let spec = member(object, "spec");
+            let tainted =
+                |taint: &Value| text(taint, "key") == NOT_READY && text(taint, "effect") == "NoSchedule";
+            if !items(spec, "taints").iter().any(tainted) {
+                list_member(spec, "taints").push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
+            }
+            Ok(())
+        })
     }
 }
 
@@ -55,7 +55,6 @@ impl PodTopologyLabels {
     }
 }
 
-#[async_trait::async_trait]
 impl Plugin for PodTopologyLabels {
     fn name(&self) -> &'static str {
         "PodTopologyLabels"
@@ -67,26 +66,28 @@ impl Plugin for PodTopologyLabels {
             && (attributes.is("", "pods") || binding || attributes.is("", "bindings"))
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        _old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let node = if attributes.kind.kind == "Binding" {
-            text(&object["target"], "name")
-        } else {
-            text(&object["spec"], "nodeName")
-        };
-        let Some(node) = self.nodes.store().get(&ObjectKey::new("", node)) else { return Ok(()) };
-        let labels = node.metadata.labels.as_ref();
-        for key in TOPOLOGY {
-            if let Some(value) = labels.and_then(|labels| labels.get(key)) {
-                member(member(object, "metadata"), "labels")[key] = json!(value);
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        _: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        Verdict::now(|| {
+            let node = if attributes.kind.kind == "Binding" {
+                text(&object["target"], "name")
+            } else {
+                text(&object["spec"], "nodeName")
+            };
+            let Some(node) = self.nodes.store().get(&ObjectKey::new("", node)) else { return Ok(()) };
+            let labels = node.metadata.labels.as_ref();
+            for key in TOPOLOGY {
+                if let Some(value) = labels.and_then(|labels| labels.get(key)) {
+                    member(member(object, "metadata"), "labels")[key] = json!(value);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
         let attributes = write.attributes(Operation::Create, "", "n1");
         let mut node = json!({"metadata": {"name": "n1"}});
         for _ in 0..2 {
-            TaintNodes.admit(&attributes, &mut node, None, &mut Vec::new()).await.expect("admitted");
+            TaintNodes.admit(&attributes, &mut node, None, &mut Vec::new()).get().await.expect("admitted");
             assert_eq!(node["spec"]["taints"], json!([{"key": NOT_READY, "effect": "NoSchedule"}]));
         }
         assert!(!TaintNodes.handles(&write.attributes(Operation::Update, "", "n1")));

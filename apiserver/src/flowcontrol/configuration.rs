@@ -268,7 +268,7 @@ mod tests {
         let (mut configuration, _) = Configuration::new(100, Arc::default());
         let flows = configuration.digest(&[level("a", 15)], &[schema("s", "a", 5)]);
         let asked = Asked {
-            flow: Arc::clone(&flows[1]),
+            flow: &flows[1],
             details: Details { user: Arc::default(), info: Arc::default() },
             hash: 1,
             estimate: WorkEstimate::seats(1),

@@ -203,9 +203,9 @@ struct Place {
 }
 
 /// What a request asks of its level.
-pub struct Asked {
+pub struct Asked<'a> {
     /// Its flow.
-    pub flow: Arc<Flow>,
+    pub flow: &'a Arc<Flow>,
     /// Who asks for what.
     pub details: Details,
     /// Which queues are those of its flow.
@@ -217,20 +217,19 @@ pub struct Asked {
 }
 
 /// Takes seats; waits for them if need be.
-pub async fn take_seats(asked: Asked) -> Result<Seat, Rejection> {
+pub async fn take_seats(asked: Asked<'_>) -> Result<Seat, Rejection> {
     let Asked { flow, details, hash, estimate, patience } = asked;
     let watch = details.info.verb == "watch";
-    let level = Arc::clone(&flow.level);
     let came = Instant::now();
-    let entered = level.enter(&flow, details, hash, estimate);
+    let entered = flow.level.enter(flow, details, hash, estimate);
     let limited = !matches!(entered, Entered::Seated { exempt: true, .. });
-    let seat = |flow, ticket| Seat { flow, ticket, since: Instant::now(), watch, limited };
+    let seat = |ticket| Seat { flow: Arc::clone(flow), ticket, since: Instant::now(), watch, limited };
     let outcome = match entered {
-        Entered::Seated { ticket, .. } => Ok(seat(Arc::clone(&flow), ticket)),
+        Entered::Seated { ticket, .. } => Ok(seat(ticket)),
         Entered::Refused(why) => Err(why),
         Entered::Waits(mut place) => match tokio::time::timeout_at(came + patience, &mut place.turn).await {
-            Ok(Ok(())) => place.ticket.take().map(|ticket| seat(Arc::clone(&flow), ticket)),
-            _ => place.give_up().map(|ticket| seat(Arc::clone(&flow), ticket)),
+            Ok(Ok(())) => place.ticket.take().map(seat),
+            _ => place.give_up().map(seat),
         }
         .ok_or(Rejection::TimeOut),
     };

@@ -125,16 +125,16 @@ impl FlowControl {
     pub async fn enter(
         &self,
         request: Request<'_>,
-        flow: Arc<Flow>,
+        flow: &Arc<Flow>,
         limit: Duration,
     ) -> Result<Pass, Refused> {
         let Request { user, info, query } = request;
-        let estimate = self.estimate(request, &flow);
+        let estimate = self.estimate(request, flow);
         let details = Details { user: Arc::clone(user), info: Arc::clone(info) };
         // Upstream hashes with SHA-256, for the same end.
-        let hash = self.hasher.hash_one((&flow.schema, distinguisher(&flow, &details)));
+        let hash = self.hasher.hash_one((&flow.schema, distinguisher(flow, &details)));
         let patience = (limit / 4).min(MOST_PATIENCE);
-        let asked = Asked { flow: Arc::clone(&flow), details, hash, estimate, patience };
+        let asked = Asked { flow, details, hash, estimate, patience };
         match take_seats(asked).await {
             Ok(seat) => {
                 let watch = (info.verb == "watch").then(|| self.watches.register(info, query)).flatten();

@@ -39,10 +39,16 @@ pub struct Write<'a> {
 }
 
 /// What plugins leave besides a verdict.
-#[derive(Default)]
 struct Notes {
     annotations: Annotations,
     reinvocation: Reinvocation,
+}
+
+impl Notes {
+    fn of(cx: &Context) -> Self {
+        let annotations = Annotations::new(cx.record.is_some());
+        Self { annotations, reinvocation: Reinvocation::default() }
+    }
 }
 
 /// How often a generated name is tried.
@@ -94,12 +100,12 @@ impl<'a> Write<'a> {
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
         let old = self.optional_as_asked_for(old).await?;
-        let (notes, mut warnings) = (Notes::default(), Vec::new());
+        let (notes, mut warnings) = (Notes::of(self.cx), Vec::new());
         let attributes = self.attributes(operation, name, &notes);
         let outcome = async {
             loop {
                 for plugin in self.plugins().iter().filter(|plugin| plugin.handles(&attributes)) {
-                    plugin.admit(&attributes, object, old.as_deref(), &mut warnings).await?;
+                    plugin.admit(&attributes, object, old.as_deref(), &mut warnings).get().await?;
                 }
                 if !notes.reinvocation.begin_again() {
                     return Ok(());
@@ -120,11 +126,11 @@ impl<'a> Write<'a> {
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
         let (object, old) = (self.as_asked_for(object).await?, self.optional_as_asked_for(old).await?);
-        let (notes, mut warnings) = (Notes::default(), Vec::new());
+        let (notes, mut warnings) = (Notes::of(self.cx), Vec::new());
         let attributes = self.attributes(operation, name, &notes);
         let outcome = async {
             for plugin in self.plugins().iter().filter(|plugin| plugin.handles(&attributes)) {
-                plugin.validate(&attributes, &object, old.as_deref(), &mut warnings).await?;
+                plugin.validate(&attributes, &object, old.as_deref(), &mut warnings).get().await?;
             }
             Ok(())
         }
@@ -136,7 +142,7 @@ impl<'a> Write<'a> {
     /// What plugins had to say is told whether or not they refused.
     fn tell(&self, notes: &Notes, warnings: Vec<String>) {
         warnings.into_iter().for_each(|warning| self.cx.warn(warning));
-        self.cx.annotate(notes.annotations.all());
+        self.cx.annotate(notes.annotations.take());
     }
 
     /// An object of the resource in the version of the request: plugins see no other.
@@ -279,7 +285,8 @@ impl<'a> Write<'a> {
             self.cx.warn(warning);
         }
         let mut errors = self.device_access(object, None).await;
-        errors.extend(validation::validate_create(&self.resource.gvk, object));
+        let (wrong, warnings) = validation::review_create(&self.resource.gvk, gvk, object);
+        errors.extend(wrong);
         if errors.is_empty() {
             // As upstream: metadata is validated after the kind, so that specific messages win.
             errors = validation::meta::validate_path_segment(object, self.resource.namespaced);
@@ -288,9 +295,7 @@ impl<'a> Write<'a> {
         if !errors.is_empty() {
             return Err(ApiError::invalid(&self.resource.kind_in_errors(), name, &errors));
         }
-        for warning in strategy::warnings(gvk, object, None) {
-            self.cx.warn(warning);
-        }
+        warnings.into_iter().for_each(|warning| self.cx.warn(warning));
         Ok(())
     }
 

@@ -77,7 +77,7 @@ impl Protection {
                     return Ok(Held::Nothing);
                 };
                 let flow = classified.get_or_init(|| flow);
-                let entered = control.enter(request, Arc::clone(flow), limit).await;
+                let entered = control.enter(request, flow, limit).await;
                 match entered {
                     Ok(pass) => Ok(Held::Seat(pass)),
                     Err(refused) => Err(too_many_requests(refused, earliest).await),

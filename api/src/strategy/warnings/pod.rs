@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, KeyToPath, PersistentVolumeClaimSpec, PodAffinityTerm, PodSpec, Volume,
+    Container, ContainerPort, KeyToPath, PersistentVolumeClaimSpec, Pod, PodAffinityTerm, PodSpec, Volume,
     VolumeProjection, WeightedPodAffinityTerm,
 };
 use serde_json::Value;
@@ -23,15 +23,22 @@ pub(crate) fn pod(new: &Value, old: Option<&Value>) -> Vec<String> {
     if old.is_some() {
         return Vec::new();
     }
+    typed::<Pod>(new).map(|pod| new_pod(&pod, new)).unwrap_or_default()
+}
+
+/// New pods; `object` is the pod as it came.
+pub(crate) fn new_pod(pod: &Pod, object: &Value) -> Vec<String> {
     let mut warnings = Vec::new();
-    let messages = format::dns1123_label(name(new));
+    let messages = format::dns1123_label(name(object));
     if !messages.is_empty() {
         warnings.push(format!(
             "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: {}",
             go_list(&messages)
         ));
     }
-    warnings.extend(template(new, &Path::root()));
+    if let Some(spec) = &pod.spec {
+        warnings.extend(pod_or_template(spec, object, &Path::root()));
+    }
     warnings
 }
 
@@ -144,12 +151,16 @@ fn job_at(new: &Value, old: Option<&Value>, keys: &[&str]) -> Vec<String> {
 
 /// A pod (at the root) or a template of one.
 fn template(object: &Value, path: &Path) -> Vec<String> {
-    let Some(spec) = object.get("spec").and_then(typed::<PodSpec>) else { return Vec::new() };
+    let spec = object.get("spec").and_then(typed::<PodSpec>);
+    spec.map(|spec| pod_or_template(&spec, object, path)).unwrap_or_default()
+}
+
+fn pod_or_template(spec: &PodSpec, object: &Value, path: &Path) -> Vec<String> {
     let empty = Object::new();
     let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object).unwrap_or(&empty);
     let mut warnings = Vec::new();
     let at = path.child("spec");
-    scheduling(&spec, &at, &mut warnings);
+    scheduling(spec, &at, &mut warnings);
     let at_annotations = path.child("metadata").child("annotations");
     let gone = [
         (
@@ -172,7 +183,7 @@ fn template(object: &Value, path: &Path) -> Vec<String> {
         self::volume(volume, &at.child("volumes").index(i), &mut warnings);
     }
     list(&spec.volumes).iter().for_each(|volume| overlaps(volume, &mut warnings));
-    duplicates(&spec, &at, &mut warnings);
+    duplicates(spec, &at, &mut warnings);
     for key in ["memory", "ephemeral-storage"] {
         let overhead = spec.overhead.as_ref().and_then(|o| o.get(key));
         warnings.extend(fractional(overhead, &at.child("overhead").key(key)));
@@ -184,7 +195,7 @@ fn template(object: &Value, path: &Path) -> Vec<String> {
         warnings.push(format!("{}: {use_field}", at_annotations.key(key)));
     }
     let is_template = !path.as_str().is_empty();
-    each_container(&spec, &at, |container, at| {
+    each_container(spec, &at, |container, at| {
         let context = container.security_context.as_ref();
         let key = format!("container.seccomp.security.alpha.kubernetes.io/{}", container.name);
         if context.is_none_or(|c| c.seccomp_profile.is_none()) && annotations.contains_key(&key) {
@@ -202,12 +213,12 @@ fn template(object: &Value, path: &Path) -> Vec<String> {
         }
         self::container(container, at, &mut warnings);
     });
-    ports(&spec, &at, &mut warnings);
+    ports(spec, &at, &mut warnings);
     if spec.termination_grace_period_seconds.is_some_and(|seconds| seconds < 0) {
         let text = "must be >= 0; negative values are invalid and will be treated as 1";
         warnings.push(format!("{}: {text}", at.child("terminationGracePeriodSeconds")));
     }
-    affinity(&spec, &at, &mut warnings);
+    affinity(spec, &at, &mut warnings);
     for (i, server) in spec.dns_config.iter().flat_map(|dns| list(&dns.nameservers)).enumerate() {
         warnings.extend(ip_warnings(&at.child("dnsConfig").child("nameservers").index(i), server));
     }

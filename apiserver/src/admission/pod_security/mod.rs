@@ -5,7 +5,7 @@ mod policy;
 mod settings;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::fmt::Display;
 
 use api::status::ApiError;
 use client::informer::Informer;
@@ -19,7 +19,7 @@ use serde_json::Value;
 use self::checks::Violation;
 use self::policy::{Level, LevelVersion, PREFIX, Policy};
 pub(super) use self::settings::Settings;
-use super::{Annotations, Attributes, Deps, Operation, Plugin, decode, items, seldom, text};
+use super::{Annotations, Attributes, Deps, Operation, Plugin, Verdict, decode, items, text};
 
 /// Pods of a namespace looked at when its level is raised, at most.
 const MAX_PODS: usize = 3000;
@@ -41,12 +41,10 @@ impl PodSecurity {
         Self { client: deps.client.clone(), namespaces: deps.informers.informer(), settings }
     }
 
-    async fn namespace(&self, name: &str) -> Result<Arc<Namespace>, ApiError> {
-        if let Some(found) = self.namespaces.store().get(&ObjectKey::new("", name)) {
-            return Ok(found);
-        }
-        let found = seldom(async { Api::<Namespace>::all(self.client.clone()).get(name).await }).await;
-        found.map(Arc::new).map_err(|_| ApiError::internal(format!("failed to lookup namespace {name:?}")))
+    /// Asks the API for a namespace that the cache does not know.
+    async fn namespace(&self, name: &str) -> Result<Namespace, ApiError> {
+        let found = Api::<Namespace>::all(self.client.clone()).get(name).await;
+        found.map_err(|_| ApiError::internal(format!("failed to lookup namespace {name:?}")))
     }
 
     /// What the pods of a namespace would be refused for if its level were `enforce`.
@@ -97,7 +95,7 @@ impl PodSecurity {
         if exempt {
             warnings.extend(exempt_warning());
         } else {
-            warnings.extend(seldom(self.existing(name, new.enforce)).await);
+            warnings.extend(self.existing(name, new.enforce).await);
         }
         Ok(())
     }
@@ -131,17 +129,33 @@ impl PodSecurity {
         judge(policy, pod, enforce, annotations)
     }
 
-    async fn check_pod(
+    /// Judges what pods are made of by the labels of their namespace.
+    fn check(
         &self,
         attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
+        (object, old): (&Value, Option<&Value>),
         warnings: &mut Vec<String>,
+        namespace: &Namespace,
     ) -> Result<(), ApiError> {
-        let namespace = self.namespace(attributes.namespace).await?;
+        let Some(path) = template_path(attributes) else {
+            return self.check_pod(attributes, (object, old), warnings, namespace);
+        };
+        match object.pointer(path).filter(|template| !template.is_null()) {
+            Some(template) => self.check_template(attributes, template, warnings, namespace),
+            None => Ok(()),
+        }
+    }
+
+    fn check_pod(
+        &self,
+        attributes: &Attributes<'_>,
+        (object, old): (&Value, Option<&Value>),
+        warnings: &mut Vec<String>,
+        namespace: &Namespace,
+    ) -> Result<(), ApiError> {
         let (policy, errors) = policy::read(namespace.metadata.labels.as_ref(), self.settings.defaults);
         if errors.is_empty() && policy.is_privileged() {
-            note(attributes.annotations, "enforce-policy", &LevelVersion::default().to_string());
+            note(attributes.annotations, "enforce-policy", LevelVersion::default());
             return Ok(());
         }
         let old = old.filter(|_| attributes.operation == Operation::Update);
@@ -157,13 +171,13 @@ impl PodSecurity {
     }
 
     /// Pods are yet to be made of a template: nothing is refused.
-    async fn check_template(
+    fn check_template(
         &self,
         attributes: &Attributes<'_>,
         template: &Value,
         warnings: &mut Vec<String>,
+        namespace: &Namespace,
     ) -> Result<(), ApiError> {
-        let namespace = self.namespace(attributes.namespace).await?;
         let (policy, errors) = policy::read(namespace.metadata.labels.as_ref(), self.settings.defaults);
         if errors.is_empty()
             && policy.warn.level == Level::Privileged
@@ -289,8 +303,8 @@ impl Evaluation<'_> {
 }
 
 /// Says something in the audit log.
-fn note(annotations: &Annotations, key: &str, value: &str) {
-    if !annotations.add(format!("{PREFIX}{key}"), value) {
+fn note(annotations: &Annotations, key: &str, value: impl Display) {
+    if annotations.are_heard() && !annotations.add(format!("{PREFIX}{key}"), value.to_string()) {
         tracing::warn!(key, "an audit annotation has been made already");
     }
 }
@@ -298,7 +312,7 @@ fn note(annotations: &Annotations, key: &str, value: &str) {
 fn note_errors(annotations: &Annotations, errors: &[api::field::Error]) {
     if !errors.is_empty() {
         let errors = crate::authn::setup::joined(errors);
-        note(annotations, "error", &format!("Failed to parse policy: {errors}"));
+        note(annotations, "error", format!("Failed to parse policy: {errors}"));
     }
 }
 
@@ -312,7 +326,7 @@ fn judge(
     let mut evaluation = Evaluation { pod, done: Vec::new() };
     let mut refusal = None;
     if enforce {
-        note(annotations, "enforce-policy", &policy.enforce.to_string());
+        note(annotations, "enforce-policy", policy.enforce);
         let violations = evaluation.of(policy.enforce);
         if !violations.is_empty() {
             let details = checks::details(violations);
@@ -322,7 +336,7 @@ fn judge(
     let audited = evaluation.of(policy.audit);
     if !audited.is_empty() {
         let (demand, details) = (policy.audit, checks::details(audited));
-        note(annotations, "audit-violations", &format!("would violate PodSecurity \"{demand}\": {details}"));
+        note(annotations, "audit-violations", format!("would violate PodSecurity \"{demand}\": {details}"));
     }
     if let Some(refusal) = refusal {
         return Err(refusal);
@@ -332,7 +346,6 @@ fn judge(
     Ok((!warned.is_empty()).then(warning))
 }
 
-#[async_trait::async_trait]
 impl Plugin for PodSecurity {
     fn name(&self) -> &'static str {
         "PodSecurity"
@@ -345,27 +358,27 @@ impl Plugin for PodSecurity {
                 || template_path(attributes).is_some())
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        warnings: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
         if attributes.is("", "namespaces") {
             let old = old.filter(|_| attributes.operation == Operation::Update);
-            return self.check_namespace(attributes, object, old, warnings).await;
+            return Verdict::later(self.check_namespace(attributes, object, old, warnings));
         }
         if let Some(why) = self.exemption(attributes) {
             note(attributes.annotations, "exempt", why);
-            return Ok(());
+            return Verdict::PASS;
         }
-        let Some(path) = template_path(attributes) else {
-            return self.check_pod(attributes, object, old, warnings).await;
-        };
-        match object.pointer(path).filter(|template| !template.is_null()) {
-            Some(template) => self.check_template(attributes, template, warnings).await,
-            None => Ok(()),
+        match self.namespaces.store().get(&ObjectKey::new("", attributes.namespace)) {
+            Some(namespace) => Verdict::Now(self.check(attributes, (object, old), warnings, &namespace)),
+            None => Verdict::later(async move {
+                let namespace = self.namespace(attributes.namespace).await?;
+                self.check(attributes, (object, old), warnings, &namespace)
+            }),
         }
     }
 }

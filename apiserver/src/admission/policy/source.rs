@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::super::Deps;
 use super::super::derived::{Derived, loaded};
 use super::super::matching::Criteria;
-use crate::admission::{Attributes, seldom};
+use crate::admission::Attributes;
 
 /// What both kinds of policies have.
 pub(super) trait Policy: Object {
@@ -93,22 +93,35 @@ impl<P: Policy> Source<P> {
         Self { policies, bindings, state }
     }
 
+    fn has_synced(&self) -> bool {
+        self.policies.has_synced() && self.bindings.has_synced()
+    }
+
+    /// Whether it is known that there are none.
+    pub fn is_empty(&self) -> bool {
+        self.has_synced() && self.current().is_empty()
+    }
+
     /// The policies in effect.
     ///
     /// # Errors
     /// When they have not been read yet.
     pub async fn hooks(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Hooks<P>, ApiError> {
-        if !(self.policies.has_synced() && self.bindings.has_synced()) {
+        if !self.has_synced() {
             let both = async {
                 self.policies.synced().await;
                 self.bindings.synced().await;
             };
-            seldom(loaded(both, attributes, object)).await?;
+            loaded(both, attributes, object).await?;
         }
+        Ok(self.current())
+    }
+
+    fn current(&self) -> Hooks<P> {
         let refresh = |state: &mut State<P>| {
             state.refresh(&self.policies.store().list(), self.bindings.store().list());
         };
-        Ok(self.state.read(refresh, |state| Arc::clone(&state.hooks)))
+        self.state.read(refresh, |state| Arc::clone(&state.hooks))
     }
 }
 

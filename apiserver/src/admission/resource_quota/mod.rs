@@ -22,7 +22,7 @@ use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Attributes, Deps, Operation, Plugin, decode, seldom};
+use super::{Attributes, Deps, Operation, Plugin, Verdict, decode};
 
 /// A namespace found without quotas by asking the API is believed to have none for so long.
 const BELIEVED: Duration = Duration::from_secs(30);
@@ -66,14 +66,17 @@ impl ResourceQuotas {
         }
     }
 
+    /// Whether it is known that a namespace has no quotas.
+    fn is_without(&self, namespace: &str) -> bool {
+        self.without.lock().get(namespace).is_some_and(|until| *until > Instant::now())
+            && self.quotas.store().list_namespace(namespace).is_empty()
+    }
+
     /// The quotas of a namespace, in the newest state known.
     async fn of(&self, namespace: &str) -> Result<Vec<Arc<ResourceQuota>>, ApiError> {
         let known = self.quotas.store().list_namespace(namespace);
         if known.is_empty() {
-            if self.without.lock().get(namespace).is_some_and(|until| *until > Instant::now()) {
-                return Ok(known);
-            }
-            return seldom(self.listed(namespace)).await;
+            return if self.is_without(namespace) { Ok(known) } else { self.listed(namespace).await };
         }
         let mut written = self.written.lock();
         let newest = |quota: Arc<ResourceQuota>| {
@@ -255,7 +258,6 @@ fn changes_scope(object: &Value, old: &Value) -> bool {
     usage::is_terminating(&new) != usage::is_terminating(&old)
 }
 
-#[async_trait::async_trait]
 impl Plugin for ResourceQuotas {
     fn name(&self) -> &'static str {
         "ResourceQuota"
@@ -280,32 +282,34 @@ impl Plugin for ResourceQuotas {
         }
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let old = old.filter(|_| attributes.operation == Operation::Update);
-        if self.of(attributes.namespace).await?.is_empty() {
-            return Ok(());
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        if self.is_without(attributes.namespace) {
+            return Verdict::PASS;
         }
-        if attributes.is("", "pods") && old.is_some_and(|old| !changes_scope(object, old)) {
-            return Ok(());
-        }
-        let stored = |old: &&Value| old["metadata"].get("resourceVersion").is_some();
-        let charge = Charge {
-            new: counted(attributes, object)?,
-            old: old.filter(stored).map(|old| counted(attributes, old)).transpose()?,
-            now: Timestamp::now(),
-        };
-        seldom(async {
+        Verdict::later(async move {
+            let old = old.filter(|_| attributes.operation == Operation::Update);
+            if self.of(attributes.namespace).await?.is_empty() {
+                return Ok(());
+            }
+            if attributes.is("", "pods") && old.is_some_and(|old| !changes_scope(object, old)) {
+                return Ok(());
+            }
+            let stored = |old: &&Value| old["metadata"].get("resourceVersion").is_some();
+            let charge = Charge {
+                new: counted(attributes, object)?,
+                old: old.filter(stored).map(|old| counted(attributes, old)).transpose()?,
+                now: Timestamp::now(),
+            };
             let turn = self.turn(attributes.namespace);
             let _mine = turn.lock().await;
             self.charge(attributes, object, &charge).await
         })
-        .await
     }
 }
 

@@ -6,7 +6,7 @@ use api::status::ApiError;
 use bytes::Bytes;
 
 use super::Invocation;
-use super::review::{self, Verdict};
+use super::review::{self, Reviewed};
 use super::source::Hook;
 use crate::admission::Attributes;
 use crate::admission::matching::operation;
@@ -36,7 +36,7 @@ pub(super) async fn call(
     invocation: &Invocation,
     mutating: bool,
     warnings: &mut Vec<String>,
-) -> Result<Verdict, Failure> {
+) -> Result<Reviewed, Failure> {
     if attributes.dry_run {
         match hook.side_effects.as_deref() {
             None => return Err(Failure::Call("Webhook SideEffects is nil".to_owned())),

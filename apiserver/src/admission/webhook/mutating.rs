@@ -9,11 +9,11 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use serde_json::{Value, json};
 
 use super::call::{self, Failure};
-use super::review::{JSON_PATCH, Verdict};
+use super::review::{JSON_PATCH, Reviewed};
 use super::source::Hook;
 use super::{Invocation, Webhooks, is_exempt};
 use crate::admission::matching::Matched;
-use crate::admission::{Attributes, Deps, Plugin, seldom};
+use crate::admission::{Attributes, Deps, Plugin, Verdict};
 use crate::codec;
 use crate::registry::Registry;
 
@@ -83,7 +83,7 @@ impl Mutating {
 }
 
 /// The patch of a verdict; `None` if it changes nothing.
-fn patch_of(hook: &Hook, verdict: &Verdict) -> Result<Option<JsonPatch>, Failure> {
+fn patch_of(hook: &Hook, verdict: &Reviewed) -> Result<Option<JsonPatch>, Failure> {
     if verdict.patch.is_empty() {
         return Ok(None);
     }
@@ -96,7 +96,6 @@ fn patch_of(hook: &Hook, verdict: &Verdict) -> Result<Option<JsonPatch>, Failure
     Ok(Some(patch.patch).filter(|patch| !patch.is_empty()))
 }
 
-#[async_trait::async_trait]
 impl Plugin for Mutating {
     fn name(&self) -> &'static str {
         NAME
@@ -106,18 +105,20 @@ impl Plugin for Mutating {
         !is_exempt(attributes.kind)
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        old: Option<&Value>,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let hooks = self.webhooks.source.hooks(attributes, object).await?;
-        if hooks.is_empty() {
-            return Ok(());
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        old: Option<&'a Value>,
+        warnings: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        if self.webhooks.source.is_empty() {
+            return Verdict::PASS;
         }
-        seldom(self.dispatch(&hooks, attributes, object, (old, warnings))).await
+        Verdict::later(async move {
+            let hooks = self.webhooks.source.hooks(attributes, object).await?;
+            self.dispatch(&hooks, attributes, object, (old, warnings)).await
+        })
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Review {
 
 /// What a webhook answered.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub(super) struct Reviewed {
     /// Whether the request passes.
     pub allowed: bool,
     /// Why it does not.
@@ -101,7 +101,7 @@ impl Review {
     ///
     /// # Errors
     /// Why the answer is not believed.
-    pub fn accept(&self, answer: Value, mutating: bool) -> Result<Verdict, String> {
+    pub fn accept(&self, answer: Value, mutating: bool) -> Result<Reviewed, String> {
         let answer: Answer = serde_json::from_value(answer).map_err(|error| error.to_string())?;
         let response = answer.response.ok_or("webhook response was absent")?;
         if self.strict && response.uid != self.uid {
@@ -128,7 +128,7 @@ impl Review {
             (false, true) if !patch.is_empty() => (patch, JSON_PATCH.to_owned()),
             _ => (Vec::new(), String::new()),
         };
-        Ok(Verdict {
+        Ok(Reviewed {
             allowed: response.allowed,
             result: response.result,
             warnings: response.warnings.unwrap_or_default(),

@@ -17,9 +17,9 @@ use k8s_openapi::api::admissionregistration::v1::{
 use kube::ResourceExt;
 use serde_json::Value;
 
+use crate::admission::Attributes;
 use crate::admission::derived::{Derived, loaded};
 use crate::admission::matching::{Conditions, Criteria};
-use crate::admission::{Attributes, seldom};
 use crate::webhook::ClientConfig;
 
 /// The limit of a call whose webhook names none: the default, which is filled in when a configuration is written.
@@ -107,16 +107,25 @@ impl<C: Configuration> Source<C> {
         Self { configurations, state }
     }
 
+    /// Whether it is known that there are none.
+    pub fn is_empty(&self) -> bool {
+        self.configurations.has_synced() && self.current().is_empty()
+    }
+
     /// The webhooks in effect.
     ///
     /// # Errors
     /// When configurations have not been read yet.
     pub async fn hooks(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Hooks, ApiError> {
         if !self.configurations.has_synced() {
-            seldom(loaded(self.configurations.synced(), attributes, object)).await?;
+            loaded(self.configurations.synced(), attributes, object).await?;
         }
+        Ok(self.current())
+    }
+
+    fn current(&self) -> Hooks {
         let refresh = |state: &mut State| state.refresh(&self.configurations.store().list());
-        Ok(self.state.read(refresh, |state| Arc::clone(&state.hooks)))
+        self.state.read(refresh, |state| Arc::clone(&state.hooks))
     }
 }
 

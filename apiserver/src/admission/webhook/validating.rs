@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::call::{self, Failure};
 use super::source::Hook;
 use super::{Invocation, Webhooks, is_exempt};
-use crate::admission::{Attributes, Deps, Plugin, seldom};
+use crate::admission::{Attributes, Deps, Plugin, Verdict};
 
 const NAME: &str = "ValidatingAdmissionWebhook";
 
@@ -52,7 +52,6 @@ impl Validating {
     }
 }
 
-#[async_trait::async_trait]
 impl Plugin for Validating {
     fn name(&self) -> &'static str {
         NAME
@@ -62,18 +61,20 @@ impl Plugin for Validating {
         !is_exempt(attributes.kind)
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let hooks = self.webhooks.source.hooks(attributes, object).await?;
-        if hooks.is_empty() {
-            return Ok(());
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        warnings: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        if self.webhooks.source.is_empty() {
+            return Verdict::PASS;
         }
-        seldom(self.dispatch(&hooks, attributes, (object, old), warnings)).await
+        Verdict::later(async move {
+            let hooks = self.webhooks.source.hooks(attributes, object).await?;
+            self.dispatch(&hooks, attributes, (object, old), warnings).await
+        })
     }
 }
 

@@ -32,6 +32,9 @@ impl NodeAuthorizer {
         let graph = Arc::new(Graph::default());
         let this = graph.clone();
         informers.informer::<SlimPod>().subscribe(move |event| match event {
+            // Most pods are new before they have a node, and few changes concern what a pod refers to.
+            Event::Added(pod) if pod.node.is_empty() => {}
+            Event::Updated { old, new } if (&old.node, &old.references) == (&new.node, &new.references) => {}
             Event::Deleted(pod) => this.remove_pod(pod),
             other => this.put_pod(other.object()),
         });

@@ -1,7 +1,7 @@
 //! What authentication, authorization, admission and flow control add to a create: the same creates against servers of
 //! which each has one of them more than the one before. The first knows its client by the certificate of the connection,
-//! which costs nothing for a request. All servers are there from the start, and are driven in turn
-//! for several rounds, so that what else the machine does is shared among them.
+//! which costs nothing for a request. All servers are there from the start, and are driven in turn for several rounds;
+//! each round is compared within itself, and the median of the rounds is told, as the machine does other things as well.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,8 +73,8 @@ struct Step {
     process: Process,
     target: Target,
     sum: Requests,
-    /// Of the server, in seconds.
-    cpu: f64,
+    /// Of the server, for one create, in microseconds; by round.
+    cpu: Vec<f64>,
 }
 
 /// Runs all rounds and prints what each step costs.
@@ -89,7 +89,7 @@ pub async fn run(args: &CostsArgs) -> Result<()> {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).chain(admission).collect();
         let folder = folder.path().join(at.to_string());
         let (process, target) = start(&args.server, &folder, flags, known).await.context(name)?;
-        steps.push(Step { name, process, target, sum: Requests::default(), cpu: 0.0 });
+        steps.push(Step { name, process, target, sum: Requests::default(), cpu: Vec::new() });
     }
     for round in 0..args.rounds {
         for step in &mut steps {
@@ -109,7 +109,7 @@ async fn measure(step: &mut Step, args: &CostsArgs, round: usize) -> Result<()> 
     let before = processes::cpu_seconds(pid);
     let done = drive(&step.target, args.clients, Until::Number(args.pods), request).await?;
     let Figure::Requests(done) = done else { anyhow::bail!("no requests") };
-    step.cpu += processes::cpu_seconds(pid) - before;
+    step.cpu.push((processes::cpu_seconds(pid) - before) * 1e6 / args.pods.max(1) as f64);
     let elapsed = step.sum.elapsed + done.elapsed;
     step.sum.absorb(done);
     step.sum.elapsed = elapsed;
@@ -119,11 +119,17 @@ async fn measure(step: &mut Step, args: &CostsArgs, round: usize) -> Result<()> 
 
 fn print(steps: &[Step]) {
     println!("{:<32}{:>10} {:>12} {:>10}", "", "creates/s", "CPU us each", "added");
-    let each = |step: &Step| step.cpu * 1e6 / step.sum.latencies.len().max(1) as f64;
     for step in steps {
-        let added = (each(step) / each(&steps[0]) - 1.0) * 100.0;
-        println!("{:<32}{:>10.0} {:>12.0} {:>8.1} %", step.name, step.sum.rate(), each(step), added);
+        let added = step.cpu.iter().zip(&steps[0].cpu).map(|(own, first)| (own / first - 1.0) * 100.0);
+        let (each, added) = (median(step.cpu.iter().copied()), median(added));
+        println!("{:<32}{:>10.0} {each:>12.0} {added:>8.1} %", step.name, step.sum.rate());
     }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// Starts a server with a namespace in which the writer may write.

@@ -20,7 +20,7 @@ use super::{is_excluded, params};
 use crate::admission::expressions::{Facts, namespace_object};
 use crate::admission::matching::{Conditions, Matched, Matcher, Met, convert};
 use crate::admission::metrics;
-use crate::admission::{Attributes, Deps, Operation, Plugin, seldom};
+use crate::admission::{Attributes, Deps, Operation, Plugin, Verdict};
 use crate::authz::{Authorizer, go_quote};
 use crate::object::meta_text;
 use crate::registry::Registry;
@@ -314,7 +314,6 @@ impl MutatingPolicies {
     }
 }
 
-#[async_trait::async_trait]
 impl Plugin for MutatingPolicies {
     fn name(&self) -> &'static str {
         NAME
@@ -324,18 +323,20 @@ impl Plugin for MutatingPolicies {
         attributes.operation != Operation::Delete && !is_excluded(attributes)
     }
 
-    async fn admit(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &mut Value,
-        old: Option<&Value>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let hooks = self.source.hooks(attributes, object).await?;
-        if hooks.is_empty() {
-            return Ok(());
+    fn admit<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a mut Value,
+        old: Option<&'a Value>,
+        _: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        if self.source.is_empty() {
+            return Verdict::PASS;
         }
-        seldom(self.dispatch(&hooks, attributes, object, old)).await
+        Verdict::later(async move {
+            let hooks = self.source.hooks(attributes, object).await?;
+            self.dispatch(&hooks, attributes, object, old).await
+        })
     }
 }
 

@@ -21,7 +21,7 @@ use super::{is_excluded, params};
 use crate::admission::expressions::{Facts, namespace_object};
 use crate::admission::matching::{Matched, Matcher};
 use crate::admission::metrics;
-use crate::admission::{Attributes, Deps, Plugin, seldom};
+use crate::admission::{Attributes, Deps, Plugin, Verdict};
 use crate::authz::Authorizer;
 use crate::registry::Registry;
 use validator::{Decision, Note, Request, Validator};
@@ -138,7 +138,6 @@ impl ValidatingPolicies {
     }
 }
 
-#[async_trait::async_trait]
 impl Plugin for ValidatingPolicies {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionPolicy"
@@ -148,19 +147,19 @@ impl Plugin for ValidatingPolicies {
         !is_excluded(attributes)
     }
 
-    async fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: &Value,
-        old: Option<&Value>,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let hooks = self.source.hooks(attributes, object).await?;
-        if hooks.is_empty() {
-            return Ok(());
+    fn validate<'a>(
+        &'a self,
+        attributes: &'a Attributes<'_>,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        warnings: &'a mut Vec<String>,
+    ) -> Verdict<'a> {
+        if self.source.is_empty() {
+            return Verdict::PASS;
         }
-        let mut dispatch = Dispatch { plugin: self, attributes, object, old, warnings, denied: None };
-        seldom(async move {
+        Verdict::later(async move {
+            let hooks = self.source.hooks(attributes, object).await?;
+            let mut dispatch = Dispatch { plugin: self, attributes, object, old, warnings, denied: None };
             for hook in hooks.iter() {
                 dispatch.policy(hook).await?;
             }
@@ -169,7 +168,6 @@ impl Plugin for ValidatingPolicies {
                 None => Ok(()),
             }
         })
-        .await
     }
 }
 
