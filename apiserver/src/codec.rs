@@ -78,8 +78,10 @@ pub fn decode_one_of(
                 .map_err(|error| unrecognized(bytes, kinds, &error.to_string()))?;
             let (api_version, kind) = (envelope.api_version.to_owned(), envelope.kind.to_owned());
             let gvk = check_kind(&TypeMeta { api_version, kind }, kinds)?;
-            let value = protobuf::decode_as(&envelope, type_of(gvk)?).map_err(|e| unusable(gvk, &e))?;
-            (value, gvk, Vec::new(), Vec::new())
+            let ty = type_of(gvk)?;
+            let value = protobuf::decode_as(&envelope, ty).map_err(|e| unusable(gvk, &e))?;
+            let texts = if ty.embeds_objects() { protobuf::texts(envelope.raw, ty) } else { Ok(Vec::new()) };
+            (value, gvk, Vec::new(), texts.map_err(|e| unusable(gvk, &e))?)
         }
     };
     object::set_kind(&mut value, gvk);
@@ -309,6 +311,26 @@ fn go_json(value: &Value, pretty: bool) -> Vec<u8> {
 pub fn built_in(value: &Value) -> Option<TypeRef<'static>> {
     let (api_version, kind) = kind_of_value(value);
     schema::type_for(&GroupVersion::parse(&api_version)?.with_kind(kind))
+}
+
+/// The texts of embedded objects in an object that is encoded as JSON.
+pub fn texts(gvk: &GroupVersionKind, json: impl FnOnce() -> Bytes) -> Vec<Verbatim> {
+    let ty = schema::type_for(gvk).filter(|ty| ty.embeds_objects());
+    ty.and_then(|ty| ty.decode_slice(&json()).ok()).map(|decoded| decoded.verbatim).unwrap_or_default()
+}
+
+/// The bare protobuf message of an object of a built-in kind, with the texts of embedded objects.
+pub fn protobuf_message(
+    value: &Value,
+    gvk: &GroupVersionKind,
+    texts: &[Verbatim],
+) -> Result<Vec<u8>, ApiError> {
+    let (ty, mut message) = (type_of(gvk)?, Vec::with_capacity(512));
+    protobuf::encode_message(&mut message, value, ty).map_err(ApiError::internal)?;
+    match texts {
+        [] => Ok(message),
+        texts => protobuf::restore(&message, ty, texts).map_err(ApiError::internal),
+    }
 }
 
 /// An object in the encoding of an answer.

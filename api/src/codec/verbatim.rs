@@ -29,6 +29,14 @@ impl Verbatim {
         let text = compact(text);
         (text != canonical).then_some(Self { canonical, text })
     }
+
+    /// The text, if it is that of `value`.
+    #[must_use]
+    pub fn instead_of(&self, value: &Value) -> Option<&[u8]> {
+        let mut canonical = Vec::new();
+        ordered::write(&mut canonical, value);
+        (self.canonical == canonical).then_some(&self.text)
+    }
 }
 
 impl TypeRef<'static> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::codec::ordered::{self, Ordered};
+use api::codec::protobuf;
 use api::crd::Columns;
 use api::names::GroupVersionKind;
 use api::schema;
@@ -76,6 +77,13 @@ pub fn whole(resource: &Resource, object: &CachedObject, accepted: Accepted) -> 
         return Ok(object.json());
     }
     object.try_form(form(resource, accepted.encoding, Shape::Whole, partial), |object| {
+        if accepted.encoding == Encoding::Protobuf {
+            let gvk = partial.map_or_else(|| resource.gvk.clone(), partial_kind);
+            let message = message(resource, object, partial)?;
+            let version = gvk.group_version().to_string();
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(&message);
+            return Ok(protobuf::enveloped(&version, &gvk.kind, write).into());
+        }
         codec::value(&shaped(resource, object, partial)?, Accepted { pretty: false, ..accepted })
     })
 }
@@ -171,16 +179,25 @@ fn item(resource: &Resource, object: &CachedObject, accepted: Accepted) -> Resul
                 Ok(Bytes::from(bytes).slice(1..))
             })
         }
-        Encoding::Protobuf => {
-            object.try_form(form(resource, accepted.encoding, Shape::Item, partial), |object| {
-                let value = shaped(resource, object, partial)?;
-                let gvk = partial.map_or_else(|| resource.gvk.clone(), partial_kind);
-                let ty = schema::type_for(&gvk)
-                    .ok_or_else(|| ApiError::internal(format!("no schema for {gvk}")))?;
-                let mut message = Vec::with_capacity(512);
-                api::codec::protobuf::encode_message(&mut message, &value, ty).map_err(ApiError::internal)?;
-                Ok(Bytes::from(message))
-            })
+        Encoding::Protobuf => object
+            .try_form(form(resource, accepted.encoding, Shape::Item, partial), |object| {
+                message(resource, object, partial).map(Bytes::from)
+            }),
+    }
+}
+
+/// The bare protobuf message of an object.
+fn message(
+    resource: &Resource,
+    object: &CachedObject,
+    partial: Option<MetaVersion>,
+) -> Result<Vec<u8>, ApiError> {
+    let value = shaped(resource, object, partial)?;
+    match partial {
+        Some(version) => codec::protobuf_message(&value, &partial_kind(version), &[]),
+        None => {
+            let texts = codec::texts(&resource.stored_as, || object.json());
+            codec::protobuf_message(&value, &resource.gvk, &texts)
         }
     }
 }

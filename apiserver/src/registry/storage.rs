@@ -16,6 +16,7 @@ use store::{Expect, KeyValue, Revision};
 
 use super::Resource;
 use crate::cacher::{self, Announced, CachedObject};
+use crate::codec;
 use crate::object;
 
 /// An object as it is now, or as the cache last saw it.
@@ -125,8 +126,7 @@ impl Storage<'_> {
 
     /// The texts of embedded objects in what is stored.
     fn texts_of(&self, json: impl FnOnce() -> Bytes) -> Vec<Verbatim> {
-        let ty = api::schema::type_for(&self.resource.stored_as).filter(|ty| ty.embeds_objects());
-        ty.and_then(|ty| ty.decode_slice(&json()).ok()).map(|decoded| decoded.verbatim).unwrap_or_default()
+        codec::texts(&self.resource.stored_as, json)
     }
 
     fn encoded(&self, value: &Value) -> Bytes {

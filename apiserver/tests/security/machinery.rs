@@ -212,3 +212,50 @@ async fn priority_classes_of_the_system_stay() {
     assert!(refused["message"].as_str().unwrap().ends_with(why), "{refused}");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn embedded_objects_keep_their_text_in_every_encoding() {
+    use api::codec::protobuf;
+
+    const PATH: &str = "/apis/apps/v1/namespaces/app/controllerrevisions";
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    const TEXT: &str = r#"{"z":1,"a":{"c":1e3,"b":[]}}"#;
+    let (cluster, admin) = cluster().await;
+    let send = async |method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>| {
+        let request = http::Request::builder().method(method).uri(path);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = admin.client.send(request.body(body.into()).expect("a request")).await;
+        let response = response.expect("an answer");
+        let status = response.status().as_u16();
+        (status, response.into_body().collect_bytes().await.expect("a body"))
+    };
+    let json = |name: &str| {
+        format!(
+            r#"{{"apiVersion":"apps/v1","kind":"ControllerRevision","metadata":{{"name":"{name}"}},"data":{TEXT},"revision":1}}"#
+        )
+    };
+    let gvk = api::names::GroupVersionKind::new("apps", "v1", "ControllerRevision");
+    let ty = api::schema::type_for(&gvk).expect("a type");
+    let decoded = ty.decode_slice(json("sent").as_bytes()).expect("a revision");
+    let mut message = Vec::new();
+    protobuf::encode_message(&mut message, &decoded.value, ty).expect("a message");
+    let message = protobuf::restore(&message, ty, &decoded.verbatim).expect("a message");
+    let sent = protobuf::enveloped("apps/v1", "ControllerRevision", |out| out.extend_from_slice(&message));
+    for (kind, body) in [("application/json", json("written").into_bytes()), (PROTOBUF, sent)] {
+        let headers = [("Content-Type", kind), ("Accept", PROTOBUF)];
+        let (status, answer) = send("POST", PATH, &headers, body).await;
+        assert_eq!(status, 201, "{kind}");
+        assert!(memchr::memmem::find(&answer, TEXT.as_bytes()).is_some(), "the answer to {kind}");
+    }
+    for name in ["written", "sent"] {
+        for accept in ["application/json", PROTOBUF] {
+            let (_, one) = send("GET", &format!("{PATH}/{name}"), &[("Accept", accept)], Vec::new()).await;
+            assert!(memchr::memmem::find(&one, TEXT.as_bytes()).is_some(), "{name} as {accept}");
+        }
+    }
+    for accept in ["application/json", PROTOBUF] {
+        let (_, all) = send("GET", PATH, &[("Accept", accept)], Vec::new()).await;
+        assert_eq!(memchr::memmem::find_iter(&all, TEXT.as_bytes()).count(), 2, "the list as {accept}");
+    }
+    cluster.stop().await;
+}

@@ -9,12 +9,14 @@ use crate::names::{GroupVersion, GroupVersionKind};
 use crate::schema::{self, TypeRef};
 
 mod decode;
+mod embedded;
 mod encode;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
+pub use embedded::{restore, texts};
 pub use wire::frame;
 
 /// The first bytes of every protobuf body.
@@ -140,15 +142,21 @@ pub fn encode(value: &Value, ty: TypeRef<'_>) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// When a field holds something that its type cannot take.
 pub fn encode_as(value: &Value, ty: TypeRef<'_>, api_version: &str, kind: &str) -> Result<Vec<u8>, Error> {
+    let mut result = Ok(());
+    let out = enveloped(api_version, kind, |out| result = encode_message(out, value, ty));
+    result.map(|()| out)
+}
+
+/// A body with the message that `write` writes, in an envelope that names `api_version` and `kind`.
+#[must_use]
+pub fn enveloped(api_version: &str, kind: &str, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(&PREFIX);
     wire::nested(&mut out, 1, |out| type_meta(out, api_version, kind));
-    let mut result = Ok(());
-    wire::nested(&mut out, 2, |out| result = encode_message(out, value, ty));
-    result?;
+    wire::nested(&mut out, 2, write);
     // Content encoding and content type, both empty.
     out.extend_from_slice(&[0x1a, 0, 0x22, 0]);
-    Ok(out)
+    out
 }
 
 /// Appends the bare message of an object of type `ty`.

@@ -119,6 +119,11 @@ impl<'a> Reader<'a> {
         Err(if self.rest.len() < 10 { Error::Truncated } else { Error::Malformed("integer overflow") })
     }
 
+    /// What has not been read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
