@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use scheduler::cache::Cache;
 use scheduler::config::{KubeSchedulerConfiguration, profile};
 use scheduler::cycle::{Cluster, Decision, decide};
-use scheduler::framework::{ClusterEvent, Search};
+use scheduler::framework::events::Object;
+use scheduler::framework::{Action, ClusterEvent, Resource, Search};
 use scheduler::plugins::registry::Parts;
 use scheduler::pod_info::PodInfo;
 use scheduler::profiles::Profiles;
@@ -26,30 +27,61 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// One shape of cluster and pods.
 struct Case {
     name: &'static str,
-    /// Pods that are there before, made by number, as many as asked for.
-    before: Option<fn(usize) -> Value>,
+    /// So many times the nodes that are asked for.
+    nodes: usize,
+    /// Pods that are there before, made by number, and how many, given nodes and pods.
+    before: Option<(fn(usize) -> Value, Count)>,
     /// Pods that are measured.
     pods: fn(usize) -> Value,
+    /// How many of them, given nodes and pods.
+    measured: Count,
+    /// After so many attempts something in the cluster changes; 0: nothing does.
+    churn: usize,
 }
 
-const CASES: [Case; 9] = [
-    Case { name: "SchedulingBasic", before: Some(basic), pods: basic },
-    Case { name: "SchedulingNodeAffinity", before: Some(node_affinity), pods: node_affinity },
-    Case { name: "SchedulingPodAntiAffinity", before: None, pods: anti_affinity },
-    Case { name: "SchedulingPodAffinity", before: Some(affinity), pods: affinity },
-    Case {
-        name: "SchedulingPreferredPodAffinity",
-        before: Some(preferred_affinity),
-        pods: preferred_affinity,
-    },
-    Case {
-        name: "SchedulingPreferredPodAntiAffinity",
-        before: Some(preferred_anti_affinity),
-        pods: preferred_anti_affinity,
-    },
-    Case { name: "TopologySpreading", before: Some(basic), pods: spreading },
-    Case { name: "Preemption", before: Some(low_priority), pods: high_priority },
-    Case { name: "Unschedulable", before: Some(too_large), pods: basic },
+type Count = fn(nodes: usize, pods: usize) -> usize;
+
+impl Case {
+    const fn new(name: &'static str, pods: fn(usize) -> Value) -> Self {
+        Self { name, nodes: 1, before: None, pods, measured: |_, pods| pods, churn: 0 }
+    }
+
+    const fn before(mut self, before: fn(usize) -> Value) -> Self {
+        self.before = Some((before, |nodes, pods| if nodes < pods { nodes } else { pods }));
+        self
+    }
+
+    const fn after(mut self, before: fn(usize) -> Value, count: Count) -> Self {
+        self.before = Some((before, count));
+        self
+    }
+
+    const fn measuring(mut self, measured: Count) -> Self {
+        self.measured = measured;
+        self
+    }
+}
+
+const CASES: [Case; 13] = [
+    Case::new("SchedulingBasic", basic).before(basic),
+    Case::new("SchedulingNodeAffinity", node_affinity).before(node_affinity),
+    Case::new("SchedulingPodAntiAffinity", anti_affinity),
+    // Two thirds of the nodes are taken by pods of other namespaces.
+    Case::new("SchedulingRequiredPodAntiAffinityWithNSSelector", repelled_everywhere)
+        .after(repelled_in_many_namespaces, |nodes, _| nodes * 2 / 3)
+        .measuring(|nodes, pods| pods.min(nodes / 3)),
+    Case::new("SchedulingPodAffinity", affinity).before(affinity),
+    Case::new("SchedulingPreferredPodAffinity", preferred_affinity).before(preferred_affinity),
+    Case::new("SchedulingPreferredPodAntiAffinity", preferred_anti_affinity).before(preferred_anti_affinity),
+    Case::new("TopologySpreading", spreading).before(basic),
+    Case::new("MixedSchedulingBasePod", basic).after(mixed, |nodes, _| nodes * 2),
+    Case { churn: 100, ..Case::new("SchedulingWithMixedChurn", basic) },
+    Case::new("Preemption", high_priority)
+        .after(low_priority, |nodes, _| nodes * 4)
+        .measuring(|nodes, pods| pods.min(nodes)),
+    Case::new("Unschedulable", basic).before(too_large),
+    // As upstream: none of a controller's, but pods that name the one node they are for.
+    Case { nodes: 3, ..Case::new("SchedulingDaemonset", for_one_node).measuring(|_, pods| pods * 3) },
 ];
 
 fn with(labels: Value, spec: Value, cpu: &str, memory: &str) -> Value {
@@ -84,6 +116,38 @@ fn anti_affinity(number: usize) -> Value {
     let terms = json!([term("kubernetes.io/hostname", &color)]);
     let affinity = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
     small(json!({"color": color}), json!({"affinity": affinity}))
+}
+
+/// One on a node, whatever namespaces of the team they are in.
+fn repelled(namespace: String) -> Value {
+    let mut everywhere = term("kubernetes.io/hostname", "green");
+    everywhere["namespaceSelector"] = json!({"matchLabels": {"team": "devops"}});
+    let affinity =
+        json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [everywhere]}});
+    let mut pod = small(json!({"color": "green"}), json!({"affinity": affinity}));
+    pod["metadata"]["namespace"] = json!(namespace);
+    pod
+}
+
+fn repelled_in_many_namespaces(number: usize) -> Value {
+    repelled(format!("init-ns-{}", number % TEAM))
+}
+
+fn repelled_everywhere(_: usize) -> Value {
+    repelled("measure-ns-0".to_owned())
+}
+
+fn mixed(number: usize) -> Value {
+    // Those of anti-affinity are no more than there are nodes.
+    let kinds = [basic, affinity, anti_affinity, preferred_affinity, preferred_anti_affinity];
+    kinds[number % kinds.len()](number / kinds.len())
+}
+
+fn for_one_node(_: usize) -> Value {
+    let only = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-0"]}]}]);
+    let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": only}}});
+    json!({"metadata": {}, "spec": {"affinity": affinity, "containers": [
+        {"name": "pause", "image": "registry.k8s.io/pause:3.10.1"}]}})
 }
 
 fn affinity(_: usize) -> Value {
@@ -122,11 +186,20 @@ fn too_large(_: usize) -> Value {
     with(json!({}), json!({"priority": 10, "preemptionPolicy": "Never"}), "9000m", "500Mi")
 }
 
-fn node(number: usize) -> Arc<Node> {
+/// Namespaces of the team, beside the one that is measured.
+const TEAM: usize = 100;
+
+/// What kubelets have by default.
+const PODS_OF_A_NODE: usize = 110;
+
+/// The number of the node that comes and goes.
+const CHURNING: usize = 1_000_000;
+
+fn node(number: usize, pods: usize) -> Arc<Node> {
     let name = format!("node-{number}");
     let labels = json!({"kubernetes.io/hostname": name,
                         "topology.kubernetes.io/zone": format!("zone{}", number % 3)});
-    let amounts = json!({"cpu": "4", "memory": "32Gi", "pods": "110"});
+    let amounts = json!({"cpu": "4", "memory": "32Gi", "pods": pods.to_string()});
     let object = json!({"metadata": {"name": name, "labels": labels},
                         "status": {"allocatable": amounts, "capacity": amounts}});
     Arc::new(serde_json::from_value(object).expect("a node"))
@@ -135,7 +208,9 @@ fn node(number: usize) -> Arc<Node> {
 fn pod(name: &str, mut object: Value) -> Arc<PodInfo> {
     object["metadata"]["name"] = json!(name);
     object["metadata"]["uid"] = json!(name);
-    object["metadata"]["namespace"] = json!("default");
+    if object["metadata"]["namespace"].is_null() {
+        object["metadata"]["namespace"] = json!("default");
+    }
     object["spec"]["schedulerName"] = json!("default-scheduler");
     let pod: Pod = serde_json::from_value(object).expect("a pod");
     Arc::new(PodInfo::new(Arc::new(pod)))
@@ -152,13 +227,19 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(nodes: usize) -> Self {
+    /// `room`: how many pods the first node takes; others take as many as nodes do by default.
+    fn new(nodes: usize, room: usize) -> Self {
         let config = KubeSchedulerConfiguration::default_for("default-scheduler");
         let framework = profile::build(&config.profiles[0], &Parts::default()).expect("the default profile");
         let profiles = Arc::new(Profiles::new([framework], false));
         let mut cache = Cache::default();
         cache.set_namespace("default", Some(std::collections::BTreeMap::new()));
-        (0..nodes).for_each(|number| cache.set_node(node(number)));
+        let team = std::collections::BTreeMap::from([("team".to_owned(), "devops".to_owned())]);
+        let own = (0..TEAM).map(|number| format!("init-ns-{number}")).chain(["measure-ns-0".to_owned()]);
+        own.for_each(|name| cache.set_namespace(&name, Some(team.clone())));
+        (0..nodes).for_each(|number| {
+            cache.set_node(node(number, if number == 0 { room } else { PODS_OF_A_NODE }));
+        });
         let queue = Queue::new(profiles.clone(), Waits::default());
         let snapshot = Snapshot::default();
         let search = Search { threads: scheduler::parallel::threads(16), ..Search::default() };
@@ -201,24 +282,48 @@ impl Simulation {
         }
     }
 
+    /// A node comes and goes, a Service does, and a pod that fits nowhere, in turn.
+    fn churn(&mut self, turn: usize) {
+        let now = tokio::time::Instant::now();
+        let event = match turn % 4 {
+            0 => {
+                let new = node(CHURNING, PODS_OF_A_NODE);
+                self.cache.set_node(new.clone());
+                ClusterEvent::new(Resource::Node, Action::ADD, None, Some(Object::Node(new)))
+            }
+            1 => {
+                let gone = node(CHURNING, PODS_OF_A_NODE);
+                self.cache.remove_node(&format!("node-{CHURNING}"));
+                ClusterEvent::new(Resource::Node, Action::DELETE, Some(Object::Node(gone)), None)
+            }
+            2 => return self.add("large", with(json!({}), json!({"priority": 10}), "9000m", "500Mi")),
+            _ => return self.queue.remove("large"),
+        };
+        self.queue.happened(event, now);
+    }
+
     fn add(&mut self, name: &str, object: Value) {
         self.queue.add(pod(name, object), tokio::time::Instant::now());
     }
 }
 
 fn run(case: &Case, nodes: usize, pods: usize) {
-    let mut simulation = Simulation::new(nodes);
-    if let Some(before) = case.before {
-        let count = if case.name == "Preemption" { nodes * 4 } else { nodes.min(pods) };
+    let (measured, nodes) = ((case.measured)(nodes, pods), nodes * case.nodes);
+    let mut simulation = Simulation::new(nodes, PODS_OF_A_NODE.max(measured * usize::from(case.nodes > 1)));
+    if let Some((before, count)) = case.before {
+        let count = count(nodes, pods);
         (0..count).for_each(|number| simulation.add(&format!("before-{number}"), before(number)));
         while simulation.queue.lengths()[0] > 0 && simulation.step().is_some() {}
     }
-    let pods = if case.name == "Preemption" { pods.min(nodes) } else { pods };
+    let pods = measured;
     (0..pods).for_each(|number| simulation.add(&format!("pod-{number}"), (case.pods)(number)));
     let (started, mut placed, mut attempts) = (Instant::now(), 0, 0);
     // Every pod is tried at most twice: once more after room was made for it.
     while placed < pods && attempts < 3 * pods {
         attempts += 1;
+        if case.churn > 0 && attempts % case.churn == 0 {
+            simulation.churn(attempts / case.churn);
+        }
         match simulation.step() {
             Some(true) => placed += 1,
             Some(false) => {}
@@ -228,7 +333,7 @@ fn run(case: &Case, nodes: usize, pods: usize) {
     let seconds = started.elapsed().as_secs_f64();
     let evicted = simulation.evicted;
     println!(
-        "{:<36} {placed:>6} of {pods} pods on {nodes} nodes in {seconds:>7.2} s: {:>8.0} pods/s, {attempts} attempts, {evicted} evicted",
+        "{:<48} {placed:>6} of {pods} pods on {nodes} nodes in {seconds:>7.2} s: {:>8.0} pods/s, {attempts} attempts, {evicted} evicted",
         case.name,
         f64::from(u32::try_from(placed).unwrap_or(u32::MAX)) / seconds,
     );
