@@ -30,28 +30,29 @@ struct Case {
     /// So many times the nodes that are asked for.
     nodes: usize,
     /// Pods that are there before, made by number, and how many, given nodes and pods.
-    before: Option<(fn(usize) -> Value, Count)>,
+    before: Option<(Make, Count)>,
     /// Pods that are measured.
-    pods: fn(usize) -> Value,
+    pods: Make,
     /// How many of them, given nodes and pods.
     measured: Count,
     /// After so many attempts something in the cluster changes; 0: nothing does.
     churn: usize,
 }
 
+type Make = fn(number: usize) -> Value;
 type Count = fn(nodes: usize, pods: usize) -> usize;
 
 impl Case {
-    const fn new(name: &'static str, pods: fn(usize) -> Value) -> Self {
+    const fn new(name: &'static str, pods: Make) -> Self {
         Self { name, nodes: 1, before: None, pods, measured: |_, pods| pods, churn: 0 }
     }
 
-    const fn before(mut self, before: fn(usize) -> Value) -> Self {
+    const fn before(mut self, before: Make) -> Self {
         self.before = Some((before, |nodes, pods| if nodes < pods { nodes } else { pods }));
         self
     }
 
-    const fn after(mut self, before: fn(usize) -> Value, count: Count) -> Self {
+    const fn after(mut self, before: Make, count: Count) -> Self {
         self.before = Some((before, count));
         self
     }

@@ -55,12 +55,11 @@ fn value(
     depth: usize,
     change: &mut Change<'_>,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let depth = deeper(depth)?;
     match node.node() {
         Node::Raw(Raw::Extension) => {
             each(data, |tag, text| Ok((tag == 1).then(|| change(text)).flatten())).map(Some)
         }
-        Node::Object { ty, .. } => copy(data, node.schema().ty(*ty), depth, change).map(Some),
+        Node::Object { ty, .. } => copy(data, node.schema().ty(*ty), deeper(depth)?, change).map(Some),
         Node::List { item, wrapped: false, .. } => value(data, node.schema().node(*item), depth, change),
         Node::List { item, wrapped: true, .. } => {
             let item = node.schema().node(*item);
