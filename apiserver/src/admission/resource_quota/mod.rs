@@ -76,7 +76,7 @@ impl ResourceQuotas {
     async fn of(&self, namespace: &str) -> Result<Vec<Arc<ResourceQuota>>, ApiError> {
         let known = self.quotas.store().list_namespace(namespace);
         if known.is_empty() {
-            return if self.is_without(namespace) { Ok(known) } else { self.listed(namespace).await };
+            return self.listed(namespace).await;
         }
         let mut written = self.written.lock();
         let newest = |quota: Arc<ResourceQuota>| {
